@@ -1,0 +1,1 @@
+"""What will be run: arms, cohorts, and the ranks of each module."""

@@ -1,0 +1,147 @@
+"""Which rows can be used: the columns exist, the text is not empty, the label is one of those kept.
+
+Nothing here is silent: what is left out is counted in a note, what cannot be is a `DataError`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from rankwise.data.files import Row, nearest, shorten
+from rankwise.data.sources import Rows
+from rankwise.errors import DataError
+from rankwise.spec import DataSpec, columns_of
+
+MAX_CLASSES = 1000
+LISTED = 12
+
+
+def usable_rows(rows: Rows, data: DataSpec) -> Rows:
+    """`rows` without those that have an empty text or a label that is not kept.
+
+    Raises:
+        DataError: a column or a label of the spec is not in the data, a value is not a text, or
+            nothing is left.
+    """
+    every = [row for part in rows.parts.values() for row in part]
+    _check_columns(rows.source, every, data)
+    kept = _label_names(rows.source, every, data)
+    notes = list(rows.notes)
+    parts = {name: _without_empty(part, data, notes) for name, part in rows.parts.items()}
+    if kept is not None:
+        parts = {name: _with_label(part, data, kept, notes) for name, part in parts.items()}
+    if not any(parts.values()):
+        raise DataError(f"data: no row of {rows.source} can be used: {'; '.join(notes)}")
+    return replace(rows, parts=parts, notes=tuple(notes))
+
+
+def _check_columns(source: str, rows: list[Row], data: DataSpec) -> None:
+    found = list(dict.fromkeys(column for row in rows for column in row))
+    wanted = {field: getattr(data, field) for field in columns_of(data)}
+    if data.split.by is not None:
+        wanted["split.by"] = data.split.by
+    for field, column in wanted.items():
+        if column in found:
+            continue
+        close = nearest(column, found)
+        hint = f"; nearest: {close}" if close else ""
+        if len(found) == 1 and any(mark in found[0] for mark in ";\t|"):
+            hint = "; the file seems to be separated by something else than its suffix says"
+        raise DataError(
+            f"data.{field}: {source} has no column {column}; "
+            f"its columns: {', '.join(map(str, found))}{hint}"
+        )
+
+
+def label_of(value: Any) -> str | None:
+    """A label as text; None where it is missing. 1.0, as tables hold 1 beside a gap, is '1'."""
+    if value is None or value != value or value == "":
+        return None
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _label_names(source: str, rows: list[Row], data: DataSpec) -> tuple[str, ...] | None:
+    """The labels to keep, or None where the data have no label column.
+
+    Raises:
+        DataError: a wanted label does not occur, or there are fewer than two, or far too many.
+    """
+    if data.label is None:
+        return None
+    counts = Counter(label_of(row.get(data.label)) for row in rows)
+    counts.pop(None, None)
+    found = ", ".join(f"{shorten(name, 40)} ({n})" for name, n in counts.most_common(LISTED))
+    if len(counts) > LISTED:
+        found += f" and {len(counts) - LISTED} more"
+    missing = [name for name in data.labels or () if name not in counts]
+    if missing:
+        raise DataError(
+            f"data.labels: {', '.join(missing)} not in column {data.label} of {source}; "
+            f"found: {found or 'no label at all'}"
+        )
+    if len(set(data.labels or ())) < len(data.labels or ()):
+        raise DataError(f"data.labels: a label is named twice in {', '.join(data.labels or ())}")
+    names = data.labels or label_names(counts)
+    if not 2 <= len(names) <= MAX_CLASSES:
+        raise DataError(
+            f"data.label: column {data.label} of {source} gives {len(names)} labels ({found}); "
+            f"classification needs 2 to {MAX_CLASSES}"
+        )
+    return names
+
+
+def label_names(found: Iterable[str | None]) -> tuple[str, ...]:
+    """The distinct labels in the order of their class ids: numbers by value, else by text."""
+    names = sorted({name for name in found if name is not None})
+    if all(name.lstrip("-").isdecimal() for name in names):
+        names.sort(key=int)
+    return tuple(names)
+
+
+def _without_empty(rows: list[Row], data: DataSpec, notes: list[str]) -> list[Row]:
+    if data.messages is not None:
+        filled = [row for row in rows if row.get(data.messages)]
+    else:
+        texts = [getattr(data, field) for field in columns_of(data) if field != "label"]
+        filled = [row for row in rows if all(_has_text(row, column) for column in texts)]
+    if len(filled) < len(rows):
+        notes.append(f"{len(rows) - len(filled)} of {len(rows)} rows with an empty text left out")
+    return filled
+
+
+def _has_text(row: Row, column: str) -> bool:
+    value = row.get(column)
+    if value is None or value != value:
+        return False
+    if not isinstance(value, str):
+        raise DataError(
+            f"data: column {column} holds {type(value).__name__} {shorten(value)}, not text"
+        )
+    return bool(value.strip())
+
+
+def _with_label(
+    rows: list[Row], data: DataSpec, kept: tuple[str, ...], notes: list[str]
+) -> list[Row]:
+    assert data.label is not None
+    wanted = set(kept)
+    labelled = [row for row in rows if label_of(row.get(data.label)) in wanted]
+    others = Counter(label_of(row.get(data.label)) for row in rows)
+    for name in kept:
+        others.pop(name, None)
+    if others:
+        told = ", ".join(
+            f"{'no label' if name is None else shorten(name, 40)} ({n})"
+            for name, n in others.most_common(LISTED)
+        )
+        notes.append(f"{len(rows) - len(labelled)} of {len(rows)} rows left out by label: {told}")
+    return labelled
+
+
+def full_text(row: Row, data: DataSpec) -> str:
+    """All the text of a row that a model reads or writes, for comparing rows with each other."""
+    if data.messages is not None:
+        return "\n".join(str(message.get("content", "")) for message in row[data.messages])
+    columns = [getattr(data, field) for field in columns_of(data) if field != "label"]
+    return "\n".join(row[column] for column in columns)

@@ -1,0 +1,95 @@
+"""Rows that say the same: equal texts, and texts that share nearly all their word 3-grams.
+
+Near duplicates are found exactly, not by sampling hashes: an inverted index over the rarest
+3-grams of each held-out text (prefix filtering: Chaudhuri, Ganti and Kaushik 2006, "A Primitive
+Operator for Similarity Joins in Data Cleaning") leaves so few pairs that each is compared in full.
+"""
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+# Scripts written without spaces: there a character stands for a word.
+UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
+WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+
+Shingle = tuple[str, ...]
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text without case and punctuation; a text without words is its own word."""
+    return WORD.findall(text.casefold()) or [text.strip()]
+
+
+def shingles_of(text: str) -> frozenset[Shingle]:
+    """The set of word 3-grams of a text; for fewer than three words the words together."""
+    words = words_of(text)
+    if len(words) < 3:
+        return frozenset([tuple(words)])
+    return frozenset(zip(words, words[1:], words[2:], strict=False))
+
+
+def repeated(
+    texts: Sequence[str], earlier: Sequence[str], distance: float
+) -> tuple[list[int], list[int]]:
+    """Which of `texts` repeat one of `earlier`.
+
+    Args:
+        texts: the held-out texts.
+        earlier: the texts they are compared with.
+        distance: Jaccard distance of the word 3-grams below which two texts are near duplicates;
+            0 means that only equal texts count.
+
+    Returns:
+        Positions in `texts` of exact duplicates (equal but for case, punctuation and spacing),
+        and of near duplicates that are not exact ones; both ascending.
+    """
+    known = {tuple(words_of(text)) for text in earlier}
+    exact = [at for at, text in enumerate(texts) if tuple(words_of(text)) in known]
+    if distance == 0:
+        return exact, []
+    rest = sorted(set(range(len(texts))) - set(exact))
+    near = _near([shingles_of(texts[at]) for at in rest], earlier, 1 - distance)
+    return exact, [rest[at] for at in near]
+
+
+def _near(held: list[frozenset[Shingle]], earlier: Sequence[str], threshold: float) -> list[int]:
+    """Positions of `held` whose Jaccard similarity with one of `earlier` exceeds `threshold`.
+
+    If the similarity of x and y is at least t, they share at least t*|x| and t*|y| elements, so
+    in any common order the first |x| - ceil(t*|x|) + 1 of x and the same of y share one.
+    """
+    counts = Counter(shingle for shingles in held for shingle in shingles)
+    index: dict[Shingle, list[int]] = defaultdict(list)
+    for at, shingles in enumerate(held):
+        for shingle in _rarest(shingles, len(shingles), counts, threshold):
+            index[shingle].append(at)
+    found: set[int] = set()
+    for text in earlier:
+        shingles = shingles_of(text)
+        # 3-grams that no held-out text has are the rarest of all: they use up the prefix first
+        seen = [shingle for shingle in shingles if shingle in counts]
+        if len(seen) < threshold * len(shingles):
+            continue
+        prefix = _rarest(seen, len(shingles), counts, threshold)
+        candidates = {at for shingle in prefix for at in index.get(shingle, ())}
+        found.update(at for at in candidates - found if _jaccard(held[at], shingles) > threshold)
+    return sorted(found)
+
+
+def _rarest(
+    shingles: Sequence[Shingle] | frozenset[Shingle],
+    size: int,
+    counts: Counter[Shingle],
+    threshold: float,
+) -> list[Shingle]:
+    """The part of `shingles` that lies in the prefix of a set of `size`, rarest first."""
+    # one more than needed where the product is a whole number that floats may miss
+    length = size - math.ceil(threshold * size - 1e-9) + 1 - (size - len(shingles))
+    return sorted(shingles, key=lambda shingle: (counts[shingle], shingle))[: max(length, 0)]
+
+
+def _jaccard(x: frozenset[Shingle], y: frozenset[Shingle]) -> float:
+    shared = len(x & y)
+    return shared / (len(x) + len(y) - shared)

@@ -1,0 +1,170 @@
+"""Rows become tokens: what a model reads, and on which tokens it is judged.
+
+What each shape of data becomes is in `shapes.py`; here is which rows, in which order of steps.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from rankwise.data.augment import augment_rows
+from rankwise.data.batches import IGNORED, permutation
+from rankwise.data.files import shorten
+from rankwise.data.segments import NotTellable, plain_ids, render, special_ids
+from rankwise.data.shapes import (
+    Example,
+    IntArray,
+    Made,
+    Notes,
+    Tokenizer,
+    answered,
+    blocks,
+    classified,
+    cut_ids,
+    starts,
+    translated,
+)
+from rankwise.data.splits import Part, Split
+from rankwise.errors import DataError
+from rankwise.spec import AugmentSpec, DataSpec
+
+__all__ = ["Example", "StudyData", "make_examples", "prompt_ids", "prompt_of", "train_examples"]
+HERE = Path()
+
+
+@dataclass(frozen=True)
+class StudyData:
+    """All examples of a study. `fingerprint` is a hash of their tokens, labels and groups."""
+
+    train: tuple[Example, ...]
+    validation: tuple[Example, ...]
+    test: tuple[Example, ...]
+    label_names: tuple[str, ...] | None
+    fingerprint: str
+    notes: Notes
+
+
+def make_examples(
+    split: Split, data: DataSpec, task: str, tokenizer: Tokenizer, base_dir: Path = HERE
+) -> StudyData:
+    """The examples of a study, the training part as the spec's own `data` section has it.
+
+    Raises:
+        DataError: a part is empty once cut to `data.max_length`, or the tokenizer cannot do what
+            the shape of the data needs (a chat template, say).
+    """
+    train, notes = train_examples(
+        split, data.augment, data.max_samples, data, task, tokenizer, base_dir
+    )
+    validation, of_validation = _held_out("validation", split, data, task, tokenizer)
+    test, of_test = _held_out("test", split, data, task, tokenizer)
+    digest = hashlib.sha256()
+    for side in (train, validation, test):
+        digest.update(repr([(example.digest, example.group) for example in side]).encode())
+    every_note = (*split.notes, *notes, *of_validation, *of_test)
+    return StudyData(train, validation, test, split.label_names, digest.hexdigest(), every_note)
+
+
+def train_examples(
+    split: Split,
+    augment: AugmentSpec,
+    max_samples: int | None,
+    data: DataSpec,
+    task: str,
+    tokenizer: Tokenizer,
+    base_dir: Path = HERE,
+) -> Made:
+    """The training examples of one arm, and what should be known about them.
+
+    Args:
+        split: as `split_rows` made it; its held-out parts are only compared with.
+        augment: the arm's augmentation, after `max_samples`.
+        max_samples: rows (of one long text: blocks) to use, drawn by the seed of the split.
+        data: what the arms have in common.
+        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
+        tokenizer: of transformers.
+        base_dir: the folder of the spec, where a FILE.py of `augment.function` lies.
+
+    Raises:
+        DataError: as `make_examples`, or the augmentation cannot be done.
+    """
+    part = split.train
+    notes: list[str] = []
+    if max_samples is not None and not split.one_text:
+        part = part.take(_drawn(len(part), max_samples, "rows", data, notes))
+    if augment.factor > 1:
+        held = (*split.validation.rows, *split.test.rows)
+        part, more = augment_rows(part, augment, data, held, base_dir)
+        notes += more
+    examples, of_tokens = _examples("train", part, split, data, task, tokenizer)
+    if max_samples is not None and split.one_text:
+        places = _drawn(len(examples), max_samples, "blocks", data, notes)
+        examples = tuple(examples[at] for at in places)
+    if not examples:
+        raise DataError(f"data: no training example is left: {'; '.join((*notes, *of_tokens))}")
+    return examples, (*notes, *of_tokens)
+
+
+def _drawn(n: int, wanted: int, what: str, data: DataSpec, notes: list[str]) -> IntArray:
+    if wanted >= n:
+        notes.append(f"train: max_samples {wanted} is no limit, there are {n} {what}")
+        return np.arange(n)
+    notes.append(f"train: {wanted} of {n} {what} used (max_samples)")
+    return np.sort(permutation(n, data.split.seed, 3)[:wanted])
+
+
+def _held_out(side: str, split: Split, data: DataSpec, task: str, tokenizer: Tokenizer) -> Made:
+    part = split.validation if side == "validation" else split.test
+    examples, notes = _examples(side, part, split, data, task, tokenizer)
+    if len(part) and not examples:
+        raise DataError(f"data.split.{side}: no example is left: {'; '.join(notes)}")
+    return examples, notes
+
+
+def _examples(
+    side: str, part: Part, split: Split, data: DataSpec, task: str, tokenizer: Tokenizer
+) -> Made:
+    if not len(part):
+        return (), ()
+    if task == "SEQ_CLS":
+        assert split.label_names is not None
+        return classified(side, part, data, tokenizer, split.label_names)
+    if task == "SEQ_2_SEQ_LM":
+        return translated(side, part, data, tokenizer)
+    if data.text is not None:
+        return blocks(part, data, tokenizer, split.one_text), ()
+    return answered(side, part, data, tokenizer)
+
+
+def prompt_of(example: Example) -> IntArray:
+    """The token ids (T,) that ask for the reference of a causal example.
+
+    Of a prompt or a conversation: all before its last answer. Of a block of text, which has no
+    answer: its first half.
+    """
+    learnt = example.labels != IGNORED
+    if example.reference is None:
+        return example.input_ids[: max(1, len(learnt) // 2)]
+    return example.input_ids[: starts(learnt)[-1]]
+
+
+def prompt_ids(text: str, data: DataSpec, tokenizer: Tokenizer) -> IntArray:
+    """The token ids (T,) that put a prompt of the user's own to a model trained on `data`.
+
+    For conversations `text` is a user's message, given through the chat template.
+
+    Raises:
+        DataError: the chat template refuses it.
+    """
+    if data.messages is not None:
+        try:
+            asked = render([{"role": "user", "content": text}], tokenizer, ask=True)
+        except NotTellable as error:
+            raise DataError(f"generation.prompts: {shorten(text)}: {error}") from error
+        return np.array(plain_ids([asked], tokenizer)[0], dtype=np.int64)
+    if data.input is not None:
+        return cut_ids([text], data.max_length, tokenizer)[0][0]
+    before, _ = special_ids(tokenizer)
+    return np.array([*before, *plain_ids([text], tokenizer)[0]], dtype=np.int64)

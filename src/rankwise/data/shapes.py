@@ -1,0 +1,244 @@
+"""One function for each shape of data: how its rows become examples.
+
+Shapes: T tokens of an input, L tokens of a seq2seq target. Labels of -100 carry no loss.
+"""
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise.data.batches import IGNORED
+from rankwise.data.columns import label_of
+from rankwise.data.segments import (
+    Dialogue,
+    NotTellable,
+    chat_dialogue,
+    checked_messages,
+    pair_dialogues,
+    plain_ids,
+    special_ids,
+)
+from rankwise.data.splits import Part
+from rankwise.errors import DataError
+from rankwise.spec import DataSpec
+
+IntArray = NDArray[np.int64]
+Tokenizer = Any
+Notes = tuple[str, ...]
+Made = tuple[tuple["Example", ...], Notes]
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """One thing to learn from, or to be judged on.
+
+    Attributes:
+        input_ids: (T,) token ids.
+        labels: CAUSAL_LM (T,), beside the inputs (the model shifts them), -100 where there is no
+            loss; SEQ_2_SEQ_LM (L,) target ids; SEQ_CLS () class id.
+        group: equal for examples that are not independent: a value of `split.by`, the blocks of
+            one text, neighbouring blocks of one long text.
+        text: what a person would read: the text, or the prompt.
+        reference: the completion, the last answer, the target, the label's name; None for text.
+    """
+
+    input_ids: IntArray
+    labels: IntArray
+    group: int
+    text: str
+    reference: str | None = None
+
+    @property
+    def digest(self) -> str:
+        """Hash of tokens and labels: the same example in every study."""
+        content = [self.input_ids.tolist(), self.labels.tolist()]
+        return hashlib.sha256(repr(content).encode()).hexdigest()
+
+
+def column_of(part: Part, column: str | None) -> list[Any]:
+    """The values of one column; its name was checked when the spec was read."""
+    assert column is not None
+    return [row[column] for row in part.rows]
+
+
+def classified(
+    side: str, part: Part, data: DataSpec, tokenizer: Tokenizer, names: tuple[str, ...]
+) -> Made:
+    texts = column_of(part, data.text)
+    ids, cut = cut_ids(texts, data.max_length, tokenizer)
+    labels = [label_of(value) for value in column_of(part, data.label)]
+    place = {name: np.array(at, dtype=np.int64) for at, name in enumerate(names)}
+    made = tuple(
+        Example(row, place[str(label)], int(group), text, label)
+        for row, label, group, text in zip(ids, labels, part.groups, texts, strict=True)
+    )
+    return made, _cut_note(side, cut, len(made), data.max_length)
+
+
+def translated(side: str, part: Part, data: DataSpec, tokenizer: Tokenizer) -> Made:
+    inputs = column_of(part, data.input)
+    targets = column_of(part, data.target)
+    ids, cut = cut_ids(inputs, data.max_length, tokenizer)
+    labels, cut_targets = cut_ids(targets, data.max_length, tokenizer, target=True)
+    made = tuple(
+        Example(row, label, int(group), text, target)
+        for row, label, group, text, target in zip(
+            ids, labels, part.groups, inputs, targets, strict=True
+        )
+    )
+    return made, (
+        *_cut_note(f"{side} inputs", cut, len(made), data.max_length),
+        *_cut_note(f"{side} targets", cut_targets, len(made), data.max_length),
+    )
+
+
+def cut_ids(
+    texts: Sequence[str], max_length: int, tokenizer: Tokenizer, target: bool = False
+) -> tuple[list[IntArray], int]:
+    """Ids with the tokenizer's own special tokens, at most `max_length`, and how many were cut."""
+    before, after = special_ids(tokenizer)
+    if max_length <= len(before) + len(after):
+        raise DataError(
+            f"data.max_length: {max_length} leaves no room beside the "
+            f"{len(before) + len(after)} special tokens of the tokenizer"
+        )
+    name = "text_target" if target else "text"
+    # one token more than allowed shows which rows are too long; only those are done again
+    ids = tokenizer(**{name: list(texts)}, truncation=True, max_length=max_length + 1)["input_ids"]
+    long = [at for at, row in enumerate(ids) if len(row) > max_length]
+    if long:
+        again = tokenizer(
+            **{name: [texts[at] for at in long]}, truncation=True, max_length=max_length
+        )["input_ids"]
+        for at, row in zip(long, again, strict=True):
+            ids[at] = row
+    return [np.array(row, dtype=np.int64) for row in ids], len(long)
+
+
+def _cut_note(side: str, cut: int, n: int, max_length: int) -> Notes:
+    return (f"{side}: {cut} of {n} rows cut to {max_length} tokens",) if cut else ()
+
+
+def blocks(part: Part, data: DataSpec, tokenizer: Tokenizer, one_text: bool) -> tuple[Example, ...]:
+    """Texts cut into blocks of `max_length` tokens; a block never holds two texts.
+
+    Each block starts with what the tokenizer puts before a text (BOS, if anything). A row ends
+    with the end-of-text token; a region of one long text does not, since the text goes on.
+
+    Blocks of a row share its group. In one long text neighbours share one: runs of about the cube
+    root of the number of blocks, the order of the best block length for a variance under weak
+    dependence (Künsch 1989; Hall, Horowitz and Jing 1995).
+    """
+    before, _ = special_ids(tokenizer)
+    size = data.max_length - len(before)
+    if size < 2:
+        raise DataError(f"data.max_length: a block of {data.max_length} tokens predicts nothing")
+    made: list[Example] = []
+    for ids, group in zip(
+        plain_ids(column_of(part, data.text), tokenizer), part.groups, strict=True
+    ):
+        if not one_text and tokenizer.eos_token_id is not None:
+            ids = [*ids, tokenizer.eos_token_id]
+        for start in range(0, len(ids), size):
+            own = ids[start : start + size]
+            block = np.array([*before, *own], dtype=np.int64)
+            if len(block) > 1:
+                made.append(Example(block, block, int(group), tokenizer.decode(own)))
+    if not one_text:
+        return tuple(made)
+    run = max(1, round(len(made) ** (1 / 3)))
+    return tuple(replace(example, group=at // run) for at, example in enumerate(made))
+
+
+def answered(side: str, part: Part, data: DataSpec, tokenizer: Tokenizer) -> Made:
+    """Prompts with completions, or conversations: loss on the answers alone."""
+    notes: list[str] = []
+    if data.messages is not None:
+        dialogues = _conversations(side, part, data, tokenizer, notes)
+    else:
+        prompts, answers = column_of(part, data.prompt), column_of(part, data.completion)
+        pairs = list(zip(prompts, answers, strict=True))
+        _note_seams(side, pairs, notes)
+        dialogues = list(pair_dialogues(pairs, tokenizer))
+    made, cut, lost = [], 0, 0
+    for dialogue, group in zip(dialogues, part.groups, strict=True):
+        if dialogue is None:
+            continue
+        example = _cut_dialogue(dialogue, int(group), data.max_length)
+        if example is None:
+            lost += 1
+        else:
+            made.append(example)
+            cut += len(dialogue.ids) > data.max_length
+    notes += _cut_note(side, cut, len(part), data.max_length)
+    if lost:
+        notes.append(
+            f"{side}: {lost} of {len(part)} rows left out, because data.max_length "
+            f"{data.max_length} cuts off every token of their answers"
+        )
+    return tuple(made), tuple(notes)
+
+
+def _note_seams(side: str, pairs: Sequence[tuple[str, str]], notes: list[str]) -> None:
+    tight = [
+        prompt[-10:] + answer[:10]
+        for prompt, answer in pairs
+        if not prompt[-1:].isspace() and not answer[:1].isspace()
+    ]
+    if tight:
+        notes.append(
+            f"{side}: {len(tight)} of {len(pairs)} prompts run into their completion without a "
+            f"space or line end, such as {tight[0]!r}; the columns are joined as they are"
+        )
+
+
+def _conversations(
+    side: str, part: Part, data: DataSpec, tokenizer: Tokenizer, notes: list[str]
+) -> list[Dialogue | None]:
+    if not tokenizer.chat_template:
+        raise DataError(
+            "data.messages: the tokenizer has no chat template; take an instruct model, or "
+            "columns data.prompt and data.completion"
+        )
+    made: list[Dialogue | None] = []
+    refused: Counter[str] = Counter()
+    for value in column_of(part, data.messages):
+        messages = checked_messages(value, f"data.messages: column {data.messages}")
+        try:
+            made.append(chat_dialogue(messages, tokenizer))
+        except NotTellable as error:
+            made.append(None)
+            refused[str(error)] += 1
+    told = "; ".join(f"{reason} ({n})" for reason, n in refused.most_common(3))
+    if refused:
+        notes.append(f"{side}: {refused.total()} of {len(part)} conversations left out: {told}")
+    if refused.total() == len(part):
+        raise DataError(f"data.messages: no conversation of the {side} part can be used: {told}")
+    return made
+
+
+def _cut_dialogue(dialogue: Dialogue, group: int, max_length: int) -> Example | None:
+    """The example of a dialogue cut to `max_length`; None if nothing learnt is left of it."""
+    ids, learnt = dialogue.ids[:max_length], dialogue.learnt[:max_length].copy()
+    learnt[:1] = False  # nothing precedes the first token, so no model can predict it
+    if not learnt.any():
+        return None
+    # what is left may have lost its last answers: text and reference are of the last one left
+    last = starts(learnt).size - 1
+    return Example(
+        ids,
+        np.where(learnt, ids, IGNORED),
+        group,
+        dialogue.prompts[last],
+        dialogue.answers[last],
+    )
+
+
+def starts(learnt: NDArray[np.bool_]) -> IntArray:
+    """Where runs of learnt tokens begin."""
+    return np.flatnonzero(learnt & ~np.concatenate([[False], learnt[:-1]]))

@@ -1,0 +1,1 @@
+"""Cohorts: runs trained together over one frozen base in one process."""

@@ -1,0 +1,263 @@
+"""The bank: the adapters of a cohort, stacked beside the modules of one frozen model.
+
+`Bank` puts a module of `layers.py` in the place of every module that some run trains, hands out
+each run's weights as ordinary parameters (views of the stacked ones, gradients included), and
+takes the frozen model apart from them again. `WholeModel` gives full fine-tuning the same face.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from rankwise.cohort.dropout import BatchKey
+from rankwise.cohort.layers import (
+    Banked,
+    BankedBias,
+    BankedDora,
+    BankedLinear,
+    BankedModule,
+)
+from rankwise.model.adapter_plan import AdapterPlan
+from rankwise.model.initial import initial_factors, seed_of
+
+
+class Bank:
+    """The adapters of K runs in one frozen model.
+
+    Args:
+        model: The frozen model; changed in place until `take_apart`.
+        plans: What each run trains.
+        seeds: The seed of each run; equal seeds start equal.
+        new_modules: Modules whose weights the base did not bring (a fresh classifier): they are
+            drawn anew from each run's seed.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plans: Sequence[AdapterPlan],
+        seeds: Sequence[int],
+        new_modules: Sequence[str] = (),
+    ) -> None:
+        self.model = model
+        self.plans = tuple(plans)
+        self.seeds = tuple(seeds)
+        self.originals: dict[str, nn.Module] = {}
+        self.linears: dict[str, BankedLinear] = {}
+        self.biases: dict[str, BankedBias] = {}
+        self.modules: dict[str, BankedModule] = {}
+        self._wrap_linears()
+        self._wrap_biases()
+        self._wrap_modules(set(new_modules))
+        self.views = [self._views_of(run) for run in range(len(self.plans))]
+        self.select(range(len(self.plans)))
+
+    def _wrap_linears(self) -> None:
+        names = sorted({name for plan in self.plans for name in plan.factors})
+        for number, name in enumerate(names):
+            members = [k for k, plan in enumerate(self.plans) if name in plan.factors]
+            factors = [self.plans[k].factors[name] for k in members]
+            base = self.model.get_submodule(name)
+            shape = (factors[0].inputs, factors[0].outputs, max(f.rank for f in factors))
+            kind = BankedDora if self.plans[members[0]].dora else BankedLinear
+            layer = kind(base, members, shape, number)
+            layer.dropout = [self.plans[k].dropout for k in members]
+            layer.ranks = [factor.rank for factor in factors]
+            for slot, (run, factor) in enumerate(zip(members, factors, strict=True)):
+                layer.scaling[slot] = factor.scaling
+                _start(layer, slot, self.plans[run].init, f"{self.seeds[run]}/{name}")
+            self._replace(name, layer)
+            self.linears[name] = layer
+
+    def _wrap_biases(self) -> None:
+        for name in sorted({name for plan in self.plans for name in plan.biases}):
+            members = [k for k, plan in enumerate(self.plans) if name in plan.biases]
+            base = self.model.get_submodule(name)
+            layer = BankedBias(base, members, base.bias)
+            self._replace(name, layer)
+            self.biases[name] = layer
+
+    def _wrap_modules(self, new_modules: set[str]) -> None:
+        for name in sorted({name for plan in self.plans for name in plan.saved}):
+            members = [k for k, plan in enumerate(self.plans) if name in plan.saved]
+            base = self.model.get_submodule(name)
+            layer = BankedModule(base, members)
+            if any(name == new or new.startswith(f"{name}.") for new in new_modules):
+                for slot, run in enumerate(members):
+                    fresh = fresh_weights(self.model, base, f"{self.seeds[run]}/{name}")
+                    for stacked, weight in zip(layer.stacked, fresh, strict=True):
+                        stacked.data[slot] = weight
+            self._replace(name, layer)
+            self.modules[name] = layer
+
+    def _replace(self, name: str, layer: Banked) -> None:
+        self.originals.setdefault(name, self.model.get_submodule(name))
+        parent, _, leaf = name.rpartition(".")
+        setattr(self.model.get_submodule(parent), leaf, layer)
+
+    def take_apart(self) -> nn.Module:
+        """Give the frozen model back as it was."""
+        for name, module in self.originals.items():
+            parent, _, leaf = name.rpartition(".")
+            setattr(self.model.get_submodule(parent), leaf, module)
+        return self.model
+
+    @property
+    def layers(self) -> list[Banked]:
+        """Every module of the bank."""
+        return [*self.linears.values(), *self.biases.values(), *self.modules.values()]
+
+    def select(self, runs: Sequence[int]) -> None:
+        """Expect batches of these runs, in this order."""
+        self.selected = tuple(runs)
+        for layer in self.layers:
+            layer.select(self.selected)
+
+    def set_batch(self, key: BatchKey | None) -> None:
+        """Tell the dropout which batch comes next; None: no dropout."""
+        for layer in self.linears.values():
+            layer.key = key
+
+    def stacked(self, run: int) -> list[tuple[str, nn.Parameter, int]]:
+        """(name, stacked parameter, slot) of every weight that a run trains, unpadded name."""
+        found: list[tuple[str, nn.Parameter, int]] = []
+        for name, linear in self.linears.items():
+            if run in linear.slot_of:
+                slot = linear.slot_of[run]
+                found.append((f"{name}.lora_A.weight", linear.lora_A, slot))
+                found.append((f"{name}.lora_B.weight", linear.lora_B, slot))
+                if isinstance(linear, BankedDora):
+                    found.append((f"{name}.lora_magnitude_vector", linear.magnitude, slot))
+        for name, biased in self.biases.items():
+            if run in biased.slot_of:
+                found.append((f"{name}.bias", biased.trained_bias, biased.slot_of[run]))
+        for name, module in self.modules.items():
+            if run in module.slot_of:
+                for leaf, parameter in zip(module.names, module.stacked, strict=True):
+                    found.append((f"{name}.{leaf}", parameter, module.slot_of[run]))
+        return found
+
+    def _views_of(self, run: int) -> dict[str, nn.Parameter]:
+        views = {}
+        for name, stacked, slot in self.stacked(run):
+            if stacked.grad is None:
+                stacked.grad = torch.zeros_like(stacked)
+            view = nn.Parameter(stacked.data[slot])
+            view.grad = stacked.grad[slot]
+            views[name] = view
+        return views
+
+    def parameters_of(self, run: int) -> dict[str, nn.Parameter]:
+        """A run's weights by name; changing one changes the bank, and its `.grad` is the bank's."""
+        return self.views[run]
+
+    def state_of(self, run: int) -> dict[str, Tensor]:
+        """A copy of a run's weights on the CPU, without the padding to the largest rank."""
+        state = {}
+        for name, view in self.views[run].items():
+            value = view.detach()
+            module, _, kind = name.rpartition(".lora_")
+            if module in self.linears and kind != "magnitude_vector":
+                rank = self.linears[module].ranks[self.linears[module].slot_of[run]]
+                value = value[:rank] if kind == "A.weight" else value[:, :rank]
+            state[name] = value.to("cpu", copy=True).contiguous()
+        return state
+
+    def start_of(self, run: int) -> dict[str, Tensor]:
+        """The first factors of an adapter that does not start at zero (PiSSA, OLoRA)."""
+        state = {}
+        for name, layer in self.linears.items():
+            if run in layer.slot_of and layer.start_A is not None and layer.start_B is not None:
+                slot, rank = layer.slot_of[run], layer.ranks[layer.slot_of[run]]
+                state[f"{name}.lora_A.weight"] = layer.start_A[slot, :rank].cpu()
+                state[f"{name}.lora_B.weight"] = layer.start_B[slot, :, :rank].cpu()
+        return state
+
+    def load_state(self, run: int, state: Mapping[str, Tensor]) -> None:
+        """Set a run's weights from `state_of`."""
+        for name, view in self.views[run].items():
+            value = state[name].to(view.device)
+            view.data.zero_()
+            view.data[tuple(slice(size) for size in value.shape)] = value
+
+    def context(self) -> torch.autocast:
+        """The precision of a forward pass: that of the frozen base, nothing is cast."""
+        return torch.autocast(next(self.model.parameters()).device.type, enabled=False)
+
+
+class WholeModel:
+    """Full fine-tuning behind the face of a bank of one run."""
+
+    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+        self.model = model.float()
+        self.dtype = dtype
+        self.selected = (0,)
+        self.model.requires_grad_(True)
+        self.parameters = dict(model.named_parameters())
+        for parameter in self.parameters.values():
+            parameter.grad = torch.zeros_like(parameter)
+
+    def select(self, runs: Sequence[int]) -> None:
+        """There is one run only."""
+        assert tuple(runs) == (0,)
+
+    def set_batch(self, key: BatchKey | None) -> None:
+        """There is no adapter dropout."""
+
+    def parameters_of(self, run: int) -> dict[str, nn.Parameter]:
+        """Every weight of the model."""
+        return self.parameters
+
+    def state_of(self, run: int) -> dict[str, Tensor]:
+        """A copy of every weight on the CPU."""
+        return {name: p.detach().to("cpu", copy=True) for name, p in self.parameters.items()}
+
+    def start_of(self, run: int) -> dict[str, Tensor]:
+        """Nothing is taken off the base."""
+        return {}
+
+    def load_state(self, run: int, state: Mapping[str, Tensor]) -> None:
+        """Set every weight from `state_of`."""
+        for name, parameter in self.parameters.items():
+            parameter.data.copy_(state[name])
+
+    def context(self) -> torch.autocast:
+        """fp32 weights, products in the study's precision."""
+        device = next(self.model.parameters()).device.type
+        return torch.autocast(device, dtype=self.dtype, enabled=self.dtype != torch.float32)
+
+
+Trainable = Bank | WholeModel
+
+
+def _start(layer: BankedLinear, slot: int, init: bool | str, key: str) -> None:
+    """Set a member's first factors; PiSSA and OLoRA also note what to take off the base."""
+    rank = layer.ranks[slot]
+    a_RI, b_OR = initial_factors(layer.base, init, rank, float(layer.scaling[slot]), key)
+    layer.lora_A.data[slot, :rank] = a_RI
+    layer.lora_B.data[slot, :, :rank] = b_OR
+    if init in ("pissa", "olora"):
+        if layer.start_A is None or layer.start_B is None:
+            layer.start_A = torch.zeros_like(layer.lora_A.data)
+            layer.start_B = torch.zeros_like(layer.lora_B.data)
+        layer.start_A[slot, :rank] = a_RI
+        layer.start_B[slot, :, :rank] = b_OR
+
+
+def fresh_weights(model: nn.Module, module: nn.Module, key: str) -> list[Tensor]:
+    """First weights of a new module by the model's own initialisation, drawn from `key`."""
+    kept = [p.detach().clone() for p in module.parameters()]
+    device = next(module.parameters()).device
+    cuda = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(cuda):
+        torch.manual_seed(seed_of(key))
+        for part in module.modules():
+            for parameter in part.parameters(recurse=False):
+                parameter.__dict__.pop("_is_hf_initialized", None)
+            part.__dict__.pop("_is_hf_initialized", None)
+            model._init_weights(part)  # type: ignore[operator]
+    fresh = [p.detach().float().clone() for p in module.parameters()]
+    for parameter, value in zip(module.parameters(), kept, strict=True):
+        parameter.data.copy_(value)
+    return fresh

@@ -1,0 +1,195 @@
+"""The training loop: a cohort from its first batch to its last evaluation.
+
+It reads top to bottom: evaluate, save, batch, loss, backward, step, log. The cohort moves through
+batches together; a run takes its optimizer step when its own accumulation window closes. A run
+that ends, by its own steps, early stopping or divergence, leaves the selection, and those left
+do not notice.
+
+Legend: K runs in training, N rows of a run.
+"""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from rankwise.cohort.bank import Trainable, WholeModel
+from rankwise.cohort.batch import Part, Task, chosen_rows, parts_of
+from rankwise.cohort.evaluate import Evaluation, evaluate
+from rankwise.cohort.loss import row_losses
+from rankwise.cohort.trainee import Trainee, start_trainee
+from rankwise.data.examples import Example
+from rankwise.model.adapter_files import AdapterWriter
+from rankwise.plan.cohorts import Run
+from rankwise.store import Store
+
+HISTORY = 8  # steps of loss and gradient norm kept as evidence, should the run diverge
+
+
+@dataclass
+class Cohort:
+    """All that a cohort needs to train: built by the study, spent by the loop."""
+
+    runs: Sequence[Run]
+    bank: Trainable
+    task: Task
+    train: Mapping[str, Sequence[Example]]
+    validation: Sequence[Example]
+    test: Sequence[Example]
+    writer: AdapterWriter
+
+
+def train(cohort: Cohort, store: Store) -> Iterator[list[Trainee]]:
+    """Train a cohort; yields its trainees after every batch, and once more at the end.
+
+    Everything measured goes to the store as it is measured, and every best adapter to its
+    folder, so that an interruption loses nothing that was already evaluated.
+    """
+    bank, task = cohort.bank, cohort.task
+    trainees = [
+        start_trainee(run, place, cohort.train[run.arm.training_id], bank.parameters_of(place))
+        for place, run in enumerate(cohort.runs)
+    ]
+    for trainee in trainees:
+        store.set_state(trainee.run.id, "running")
+    best: dict[int, dict[str, Tensor]] = {}
+    micro_step = 0
+    stepped: list[Trainee] = []
+    while True:
+        # Evaluate the runs that have come to one of their evaluation steps.
+        due = [t for t in stepped if t.state == "running" and t.evaluation_due()]
+        if due:
+            bank.select([t.place for t in due])
+            rows = max(t.training.per_device_eval_batch_size for t in due)
+            for trainee, result in zip(
+                due, evaluate(bank, cohort.validation, task, rows), strict=True
+            ):
+                _record(store, trainee, "validation", result)
+                if trainee.note_validation(result.loss):
+                    # Save the best so far, in memory for the test and in its folder for good.
+                    best[trainee.place] = bank.state_of(trainee.place)
+                    _save(cohort, trainee, best[trainee.place])
+                _settle(trainee, store)
+        active = [t for t in trainees if t.state == "running"]
+        if not active:
+            break
+
+        # Batch: the rows of each run at this step, cut into parts of similar length.
+        bank.select([t.place for t in active])
+        seeds = [t.run.seed for t in active]
+        chosen_KN = chosen_rows(
+            [t.examples for t in active],
+            seeds,
+            active[0].training.per_device_train_batch_size,
+            micro_step,
+        )
+        for trainee in active:
+            trainee.open_window(micro_step, task.name)
+
+        # Loss and backward: each run's loss is a mean over its own targets in its own window.
+        sums_K = np.zeros(len(active))
+        for part in parts_of(chosen_KN, seeds, micro_step, task):
+            sums_K += _loss_and_backward(bank, task, part, active, chosen_KN)
+
+        # Step: clipping, AdamW and schedule are each run's own.
+        stepped = []
+        for trainee, loss in zip(active, sums_K, strict=True):
+            trainee.losses += float(loss)
+            if not math.isfinite(loss):
+                _diverged(trainee, store, math.nan)
+            elif trainee.window_closes(micro_step):
+                norm = trainee.clip()
+                if not math.isfinite(norm):
+                    _diverged(trainee, store, norm)
+                    continue
+                # Log what this step saw, before the schedule moves on.
+                _log_step(trainee, store, norm)
+                trainee.update()
+                stepped.append(trainee)
+        micro_step += 1
+        yield trainees
+
+    # The test part is read once, by each run's best weights.
+    finished = [t for t in trainees if t.state in ("done", "stopped_early") and t.place in best]
+    if cohort.test and finished:
+        for trainee in finished:
+            bank.load_state(trainee.place, best[trainee.place])
+        bank.select([t.place for t in finished])
+        rows = max(t.training.per_device_eval_batch_size for t in finished)
+        for trainee, result in zip(finished, evaluate(bank, cohort.test, task, rows), strict=True):
+            _record(store, trainee, "test", result)
+    for trainee in finished:
+        store.set_state(trainee.run.id, trainee.state)
+    store.flush()
+    yield trainees
+
+
+def _loss_and_backward(
+    bank: Trainable,
+    task: Task,
+    part: Part,
+    active: Sequence[Trainee],
+    chosen_KN: Sequence[Sequence[Example]],
+) -> NDArray[np.float64]:
+    """Add this part's gradients; the runs' shares of their windows' mean losses, (K,)."""
+    bank.set_batch(part.key)
+    with bank.context():
+        total_KN = row_losses(bank.model, task.name, part.batch).total.view(len(active), -1)
+    weights_KN = [
+        [trainee.weight_of(chosen[i]) for i in places]
+        for trainee, chosen, places in zip(active, chosen_KN, part.key.rows, strict=True)
+    ]
+    windows_K = total_KN.new_tensor([trainee.window for trainee in active])
+    loss_K = (total_KN * total_KN.new_tensor(weights_KN)).sum(1) / windows_K
+    loss_K.sum().backward()
+    return loss_K.detach().double().cpu().numpy()
+
+
+def _save(cohort: Cohort, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
+    plan = None if isinstance(cohort.bank, WholeModel) else cohort.bank.plans[trainee.place]
+    start = cohort.bank.start_of(trainee.place)
+    cohort.writer.save(trainee.run.id, plan, state, start)
+
+
+def _log_step(trainee: Trainee, store: Store, norm: float) -> None:
+    values = {
+        "loss": trainee.losses,
+        "grad_norm": norm,
+        "learning_rate": float(trainee.schedule.get_last_lr()[0]),
+    }
+    trainee.seen = [*trainee.seen[1 - HISTORY :], {"step": trainee.step + 1, **values}]
+    store.log(trainee.run.id, trainee.step + 1, values)
+
+
+def _record(store: Store, trainee: Trainee, split: str, result: Evaluation) -> None:
+    step = trainee.best_step if split == "test" else trainee.step
+    store.save_evaluation(
+        trainee.run.id, step, split, result.losses_E, result.correct_E, result.metrics()
+    )
+
+
+def _settle(trainee: Trainee, store: Store) -> None:
+    """Whether this evaluation was the run's last."""
+    if not math.isfinite(trainee.best_loss):
+        _diverged(trainee, store, math.nan)
+    elif trainee.step == trainee.max_steps:
+        trainee.state = "done"
+    elif trainee.out_of_patience():
+        trainee.state = "stopped_early"
+
+
+def _diverged(trainee: Trainee, store: Store, norm: float) -> None:
+    """Take a run out whose loss or gradient is no longer a number, with what led there."""
+    trainee.state = "diverged"
+    what = "loss" if math.isnan(norm) else "gradient norm"
+    rate = trainee.schedule.get_last_lr()[0]
+    cause = f"the {what} was not finite at step {trainee.step + 1}, at learning rate {rate:.3g}"
+    evidence = {
+        "step": trainee.step + 1,
+        "learning_rate": float(rate),
+        "before": trainee.seen,
+    }
+    store.set_state(trainee.run.id, "diverged", cause, evidence)

@@ -1,0 +1,1 @@
+"""The frozen base model: loading it, knowing its modules, counting its parameters."""

@@ -1,0 +1,221 @@
+"""The frozen base: where it is, how precise it is, and loading it once for all runs."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rankwise.errors import ModelError
+from rankwise.model.skeleton import locate_model
+from rankwise.spec import ModelSpec
+
+AUTO_CLASSES = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+}
+
+
+@dataclass(frozen=True)
+class Base:
+    """A loaded, frozen model.
+
+    Attributes:
+        model: In evaluation mode, so that the frozen base is a fixed function; no gradients.
+        dtype: Precision of its weights (of its products, where quantised).
+        new_modules: Weights that the checkpoint did not hold, such as a fresh classifier.
+        fingerprint: A hash over names, shapes and values of the weights.
+        parameters: Number of weights, before any quantisation.
+        nbytes: Memory of the weights as loaded.
+    """
+
+    model: nn.Module
+    dtype: torch.dtype
+    new_modules: tuple[str, ...]
+    fingerprint: str
+    parameters: int
+    nbytes: int
+
+
+def load_tokenizer(spec: ModelSpec) -> Any:
+    """The tokenizer of the base, with a padding token.
+
+    Raises:
+        ModelError: there is none where the spec says.
+    """
+    from transformers import AutoTokenizer
+
+    place = locate_model(spec.tokenizer) if spec.tokenizer else locate_model(spec.name or "")
+    if spec.config is not None and spec.tokenizer is None:
+        raise ModelError(
+            "model.tokenizer: a model from `config` needs one; name a hub id or folder"
+        )
+    options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
+    if spec.revision and not spec.tokenizer:
+        options["revision"] = spec.revision
+    gguf = None if spec.tokenizer else (spec.gguf_file or place.gguf_file)
+    if gguf:
+        options["gguf_file"] = gguf
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(place.folder, **options)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"model: no tokenizer at {place.folder}: {first_line(error)}") from error
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The precision that `name` asks for; auto: bfloat16 where the hardware computes it."""
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
+        return dtype
+    if device.type == "cuda":
+        able = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        able = device.type == "cpu" and torch.cpu._is_amx_tile_supported()
+    return torch.bfloat16 if able else torch.float32
+
+
+def load_base(
+    spec: ModelSpec,
+    task: str,
+    num_labels: int | None,
+    device: torch.device,
+    pad_token_id: int,
+    attention: str,
+) -> Base:
+    """Load the base, freeze it and put it on the device.
+
+    Args:
+        spec: What to load.
+        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
+        num_labels: Classes, for SEQ_CLS.
+        device: Where it goes.
+        pad_token_id: Told to models that look for the last real token.
+        attention: eager, sdpa or flash_attention_2.
+
+    Raises:
+        ModelError: the weights cannot be had.
+    """
+    import transformers
+
+    dtype = choose_dtype(spec.dtype, device)
+    kind = getattr(transformers, AUTO_CLASSES[task])
+    options: dict[str, Any] = {"attn_implementation": attention, "dtype": dtype}
+    extra = {"num_labels": num_labels} if num_labels is not None else {}
+    if spec.config is not None:
+        settings = {k: v for k, v in spec.config.items() if k != "model_type"}
+        config = transformers.AutoConfig.for_model(spec.config["model_type"], **settings, **extra)
+        with torch.random.fork_rng([]):
+            torch.manual_seed(0)
+            model = kind.from_config(config, **options)
+        missing: tuple[str, ...] = ("score", "classifier", "pre_classifier")
+    else:
+        model, missing = _load_pretrained(kind, spec, {**options, **extra}, dtype, device)
+    model.config.pad_token_id = pad_token_id
+    model.eval().requires_grad_(False)
+    if spec.quantization == "none":
+        model.to(device)
+    return Base(
+        model,
+        dtype,
+        missing,
+        fingerprint(model),
+        sum(p.numel() for p in model.parameters()),
+        sum(p.numel() * p.element_size() for p in model.parameters()),
+    )
+
+
+def _load_pretrained(
+    kind: Any, spec: ModelSpec, options: dict[str, Any], dtype: torch.dtype, device: torch.device
+) -> tuple[Any, tuple[str, ...]]:
+    place = locate_model(spec.name or "")
+    options = {
+        **options,
+        "trust_remote_code": spec.trust_remote_code,
+        "use_safetensors": None if spec.allow_pickle else True,
+    }
+    if spec.revision:
+        options["revision"] = spec.revision
+    if spec.quantization != "none":
+        options["quantization_config"] = quantization_config(spec, dtype)
+        options["device_map"] = {"": device}
+    gguf = spec.gguf_file or place.gguf_file
+    folder = dequantised(place.folder, gguf) if gguf else place.folder
+    try:
+        model, info = kind.from_pretrained(folder, output_loading_info=True, **options)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(
+            f"model.name: {spec.name} cannot be loaded: {first_line(error)}"
+        ) from error
+    return model, tuple(sorted(info["missing_keys"]))
+
+
+def quantization_config(spec: ModelSpec, dtype: torch.dtype) -> Any:
+    """bitsandbytes' settings for `quantization: nf4` or `int8`."""
+    from transformers import BitsAndBytesConfig
+
+    if spec.quantization == "int8":
+        # Threshold 0: no outlier columns. Those are found over the whole batch, so that a run's
+        # numbers would depend on its neighbours.
+        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+    compute = dtype if spec.compute_dtype == "auto" else getattr(torch, spec.compute_dtype)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=spec.double_quant,
+        bnb_4bit_compute_dtype=compute,
+    )
+
+
+def dequantised(folder: str, gguf_file: str) -> str:
+    """A folder with the GGUF file's weights as safetensors, made once and kept in the cache.
+
+    Dequantising takes many times as long as reading safetensors. The cache is
+    `$RANKWISE_CACHE`, or `~/.cache/rankwise`.
+    """
+    from transformers import AutoModelForCausalLM, GgufConfig
+
+    source = Path(folder) / gguf_file
+    stat = source.stat()
+    key = hashlib.sha256(f"{source}:{stat.st_size}:{stat.st_mtime_ns}".encode()).hexdigest()[:16]
+    cache = Path(os.environ.get("RANKWISE_CACHE", Path.home() / ".cache" / "rankwise"))
+    target = cache / "gguf" / key
+    if not (target / "config.json").exists():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                gguf_file=gguf_file,
+                quantization_config=GgufConfig(dequantize=True),
+                dtype=torch.float32,
+            )
+            ready = Path(scratch) / "model"
+            model.config.__dict__.pop("quantization_config", None)
+            model.save_pretrained(ready)
+            if target.exists():
+                shutil.rmtree(target)
+            ready.rename(target)
+    return str(target)
+
+
+def fingerprint(model: nn.Module) -> str:
+    """A hash over every weight's name, shape and 64 evenly spaced values, 16 hex digits."""
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        flat = parameter.detach().flatten()
+        sample = flat[:: max(1, len(flat) // 64)].float().cpu().numpy()
+        digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.tobytes())
+    return digest.hexdigest()[:16]
+
+
+def first_line(error: Exception) -> str:
+    """The first line of a library's message: the rest is rarely for the user."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

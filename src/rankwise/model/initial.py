@@ -1,0 +1,63 @@
+"""How an adapter's factors start, as peft starts them, drawn from a key instead of global state."""
+
+import hashlib
+import math
+
+import torch
+from torch import Tensor, nn
+
+from rankwise.errors import SpecError
+
+
+def initial_factors(
+    base: nn.Module, init: bool | str, rank: int, scaling: float, key: str
+) -> tuple[Tensor, Tensor]:
+    """First A (rank, inputs) and B (outputs, rank) of an adapter on `base`, fp32.
+
+    Args:
+        base: The frozen module.
+        init: True: A uniform (Kaiming, a = sqrt 5), B zero, as in peft's default and Microsoft's
+            implementation; "gaussian": A normal with deviation 1/rank, B zero; "pissa": the
+            principal singular triplets (Meng et al. 2024, eq. 2 and 3); "olora": the QR
+            factors (Büyükakyüz 2024); False: both random, so that B A is not zero.
+        rank: Rank of the adapter.
+        scaling: Factor in front of B A.
+        key: Seeds the draw; equal keys give equal factors.
+
+    Raises:
+        SpecError: `init` is none of these.
+    """
+    weight_OI = dense_weight(base)
+    outputs, inputs = weight_OI.shape
+    zero_OR = torch.zeros(outputs, rank)
+    generator = torch.Generator().manual_seed(seed_of(key))
+    bound = 1 / math.sqrt(inputs)
+    uniform_RI = torch.empty(rank, inputs).uniform_(-bound, bound, generator=generator)
+    if init is True:
+        return uniform_RI, zero_OR
+    if init is False:
+        bound = 1 / math.sqrt(rank)
+        return uniform_RI, zero_OR.uniform_(-bound, bound, generator=generator)
+    if init == "gaussian":
+        return torch.empty(rank, inputs).normal_(0, 1 / rank, generator=generator), zero_OR
+    if init == "pissa":
+        u_OX, s_X, vh_XI = torch.linalg.svd(weight_OI.float(), full_matrices=False)
+        root_R = (s_X[:rank] / scaling).sqrt()
+        return root_R[:, None] * vh_XI[:rank], u_OX[:, :rank] * root_R
+    if init == "olora":
+        q_OX, r_XI = torch.linalg.qr(weight_OI.float())
+        return r_XI[:rank], q_OX[:, :rank]
+    raise SpecError(f"lora.init_lora_weights: {init!r} is not known")
+
+
+def dense_weight(module: nn.Module) -> Tensor:
+    """The frozen weight as (O, I), dequantised where need be, turned where it is a Conv1D."""
+    from peft.utils.integrations import dequantize_module_weight
+
+    weight: Tensor = dequantize_module_weight(module)
+    return weight.T if type(module).__name__ == "Conv1D" else weight
+
+
+def seed_of(key: str) -> int:
+    """A seed below 2**63 from any text, the same on every machine."""
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:8], "big") >> 1

@@ -1,0 +1,195 @@
+"""Tiny models and cohorts for tests: random weights, a few layers, made in milliseconds."""
+
+import copy
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from torch import nn
+
+from rankwise.cohort.bank import Bank
+from rankwise.cohort.batch import Task
+from rankwise.cohort.loop import Cohort
+from rankwise.data.examples import Example
+from rankwise.model.adapter_files import AdapterWriter
+from rankwise.model.adapter_plan import AdapterPlan, Factor
+from rankwise.plan.arms import Arm, make_arms
+from rankwise.plan.cohorts import Run
+from rankwise.spec import StudySpec
+from rankwise.store import Store
+
+VOCABULARY = 64
+COMMON = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
+CONFIGS: dict[str, dict[str, Any]] = {
+    "gpt2": {"n_layer": 2, "n_embd": 32, "n_head": 2, "n_positions": 64},
+    "llama": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 64,
+    },
+    "gpt_neox": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+    },
+    "bert": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+    },
+    "distilbert": {
+        "dim": 32,
+        "hidden_dim": 48,
+        "n_layers": 2,
+        "n_heads": 2,
+        "max_position_embeddings": 64,
+    },
+    "t5": {
+        "d_model": 32,
+        "d_kv": 8,
+        "d_ff": 48,
+        "num_layers": 2,
+        "num_heads": 4,
+        "decoder_start_token_id": 0,
+    },
+    "deberta-v2": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 64,
+        "relative_attention": True,
+        "position_buckets": 8,
+        "pos_att_type": ["p2c", "c2p"],
+        "share_att_key": True,
+    },
+}
+TASKS = {
+    "gpt2": "CAUSAL_LM",
+    "llama": "CAUSAL_LM",
+    "gpt_neox": "CAUSAL_LM",
+    "bert": "SEQ_CLS",
+    "distilbert": "SEQ_CLS",
+    "t5": "SEQ_2_SEQ_LM",
+    "deberta-v2": "SEQ_CLS",
+}
+CLASSES = {
+    "CAUSAL_LM": transformers.AutoModelForCausalLM,
+    "SEQ_CLS": transformers.AutoModelForSequenceClassification,
+    "SEQ_2_SEQ_LM": transformers.AutoModelForSeq2SeqLM,
+}
+TARGETS = {
+    "gpt2": ("c_attn", "c_fc"),
+    "llama": ("q_proj", "v_proj", "down_proj"),
+    "gpt_neox": ("query_key_value", "dense"),
+    "bert": ("query", "value"),
+    "distilbert": ("q_lin", "v_lin", "lin1"),
+    "t5": ("q", "v", "wo"),
+    "deberta-v2": ("query_proj", "value_proj"),
+}
+HEADS = {"bert": ("classifier",), "distilbert": ("pre_classifier", "classifier")}
+LENGTH = 16
+
+
+def tiny_config(kind: str) -> Any:
+    """A small configuration of this architecture, without any dropout of its own."""
+    extra = {"num_labels": 3} if TASKS[kind] == "SEQ_CLS" else {}
+    return transformers.AutoConfig.for_model(kind, **COMMON, **CONFIGS[kind], **extra)
+
+
+def tiny_model(kind: str, seed: int = 0) -> nn.Module:
+    """A frozen model with weights large enough that adapters matter."""
+    torch.manual_seed(seed)
+    model = CLASSES[TASKS[kind]].from_config(tiny_config(kind), attn_implementation="eager")
+    return model.eval().requires_grad_(False)
+
+
+def tiny_examples(task: str, count: int = 40, seed: int = 0) -> tuple[Example, ...]:
+    """Examples of many lengths whose answer depends on the tokens."""
+    draw = np.random.default_rng(seed)
+    made = []
+    for number in range(count):
+        ids = draw.integers(3, VOCABULARY, draw.integers(4, LENGTH + 1))
+        if task == "SEQ_CLS":
+            labels = np.array(ids.sum() % 3)
+        elif task == "CAUSAL_LM":
+            labels = ids.copy()
+            labels[: draw.integers(0, 3)] = -100
+        else:
+            labels = ids[::-1][: draw.integers(2, 8)].copy()
+        made.append(Example(ids, labels, number, f"text {number}"))
+    return tuple(made)
+
+
+def tiny_arms(kind: str, arms: list[dict[str, Any]], **training: Any) -> tuple[Arm, ...]:
+    """Arms of a study on a tiny model, from their differing settings."""
+    columns = {
+        "SEQ_CLS": {"text": "text", "label": "label"},
+        "CAUSAL_LM": {"text": "text"},
+        "SEQ_2_SEQ_LM": {"input": "input", "target": "target"},
+    }
+    spec = StudySpec.model_validate(
+        {
+            "study": "tiny",
+            "model": {"config": {"model_type": kind}},
+            "task": TASKS[kind],
+            "data": {"source": "nowhere.csv", **columns[TASKS[kind]]},
+            "lora": {"target_modules": TARGETS[kind]},
+            "training": {
+                "max_steps": 20,
+                "per_device_train_batch_size": 4,
+                "learning_rate": 1e-2,
+                "eval_steps": 10,
+                **training,
+            },
+            "arms": arms,
+        }
+    )
+    return make_arms(spec)
+
+
+def tiny_plan(model: nn.Module, kind: str, arm: Arm) -> AdapterPlan:
+    """What an arm trains on a tiny model, worked out the short way."""
+    names = arm.lora.target_modules
+    factors = {}
+    for name, module in model.named_modules():
+        if name.rpartition(".")[2] in names and hasattr(module, "weight"):
+            shape = module.weight.shape
+            if type(module).__name__ != "Conv1D":
+                shape = shape[::-1]
+            alpha = float(arm.lora.lora_alpha)
+            factors[name] = Factor(shape[0], shape[1], arm.lora.r, alpha, alpha / arm.lora.r)
+    return AdapterPlan(factors, (), HEADS.get(kind, ()), arm.lora.lora_dropout)
+
+
+def tiny_cohort(
+    kind: str, runs: Sequence[Run], folder: Path, base: nn.Module | None = None
+) -> tuple[Cohort, Store]:
+    """A cohort ready to train, and its store."""
+    model = copy.deepcopy(base) if base is not None else tiny_model(kind)
+    bank = Bank(model, [tiny_plan(model, kind, r.arm) for r in runs], [r.seed for r in runs])
+    task = TASKS[kind]
+    store = Store(folder, create=True)
+    for run in runs:
+        store.add_arm(run.arm.id, run.arm.training_id, run.arm.name, run.arm.settings, {})
+        store.add_run(run.id, run.arm.id, run.seed)
+    cohort = Cohort(
+        runs,
+        bank,
+        Task(task, 0, LENGTH, torch.device("cpu")),
+        {run.arm.training_id: tiny_examples(task) for run in runs},
+        tiny_examples(task, 12, seed=1),
+        tiny_examples(task, 8, seed=2),
+        AdapterWriter(folder / "adapters", "tiny", task, model),
+    )
+    return cohort, store

@@ -1,0 +1,1 @@
+"""What the numbers say: verdicts, factor effects, curves, failures. No torch, no files."""

@@ -1,0 +1,130 @@
+"""The mean of one arm and its interval, and the noise floor of the study.
+
+Array suffixes: A arms with a finished run, R finished runs, G examples or groups of examples.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
+
+from rankwise.analysis.components import Components
+from rankwise.analysis.noise import Pool
+from rankwise.analysis.scores import Floats, Ints, Scores
+
+
+@dataclass(frozen=True)
+class NoiseFloor:
+    """Standard deviation of one arm over its seeds, pooled over the arms that are not unstable.
+
+    within   one arm run again with another seed, on the same examples
+    low, high  its 95 % interval (chi-square with `df` degrees of freedom)
+    paired   what is left of it, for one arm, when arms are compared at the same seed
+    """
+
+    within: float
+    low: float
+    high: float
+    df: float
+    paired: float
+
+
+def noise_floor(parts: Components) -> NoiseFloor | None:
+    """The noise floor, or None where no arm has a second seed."""
+    if not parts.pools:
+        return None
+    pool = parts.pools[0]
+    square, df = _seed_noise(parts, pool)
+    within = float(np.sqrt(square))
+    low, high = within * np.sqrt(df / stats.chi2.ppf([0.975, 0.025], df))
+    return NoiseFloor(within, float(low), float(high), df, float(np.sqrt(pool.mean_square)))
+
+
+def spreads(parts: Components) -> Floats:
+    """Standard deviation of each arm over its seeds (A,), NaN for an arm with one."""
+    off_R = parts.runs.mean_R - parts.mean_A[parts.runs.arm_R]
+    squares_A = np.bincount(parts.runs.arm_R, weights=off_R**2, minlength=len(parts.arms))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.sqrt(squares_A / (parts.seeds_A - 1.0)))
+
+
+def mean_intervals(scores: Scores, parts: Components) -> tuple[Floats, Floats]:
+    """95 % bounds (A,) of the plain mean of each arm; NaN where nothing is known of the noise.
+
+    variance = seeds + examples - residual as for a difference, but with what seeds and examples do
+    to all arms left in. One seed and plain shares of 0 and 1: Wilson's interval (J. Am. Stat.
+    Assoc. 22, 1927), by statsmodels.
+    """
+    if parts.claim == "nothing":
+        return np.full(len(parts.arms), np.nan), np.full(len(parts.arms), np.nan)
+    if parts.claim == "examples" and _is_share(scores, parts):
+        hits_A = parts.mean_A * parts.examples
+        low_A, high_A = proportion_confint(hits_A, parts.examples, 0.05, method="wilson")
+        return np.asarray(low_A), np.asarray(high_A)
+    seed_A, residual_A, seed_df_A = _seed_parts(parts)
+    known_A, residual = _example_parts(parts)
+    variance_A = np.maximum(known_A, seed_A + known_A - residual * residual_A)
+    spread_A = seed_A**2 / seed_df_A + known_A**2 / parts.example_df
+    with np.errstate(divide="ignore", invalid="ignore"):
+        df_A = np.where(spread_A > 0, variance_A**2 / spread_A, np.inf)
+    df_A = np.maximum(df_A, np.minimum(seed_df_A, parts.example_df))
+    half_A = stats.t.ppf(0.975, df_A) * np.sqrt(variance_A)
+    return parts.mean_A - half_A, parts.mean_A + half_A
+
+
+def _is_share(scores: Scores, parts: Components) -> bool:
+    plain = scores.groups_E is None and scores.weights_E is None
+    one_each = bool(np.all(parts.seeds_A == 1))
+    return one_each and plain and (parts.runs.binary or scores.test_size is not None)
+
+
+def _seed_noise(parts: Components, pool: Pool) -> tuple[float, float]:
+    """Mean square of runs within the arms of a pool, and its df.
+
+    It is the sum of what a seed does to all arms and of arm by seed; the first has few degrees of
+    freedom (seeds - 1), so the df is Satterthwaite's.
+    """
+    in_R = pool.runs_R > 0
+    arm_R = parts.runs.arm_R[in_R]
+    off_R = parts.runs.mean_R[in_R] - parts.mean_A[arm_R]
+    total, df = float(off_R @ off_R), len(arm_R) - len(np.unique(arm_R))
+    own = pool.mean_square * pool.df
+    shared, shared_df = max(total - own, 0.0), df - pool.df
+    spread = own**2 / pool.df + (shared**2 / shared_df if shared_df > 0 else 0.0)
+    return total / df, total**2 / spread if spread > 0 else float(df)
+
+
+def _seed_parts(parts: Components) -> tuple[Floats, Floats, Floats]:
+    """Of each arm: seed variance of its mean, 1 / its seeds, df; an unstable arm by itself."""
+    share_A = np.zeros(len(parts.arms))
+    seed_A = np.zeros(len(parts.arms))
+    df_A = np.full(len(parts.arms), np.inf)
+    for pool in parts.pools:
+        square, df = _seed_noise(parts, pool)
+        in_A: Ints = np.unique(parts.runs.arm_R[pool.runs_R > 0])
+        share_A[in_A] = 1 / parts.seeds_A[in_A]
+        seed_A[in_A], df_A[in_A] = square * share_A[in_A], df
+    return seed_A, share_A, df_A
+
+
+def _example_parts(parts: Components) -> tuple[Floats, float]:
+    """Variance of each plain mean over examples (A,), and the residual of a run mean in it."""
+    if parts.runs.u_RG is None:
+        known = parts.example_AA
+        return np.zeros(len(parts.arms)) if known is None else np.diagonal(known), 0.0
+    u_RG, arm_R = parts.runs.u_RG, parts.runs.arm_R
+    groups = u_RG.shape[1]
+    if groups < 2:
+        return np.zeros(len(parts.arms)), 0.0
+    mean_AR = np.eye(len(parts.arms))[arm_R].T / parts.seeds_A[:, None]
+    y_AG = mean_AR @ u_RG
+    known_A = y_AG.var(axis=1, ddof=1) / groups
+    if parts.runs.binary:
+        known_A = known_A + 1 / groups**2
+    df = (len(arm_R) - len(parts.arms)) * (groups - 1)
+    if df < 1:
+        return known_A, 0.0
+    rest_RG = u_RG - y_AG[arm_R]
+    rest_RG -= rest_RG.mean(axis=1, keepdims=True)
+    return known_A, float(np.einsum("rg,rg->", rest_RG, rest_RG)) / df / groups

@@ -25,7 +25,7 @@ from rankwise.data.splits import Part
 from rankwise.errors import DataError
 from rankwise.spec import AugmentSpec, DataSpec, columns_of
 
-MARKS = (".", ";", "?", ":", "!", ",")  # AEDA, section 2
+MARKS = (".", ";", "?", ":", "!", ",")  # those of AEDA
 PARTS = re.compile(r"\S+|\s+")
 Synonyms = Mapping[str, Sequence[str]]
 Change = Callable[[Row, np.random.Generator], Row]
@@ -94,8 +94,9 @@ def _told(train: Part, part: Part, augment: AugmentSpec, same: int, leaked: int)
 def _leaked(made: Sequence[Row], held_out: Sequence[Row], data: DataSpec) -> set[int]:
     """Places of copies that say what a held-out row says."""
     new = [full_text(row, data) for row in made]
-    exact, near = repeated(new, [full_text(row, data) for row in held_out], data.near_duplicates)
-    return {*exact, *near}
+    held = [full_text(row, data) for row in held_out]
+    found = repeated(new, held, data.near_duplicates)
+    return {*found.exact, *found.near}
 
 
 def _change(

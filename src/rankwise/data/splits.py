@@ -4,7 +4,7 @@ Splitting comes before everything else that touches rows. Held-out rows that rep
 are removed, so that a score says something about text that was not seen.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -93,16 +93,12 @@ def _split_parts(rows: Rows, data: DataSpec, notes: list[str]) -> tuple[Part, Pa
         else:
             sizes[side] = wanted if isinstance(wanted, int) else round(wanted * len(pool))
     _check_sizes(rows.source, sizes, len(pool), data.split)
-    if data.split.by is None:
-        order = permutation(len(pool), data.split.seed)
-        for side, size in sizes.items():
-            held[side], order = pool.take(np.sort(order[:size])), order[size:]
-        return pool.take(np.sort(order)), held["validation"], held["test"]
     left = pool
     for side, size in sizes.items():
-        held[side], left = _hold_out_groups(left, size, side, data.split, len(pool), notes)
-    train = _without_groups(left, held, data.split, notes)
-    return train, held["validation"], held["test"]
+        held[side], left = _hold_out(left, size, side, data, notes)
+    if data.split.by is not None:
+        left = _without_groups(left, held, data.split, notes)
+    return left, held["validation"], held["test"]
 
 
 def _pool_name(rows: Rows, split: SplitSpec) -> str:
@@ -164,35 +160,51 @@ def _check_sizes(source: str, sizes: dict[str, int], available: int, split: Spli
         )
 
 
-def _hold_out_groups(
-    pool: Part, size: int, side: str, split: SplitSpec, total: int, notes: list[str]
+def _hold_out(
+    pool: Part, size: int, side: str, data: DataSpec, notes: list[str]
 ) -> tuple[Part, Part]:
-    """Hold out whole groups in random order, and `size` rows drawn from them."""
+    """Hold out whole units in random order, `size` different texts drawn from them; and the rest.
+
+    A unit is a group of `split.by`, or else all rows of one text, so that a text is never on two
+    sides and never counts twice.
+    """
     if size == 0:
         return pool.take([]), pool
+    texts = _numbered(tuple(words_of(full_text(row, data))) for row in pool.rows)
+    units = texts if data.split.by is None else pool.groups
+    names, units = np.unique(units, return_inverse=True)
     key = HELD_OUT.index(side) + 1
-    names = np.unique(pool.groups)
-    shuffled = names[permutation(len(names), split.seed, key)]
-    fewest = max(1, min(MIN_GROUPS, len(names) // 5))
-    counts = {
-        int(name): int(n)
-        for name, n in zip(*np.unique(pool.groups, return_counts=True), strict=True)
-    }
-    reached = np.cumsum([counts[int(name)] for name in shuffled])
+    rank = np.argsort(permutation(len(names), data.split.seed, key))[units]
+    # rows in the order of their units: where a text first comes, it counts
+    by_rank = np.argsort(rank, kind="stable")
+    first = by_rank[np.unique(texts[by_rank], return_index=True)[1]]
+    reached = np.cumsum(np.bincount(rank[first], minlength=len(names)))
+    fewest = max(1, min(MIN_GROUPS, len(names) // 5)) if data.split.by else 1
     taken = max(fewest, int(np.searchsorted(reached, size)) + 1)
     if taken >= len(names):
+        what = f"values of {data.split.by}" if data.split.by else "different texts"
         raise DataError(
-            f"data.split.{side}: {size} rows need {min(taken, len(names))} of {len(names)} groups "
-            f"of {split.by} ({total} rows), and none would be left to train on; ask for less"
+            f"data.split.{side}: {size} rows would take all {len(names)} {what} that are left "
+            f"({len(pool)} rows), and none would remain to train on; ask for less"
         )
-    inside = np.isin(pool.groups, shuffled[:taken])
-    places = np.flatnonzero(inside)
-    chosen = np.sort(places[permutation(len(places), split.seed, key, 1)][:size])
-    notes.append(
-        f"{side}: {size} of the {len(places)} rows of {taken} values of {split.by}; "
-        f"the other {len(places) - size} are left out, so that no value is on two sides"
-    )
-    return pool.take(chosen), pool.take(np.flatnonzero(~inside))
+    places = np.sort(first[rank[first] < taken])
+    chosen = np.sort(places[permutation(len(places), data.split.seed, key, 1)[:size]])
+    rest = np.flatnonzero(rank >= taken)
+    dropped = len(pool) - len(rest) - len(chosen)
+    if data.split.by is not None:
+        notes.append(
+            f"{side}: {len(chosen)} rows of {taken} values of {data.split.by}; {dropped} more rows "
+            "of these are left out, so that no value is on two sides and no text counts twice"
+        )
+    elif dropped:
+        notes.append(f"{side}: {dropped} further copies of its {len(chosen)} texts left out")
+    return pool.take(chosen), pool.take(rest)
+
+
+def _numbered(keys: Iterable[Hashable]) -> IntArray:
+    """The number of each key, equal keys having equal numbers."""
+    ids: dict[Hashable, int] = {}
+    return np.array([ids.setdefault(key, len(ids)) for key in keys], dtype=np.int64)
 
 
 def _without_groups(pool: Part, held: dict[str, Part], split: SplitSpec, notes: list[str]) -> Part:
@@ -215,14 +227,13 @@ def _without_repeats(
     kept = []
     for side, part in zip(HELD_OUT, held, strict=True):
         texts = [full_text(row, data) for row in part.rows]
-        exact, near = repeated(texts, earlier, data.near_duplicates)
-        twice = _second_copies(texts, set(exact))
-        gone = {*exact, *near, *twice}
+        exact, near, within = repeated(texts, earlier, data.near_duplicates)
+        gone = {*exact, *near, *within}
         if gone:
             against = "training" if side == "validation" else "training or validation"
             notes.append(
                 f"{side}: {len(gone)} of {len(part)} rows removed ({len(exact)} repeat a row of "
-                f"{against}, {len(near)} nearly, {len(set(twice) - {*near})} repeat within)"
+                f"{against}, {len(near)} nearly, {len(within)} repeat within)"
             )
         if len(part) and len(gone) == len(part):
             raise DataError(
@@ -234,17 +245,6 @@ def _without_repeats(
         kept.append(part.take(left))
         earlier += [texts[at] for at in left]
     return train, kept[0], kept[1]
-
-
-def _second_copies(texts: list[str], gone: set[int]) -> list[int]:
-    """Places of texts that an earlier place already has, those in `gone` not counted."""
-    first: dict[tuple[str, ...], int] = {}
-    for at, text in enumerate(texts):
-        if at not in gone:
-            first.setdefault(tuple(words_of(text)), at)
-    return [
-        at for at, text in enumerate(texts) if at not in gone and first[tuple(words_of(text))] != at
-    ]
 
 
 def _note_classes(

@@ -237,7 +237,7 @@ class Store:
                 if _canonical(before) != _canonical(now):
                     text = f"{name} changed within the study: {_changes(before, now)}"
                     self.add_note(name, text)
-        values = (spec_yaml, *(_canonical(part) for part in (spec, versions, device, model, data)))
+        values = (spec_yaml, *(_text(part) for part in (spec, versions, device, model, data)))
         with self._writing() as db:
             db.execute("INSERT OR REPLACE INTO study VALUES (1, ?, ?, ?, ?, ?, ?)", values)
 
@@ -292,7 +292,7 @@ class Store:
                 "INSERT INTO arm VALUES (?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
                 "training_id = excluded.training_id, name = excluded.name, "
                 "settings = excluded.settings, costs = excluded.costs",
-                (arm_id, training_id, name, _canonical(settings), _canonical(costs)),
+                (arm_id, training_id, name, _text(settings), _text(costs)),
             )
 
     def add_run(self, run_id: str, arm_id: str, seed: int) -> None:
@@ -326,7 +326,7 @@ class Store:
         with self._writing() as db:
             found = db.execute(
                 "UPDATE run SET state = ?, cause = ?, evidence = ? WHERE id = ?",
-                (state, cause, _canonical(evidence or {}), run_id),
+                (state, cause, _text(evidence or {}), run_id),
             )
         if found.rowcount != 1:
             raise StoreError(f"{self.folder}: no run {run_id} in this study")
@@ -394,14 +394,14 @@ class Store:
     def save_probe(self, arm_id: str, probe: Mapping[str, Any]) -> None:
         """Records an arm's solo probe: step_seconds, eval_seconds, memory_bytes, path."""
         with self._writing() as db:
-            db.execute("INSERT OR REPLACE INTO probe VALUES (?, ?)", (arm_id, _canonical(probe)))
+            db.execute("INSERT OR REPLACE INTO probe VALUES (?, ?)", (arm_id, _text(probe)))
 
     def save_answers(self, run_id: str, arm_id: str, answers: Sequence[Mapping[str, Any]]) -> None:
         """Records generated answers: prompt, reference, answer, measures; run_id may be "base"."""
         with self._writing() as db:
             db.execute(
                 "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)",
-                (run_id, arm_id, _canonical(list(answers))),
+                (run_id, arm_id, _text(list(answers))),
             )
 
     def add_note(self, kind: str, text: str) -> None:
@@ -578,7 +578,7 @@ class Store:
             "cause": run.cause or "",
         }
         for name, value in {**arm.settings, **arm.costs}.items():
-            row[name] = value if isinstance(value, str | int | float) else _canonical(value)
+            row[name] = value if isinstance(value, str | int | float) else _text(value)
         row.update({f"probe_{name}": value for name, value in probes.get(arm.id, {}).items()})
         evaluations = self.evaluation_metrics(run.id)
         best = self.best_step(run.id)
@@ -591,6 +591,11 @@ class Store:
                 {f"{prefix}_{name}": value for entry in found for name, value in entry.items()}
             )
         return row
+
+
+def _text(value: Any) -> str:
+    """JSON in the order given, so that a spec or a row of settings reads as it was written."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _canonical(value: Any) -> str:

@@ -1,0 +1,265 @@
+"""Chapters that show what was recorded: costs, curves, the configuration, the study."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+from rankwise.report import figures, recommend
+from rankwise.report.document import (
+    Block,
+    Bullets,
+    CodeBlock,
+    Details,
+    Figure,
+    Paragraph,
+    Section,
+    clean,
+    code,
+    table,
+)
+from rankwise.report.facts import ArmFacts, Records, RunFacts
+from rankwise.report.judgement import Judgement, words
+from rankwise.report.numbers import (
+    MISSING,
+    count,
+    duration,
+    listing,
+    number,
+    percent,
+    plural,
+    setting,
+    size,
+)
+
+MOST_RUNS = 300
+
+
+def costs(judgement: Judgement) -> Section | None:
+    """Parameters, memory, time and storage of each arm, and where each number came from."""
+    records = judgement.records
+    if not any(arm.costs for arm in records.arms):
+        return None
+    rows = [_cost_row(judgement, arm) for arm in ranked(judgement)]
+    head = (
+        "arm",
+        words(judgement.verdict.metric),
+        "trainable parameters",
+        "share",
+        "memory",
+        "a step",
+        "a run",
+        "storage",
+    )
+    paths: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for arm in records.arms:
+        for name, cost in arm.costs.items():
+            paths[name][cost.path].append(arm.name)
+    remarks = [
+        f"{words(name).capitalize()}: {clean(path)}"
+        + ("." if len(found) == 1 else f", for {listing([code(a) for a in arms])}.")
+        for name, found in paths.items()
+        if name != "total_params"
+        for path, arms in found.items()
+    ]
+    return Section(
+        "What each arm costs",
+        "costs",
+        (table(head, rows, numeric=range(1, 8)), Bullets(tuple(remarks))),
+    )
+
+
+def _cost_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
+    def text(name: str, form: object = count) -> str:
+        cost = arm.costs.get(name)
+        return MISSING if cost is None else str(form(cost.value))  # type: ignore[operator]
+
+    share = None
+    if "trainable_params" in arm.costs and "total_params" in arm.costs:
+        share = arm.costs["trainable_params"].value / arm.costs["total_params"].value
+    return (
+        code(arm.name),
+        number(arm.mean, judgement.digits),
+        text("trainable_params"),
+        percent(share, 3),
+        text("memory", size),
+        text("step_time", duration),
+        text("time", duration),
+        text("storage", size),
+    )
+
+
+def ranked(judgement: Judgement) -> list[ArmFacts]:
+    """Arms in the order of the ranking, those without a result last."""
+    places = {arm.arm: arm.place or math.inf for arm in judgement.verdict.arms}
+    return sorted(judgement.records.arms, key=lambda arm: places[arm.name])
+
+
+def curve_figure(judgement: Judgement) -> Figure | None:
+    """Learning curves: mean over seeds, band from the lowest to the highest seed."""
+    records = judgement.records
+    points = [point for arm in ranked(judgement) for point in _curve(records, arm)]
+    if len({point.step for point in points}) < 2:
+        return None
+    arms = list(dict.fromkeys(point.arm for point in points))
+    shown = arms[: figures.MOST_LINES]
+    metric = words(records.metric)
+    last = {point.arm: point for point in points}
+    ends = "; ".join(f"{a} {number(last[a].value, judgement.digits)}" for a in shown)
+    alt = f"Learning curves of {len(arms)} arms: {metric} by training step. Last values: {ends}."
+    grey = f" The other {len(arms) - len(shown)} in grey." if len(arms) > len(shown) else ""
+    caption = (
+        f"{metric.capitalize()} by step, mean over the seeds that got there; bands run from the "
+        f"lowest to the highest seed. The first {len(shown)} arms of the ranking are in "
+        f"colour.{grey}"
+    )
+    return Figure("curves", caption, alt, figures.curves(points, shown, metric, alt))
+
+
+def _curve(records: Records, arm: ArmFacts) -> list[figures.CurvePoint]:
+    by_step: dict[int, list[float]] = defaultdict(list)
+    for run in records.runs_of(arm.name):
+        for step, value in run.curve:
+            if math.isfinite(value):
+                by_step[step].append(value)
+    return [
+        figures.CurvePoint(arm.name, step, statistics.fmean(values), min(values), max(values))
+        for step, values in sorted(by_step.items())
+    ]
+
+
+def recommendation(judgement: Judgement) -> Section | None:
+    """The configuration to take away, in four spellings."""
+    choice, records = judgement.choice, judgement.records
+    if choice.arm is None or "spec" not in records.study:
+        return None
+    arm = records.arm(choice.arm)
+    rows = [(code(n), code(setting(arm.settings.get(n, MISSING)))) for n in records.varying]
+    blocks: list[Block] = [Paragraph(f"The recommended arm is {code(arm.name)}.")]
+    if rows:
+        blocks.append(
+            table(("setting", "value"), rows, caption="What sets it apart in this study.")
+        )
+    spec = recommend.as_yaml(recommend.recommended_spec(records, arm.name))
+    blocks.append(
+        Details("recommended.yaml, to run again with rankwise", (CodeBlock(spec, "yaml"),))
+    )
+    for title, text, language in (
+        ("For peft", recommend.peft_snippet(records, arm.name), "python"),
+        ("For LLaMA-Factory", recommend.llama_factory_snippet(records, arm.name), "yaml"),
+        ("For Axolotl", recommend.axolotl_snippet(records, arm.name), "yaml"),
+    ):
+        if text is not None:
+            blocks.append(Details(title, (CodeBlock(text, language),)))
+    return Section("The configuration to use", "configuration", tuple(blocks))
+
+
+def repeat(judgement: Judgement) -> Section:
+    """What was run, on what, with which versions, and how to run it again."""
+    records = judgement.records
+    study = records.study
+    blocks: list[Block] = [
+        table(("what", "value"), _study_rows(records)),
+        table(
+            ("arm", *(code(name) for name in records.varying)),
+            [
+                (code(arm.name), *(_value(arm, name) for name in records.varying))
+                for arm in records.arms
+            ],
+            caption="The settings in which the arms differ."
+            + ("" if records.varying else " They differ in none."),
+        ),
+        Details(f"All {plural(len(records.runs), 'run')}", (_all_runs(judgement),)),
+    ]
+    if records.notes:
+        notes = tuple(f"{clean(kind)}: {clean(text)}" for kind, text in records.notes)
+        blocks.insert(1, Bullets(notes))
+    if study.get("spec_yaml"):
+        blocks.append(Details("The spec as it was run", (CodeBlock(study["spec_yaml"], "yaml"),)))
+        blocks.append(
+            Paragraph(
+                "To repeat it: save the spec as study.yaml and type "
+                f"{code('rankwise run study.yaml --out repeat')}. The same versions on the same "
+                "kind of machine give the same runs; all numbers above come from "
+                f"{code('study.db')} and can be drawn again with {code('rankwise report')}."
+            )
+        )
+    return Section("What was run, and how to repeat it", "study", tuple(blocks))
+
+
+def _value(arm: ArmFacts, name: str) -> str:
+    return code(setting(arm.settings[name])) if name in arm.settings else MISSING
+
+
+def _study_rows(records: Records) -> list[tuple[str, str]]:
+    study = records.study
+    model, data, device = (study.get(part, {}) for part in ("model", "data", "device"))
+    spec = study.get("spec", {})
+    finished = sum(run.finished for run in records.runs)
+    rows = [
+        ("base model", code(model.get("name", ""))),
+        ("weights (sha256)", code(str(model.get("sha256", ""))[:16])),
+        ("parameters of the base", count(model.get("total_params"))),
+        ("precision", code(model.get("dtype", ""))),
+        ("attention", code(model.get("attention", ""))),
+        ("task", code(spec.get("task", ""))),
+        ("data", code(spec.get("data", {}).get("source", ""))),
+        ("data fingerprint", code(str(data.get("fingerprint", ""))[:16])),
+        ("examples", _pairs(data.get("counts", {}))),
+        (
+            "labels",
+            listing([code(x) for x in data["label_names"]]) if data.get("label_names") else "",
+        ),
+        ("seeds", ", ".join(map(str, records.seeds))),
+        ("arms, runs, finished", f"{len(records.arms)}, {len(records.runs)}, {finished}"),
+        ("decided by", f"{words(records.metric)}, cost by {words(records.cost)}"),
+        ("device", _pairs(device)),
+        ("versions", _pairs(study.get("versions", {}))),
+    ]
+    notes = data.get("notes", ())
+    rows += [("data note", clean(note)) for note in notes]
+    return [(name, value) for name, value in rows if value not in ("", MISSING)]
+
+
+def _pairs(values: object) -> str:
+    if not isinstance(values, dict):
+        return clean(values)
+    return ", ".join(
+        f"{clean(name)} {f'{value:,}' if isinstance(value, int) else clean(value)}"
+        for name, value in values.items()
+        if not isinstance(value, dict | list)
+    )
+
+
+def _all_runs(judgement: Judgement) -> Block:
+    records, digits = judgement.records, judgement.digits
+    others = [n for n in _metric_names(records.runs) if n != records.metric][:4]
+    head = (
+        "run",
+        "state",
+        "best step",
+        "last step",
+        words(records.metric),
+        "test",
+        *(words(name) for name in others),
+    )
+    rows = [
+        (
+            code(run.id),
+            run.state.replace("_", " "),
+            count(run.best_step),
+            count(run.last_step),
+            number(run.value, digits),
+            number(run.test.get(records.metric), digits),
+            *(number(run.validation.get(name), 4) for name in others),
+        )
+        for run in records.runs[:MOST_RUNS]
+    ]
+    caption = "Validation at the best step."
+    if len(records.runs) > MOST_RUNS:
+        caption += f" The first {MOST_RUNS}; all of them are in runs.csv."
+    return table(head, rows, numeric=range(2, len(head)), caption=caption)
+
+
+def _metric_names(runs: Sequence[RunFacts]) -> list[str]:
+    return list(dict.fromkeys(name for run in runs for name in run.validation))

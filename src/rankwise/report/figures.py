@@ -1,0 +1,344 @@
+"""The figures as Vega-Lite specifications, made with altair.
+
+Colours are those of Okabe and Ito (Color Universal Design, 2008), which stay apart for readers
+with colour-blindness; shape or dash says the same again. Ink is `currentColor`, so that a page in
+dark mode needs no second picture. All names of fields are fixed: user data are values only.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
+GREY = "#8c8c8c"
+GROUP_COLOURS = (OKABE_ITO[0], OKABE_ITO[4], OKABE_ITO[1], GREY)
+SHAPES = ["circle", "diamond", "triangle-up", "square", "cross"]
+DASHES = [[1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 2]]
+CLAIMS = ("clear of zero", "not clear of zero")
+MOST_ARMS = 40
+MOST_LINES = len(OKABE_ITO)
+WIDTH = 620
+ROW = 24
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """One arm in the ranking figure.
+
+    low and high are the interval of its difference from the best, put at the best's value; NaN
+    where none is known.
+    """
+
+    arm: str
+    value: float
+    low: float
+    high: float
+    group: str
+    runs: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class CurvePoint:
+    """One point of a learning curve with its band."""
+
+    arm: str
+    step: int
+    value: float
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class EffectRow:
+    """One level of a factor against the first one."""
+
+    label: str
+    factor: str
+    value: float
+    low: float
+    high: float
+    clear: bool
+
+
+@dataclass(frozen=True)
+class FrontPoint:
+    """One arm in the figure of quality against cost."""
+
+    arm: str
+    cost: float
+    value: float
+    low: float
+    high: float
+    front: str
+
+
+def ranking(rows: Sequence[RankRow], axis: str, alt: str) -> dict[str, Any]:
+    """Each arm's mean with the interval of its difference from the first, best on top."""
+    import altair
+
+    rows = rows[:MOST_ARMS]
+    order = [row.arm for row in rows]
+    groups = list(dict.fromkeys(row.group for row in rows))
+    base = altair.Chart(altair.Data(values=[_with_numbers(row) for row in rows])).encode(
+        y=altair.Y("arm:N", sort=order, title=None),
+        color=_colour("group", groups, GROUP_COLOURS),
+        tooltip=["arm:N", "value:Q", "low:Q", "high:Q", "group:N"],
+    )
+    x = altair.X("value:Q", title=axis, scale=altair.Scale(zero=False))
+    line = (
+        altair.Chart(altair.Data(values=[{"best": rows[0].value}]))
+        .mark_rule(strokeDash=[4, 3], color="currentColor", opacity=0.6)
+        .encode(x="best:Q")
+    )
+    layers = [line, _run_ticks(rows, order, axis)]
+    if any(math.isfinite(row.low) for row in rows):
+        layers.append(base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q"), x2="high:Q"))
+    layers.append(
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=_shape("group", groups))
+    )
+    return _finished(altair.layer(*layers), "ranking", alt, height=ROW * len(order) + 10)
+
+
+def _run_ticks(rows: Sequence[RankRow], order: Sequence[str], axis: str) -> Any:
+    import altair
+
+    runs = [
+        {"arm": row.arm, "run": value, "seed": seed}
+        for row in rows
+        for value, seed in zip(row.runs, row.seeds, strict=True)
+    ]
+    return (
+        altair.Chart(altair.Data(values=runs))
+        .mark_tick(thickness=1.5, height=10, color=GREY, opacity=0.9)
+        .encode(
+            x=altair.X("run:Q", title=axis),
+            y=altair.Y("arm:N", sort=order),
+            tooltip=["arm:N", "run:Q", "seed:Q"],
+        )
+    )
+
+
+def curves(
+    points: Sequence[CurvePoint], highlighted: Sequence[str], axis: str, alt: str
+) -> dict[str, Any]:
+    """Learning curves: the highlighted arms in colour with bands, all others in grey behind."""
+    import altair
+
+    shown = list(highlighted[:MOST_LINES])
+    rows = [
+        {"arm": p.arm, "step": p.step, "value": p.value, "low": p.low, "high": p.high}
+        for p in points
+        if math.isfinite(p.value)
+    ]
+    front = [row for row in rows if row["arm"] in shown]
+    behind = [row for row in rows if row["arm"] not in shown]
+    x = altair.X("step:Q", title="step", axis=altair.Axis(tickMinStep=1))
+    y = altair.Y("value:Q", title=axis, scale=altair.Scale(zero=False))
+    colour = altair.Color(
+        "arm:N",
+        title=None,
+        sort=shown,
+        scale=altair.Scale(domain=shown, range=list(OKABE_ITO[: len(shown)])),
+    )
+    tooltip = ["arm:N", "step:Q", "value:Q", "low:Q", "high:Q"]
+    layers = []
+    if behind:
+        layers.append(
+            altair.Chart(altair.Data(values=behind))
+            .mark_line(color=GREY, strokeWidth=1, opacity=0.6)
+            .encode(x=x, y=y, detail="arm:N", tooltip=tooltip)
+        )
+    base = altair.Chart(altair.Data(values=front)).encode(x=x, color=colour, tooltip=tooltip)
+    layers.append(base.mark_area(opacity=0.15).encode(y=altair.Y("low:Q", title=axis), y2="high:Q"))
+    layers.append(
+        base.mark_line(strokeWidth=2, point=altair.OverlayMarkDef(size=30)).encode(
+            y=y,
+            strokeDash=altair.StrokeDash(
+                "arm:N", sort=shown, title=None, scale=altair.Scale(domain=shown, range=DASHES)
+            ),
+        )
+    )
+    return _finished(altair.layer(*layers), "curves", alt, height=260)
+
+
+def effects(rows: Sequence[EffectRow], axis: str, alt: str) -> dict[str, Any]:
+    """What each level of a factor changes, with its interval; zero is a line."""
+    import altair
+
+    order = [row.label for row in rows]
+    values = [
+        {
+            "label": row.label,
+            "factor": row.factor,
+            "value": row.value,
+            "low": row.low,
+            "high": row.high,
+            "claim": "clear of zero" if row.clear else "not clear of zero",
+        }
+        for row in rows
+    ]
+    base = altair.Chart(altair.Data(values=values)).encode(
+        y=altair.Y("label:N", sort=order, title=None),
+        color=_colour("claim", CLAIMS, (OKABE_ITO[0], GREY)),
+        tooltip=["label:N", "value:Q", "low:Q", "high:Q"],
+    )
+    zero = (
+        altair.Chart(altair.Data(values=[{"zero": 0}]))
+        .mark_rule(strokeDash=[4, 3], color="currentColor", opacity=0.6)
+        .encode(x="zero:Q")
+    )
+    bars = base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q", title=axis), x2="high:Q")
+    dots = base.mark_point(filled=True, size=70, opacity=1).encode(
+        x=altair.X("value:Q", title=axis),
+        shape=_shape("claim", CLAIMS),
+    )
+    return _finished(altair.layer(zero, bars, dots), "effects", alt, height=ROW * len(order) + 10)
+
+
+def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) -> dict[str, Any]:
+    """Quality against cost on a logarithmic axis; who is on the front, by colour and shape."""
+    import altair
+
+    costs = [point.cost for point in points]
+    groups = list(dict.fromkeys(point.front for point in points))
+    spread = min(costs) > 0 and max(costs) / min(costs) > 20
+    x = altair.X(
+        "cost:Q",
+        title=axes[0],
+        scale=altair.Scale(type="log") if spread else altair.Scale(zero=False, padding=20),
+        axis=altair.Axis(format="~s", tickCount=6),
+    )
+    values = [
+        {
+            "arm": p.arm,
+            "cost": p.cost,
+            "value": p.value,
+            "low": p.low,
+            "high": p.high,
+            "front": p.front,
+        }
+        for p in points
+    ]
+    base = altair.Chart(altair.Data(values=values)).encode(
+        x=x,
+        color=_colour("front", groups, GROUP_COLOURS),
+        tooltip=["arm:N", "cost:Q", "value:Q", "low:Q", "high:Q"],
+    )
+    y = altair.Y("value:Q", title=axes[1], scale=altair.Scale(zero=False))
+    layers = [base.mark_rule().encode(y=altair.Y("low:Q", title=axes[1]), y2="high:Q")]
+    layers.append(
+        base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=_shape("front", groups))
+    )
+    if len(points) <= 12:
+        layers.append(
+            base.mark_text(align="left", dx=7, dy=-7, fontSize=10, limit=150).encode(
+                y=y, text="arm:N", color=altair.value("currentColor")
+            )
+        )
+    return _finished(altair.layer(*layers), "front", alt, height=280)
+
+
+def ranks_by_layer(cells: Sequence[tuple[str, str, int, float]], alt: str) -> dict[str, Any]:
+    """Rank of each layer as lines, one a module and arm: (arm, module, layer, rank)."""
+    import altair
+
+    series = list(dict.fromkeys(f"{arm}: {module}" for arm, module, _, _ in cells))
+    values = [
+        {"series": f"{arm}: {module}", "layer": layer, "rank": rank}
+        for arm, module, layer, rank in cells
+        if f"{arm}: {module}" in series[: 2 * MOST_LINES]
+    ]
+    colours = list(OKABE_ITO) * 2
+    chart = (
+        altair.Chart(altair.Data(values=values))
+        .mark_line(point=True, interpolate="step", strokeWidth=2)
+        .encode(
+            x=altair.X("layer:Q", title="layer", axis=altair.Axis(tickMinStep=1)),
+            y=altair.Y("rank:Q", title="rank", axis=altair.Axis(tickMinStep=1)),
+            color=altair.Color(
+                "series:N", title=None, scale=altair.Scale(range=colours[: len(series)])
+            ),
+            strokeDash=altair.StrokeDash("series:N", title=None),
+            tooltip=["series:N", "layer:Q", "rank:Q"],
+        )
+    )
+    return _finished(chart, "ranks", alt, height=220)
+
+
+def outcomes(cells: Sequence[tuple[str, int, str]], alt: str) -> dict[str, Any]:
+    """What became of each run: (arm, seed, state), a cell each, with its first letter."""
+    import altair
+
+    states = list(dict.fromkeys(state for _, _, state in cells))
+    colours = [GREY if s == "done" else OKABE_ITO[(i + 4) % 6] for i, s in enumerate(states)]
+    arms = list(dict.fromkeys(arm for arm, _, _ in cells))[:MOST_ARMS]
+    values = [
+        {"arm": arm, "seed": str(seed), "state": state, "letter": state[0].upper()}
+        for arm, seed, state in cells
+        if arm in arms
+    ]
+    base = altair.Chart(altair.Data(values=values)).encode(
+        x=altair.X("seed:N", title="seed", axis=altair.Axis(labelAngle=0)),
+        y=altair.Y("arm:N", sort=arms, title=None),
+        tooltip=["arm:N", "seed:N", "state:N"],
+    )
+    cellsmark = base.mark_rect(stroke="currentColor", strokeWidth=0.5).encode(
+        color=_colour("state", states, colours)
+    )
+    letters = base.mark_text(color="#000000", fontWeight="bold").encode(text="letter:N")
+    height = ROW * len(arms) + 10
+    return _finished(altair.layer(cellsmark, letters), "outcomes", alt, height=height)
+
+
+def _with_numbers(row: RankRow) -> dict[str, Any]:
+    low, high = (None if math.isnan(bound) else bound for bound in (row.low, row.high))
+    return {"arm": row.arm, "value": row.value, "low": low, "high": high, "group": row.group}
+
+
+def _shape(name: str, domain: Sequence[str]) -> Any:
+    """Shapes over the same domain as the colours, so that one legend shows both."""
+    import altair
+
+    scale = altair.Scale(domain=list(domain), range=SHAPES[: len(domain)])
+    return altair.Shape(f"{name}:N", title=None, scale=scale)
+
+
+def _colour(name: str, domain: Sequence[str], colours: Sequence[str]) -> Any:
+    import altair
+
+    scale = altair.Scale(domain=list(domain), range=list(colours[: len(domain)]))
+    return altair.Color(f"{name}:N", title=None, scale=scale)
+
+
+def _finished(chart: Any, name: str, alt: str, height: int) -> dict[str, Any]:
+    """The chart with the common look, as a dictionary that does not depend on what came before."""
+    spec: dict[str, Any] = (
+        chart.properties(width=WIDTH, height=height, name=name, description=alt)
+        .configure(font="sans-serif", padding=4)
+        .configure_view(stroke=None)
+        .configure_axis(
+            labelColor="currentColor",
+            titleColor="currentColor",
+            domainColor=GREY,
+            tickColor=GREY,
+            gridColor=GREY,
+            gridOpacity=0.25,
+            labelFontSize=11,
+            titleFontSize=11,
+            titleFontWeight="normal",
+            labelLimit=190,
+        )
+        .configure_legend(
+            orient="bottom",
+            columns=2,
+            labelColor="currentColor",
+            titleColor="currentColor",
+            labelLimit=240,
+            symbolOpacity=1,
+        )
+        .to_dict()
+    )
+    spec["config"]["background"] = None  # altair has no word for none
+    return spec

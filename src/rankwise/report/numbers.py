@@ -1,0 +1,102 @@
+"""Numbers as a reader meets them: rounded to what they mean, with their unit."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+MISSING = "–"
+
+
+def decimals_for(scale: float) -> int:
+    """Decimals that show two significant digits of `scale` (a spread, an interval's half-width)."""
+    if not math.isfinite(scale) or scale <= 0:
+        return 4
+    return min(8, max(0, 1 - math.floor(math.log10(scale))))
+
+
+def number(value: float | None, decimals: int = 4) -> str:
+    """`value` with so many decimals; a dash where there is none, NaN and inf by name."""
+    if value is None:
+        return MISSING
+    if not math.isfinite(value):
+        return str(value)
+    text = f"{value:.{decimals}f}"
+    return text[1:] if text.startswith("-") and float(text) == 0 else text
+
+
+def signed(value: float | None, decimals: int = 4) -> str:
+    """`number` with its sign, plus included."""
+    text = number(value, decimals)
+    return text if value is None or text.startswith("-") or not value > 0 else f"+{text}"
+
+
+def interval(low: float | None, high: float | None, decimals: int = 4) -> str:
+    """An interval as "low to high"; a dash where there is none."""
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return MISSING
+    return f"{number(low, decimals)} to {number(high, decimals)}"
+
+
+def count(value: float | None) -> str:
+    """A whole number with thousands set off: 294,912."""
+    return MISSING if value is None or not math.isfinite(value) else f"{round(value):,}"
+
+
+def percent(value: float | None, decimals: int = 1) -> str:
+    """A share as a percentage."""
+    return MISSING if value is None or not math.isfinite(value) else f"{100 * value:.{decimals}f} %"
+
+
+def size(value: float | None) -> str:
+    """Bytes in the unit that fits, powers of 1024."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if abs(value) < 1024 or unit == "GiB":
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    raise AssertionError
+
+
+def duration(value: float | None) -> str:
+    """Seconds in the unit that fits."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value < 1:
+        return f"{1000 * value:.0f} ms"
+    if value < 120:
+        return f"{value:.1f} s"
+    if value < 7200:
+        return f"{value / 60:.1f} min"
+    return f"{value / 3600:.1f} h"
+
+
+def setting(value: Any) -> str:
+    """A setting's value as a person would type it."""
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float):
+        return f"{value:.0e}".replace("e-0", "e-") if _short(value) else f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(setting(part) for part in value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {setting(part)}" for key, part in value.items())
+    return str(value)
+
+
+def _short(value: float) -> bool:
+    return 0 < abs(value) < 0.001 and float(f"{value:.0e}") == value
+
+
+def plural(number_of: int, noun: str, nouns: str = "") -> str:
+    """ "1 seed", "3 seeds"; `nouns` where the plural is not noun + s."""
+    return f"{number_of:,} {noun if number_of == 1 else nouns or noun + 's'}"
+
+
+def listing(items: list[str] | tuple[str, ...], most: int = 8) -> str:
+    """ "a, b and c"; past `most` items "a, b, ... and 4 more"."""
+    if len(items) > most:
+        return f"{', '.join(items[:most])} and {len(items) - most} more"
+    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -1,0 +1,287 @@
+"""The first ten lines, and the ranking that they rest on."""
+
+from rankwise.analysis.verdict import ArmResult, Difference
+from rankwise.analysis.verdict_words import cautions
+from rankwise.report import figures
+from rankwise.report.document import (
+    Block,
+    Bullets,
+    Figure,
+    Paragraph,
+    Section,
+    clean,
+    code,
+    strong,
+    table,
+)
+from rankwise.report.facts import ArmFacts, Records
+from rankwise.report.judgement import Judgement, words
+from rankwise.report.numbers import (
+    MISSING,
+    count,
+    duration,
+    interval,
+    listing,
+    number,
+    plural,
+    signed,
+    size,
+)
+
+CLAIMS = {
+    "seeds and examples": "other seeds and other examples of the same kind",
+    "seeds": "other seeds on these very examples; no record by example was kept",
+    "examples": "other examples of the same kind, but for these very runs: with one seed an arm "
+    "nothing is known of what another seed would give",
+    "nothing": "nothing beyond these runs: with one seed an arm and no record by example there is "
+    "nothing to measure noise by",
+}
+
+
+def lead(judgement: Judgement) -> tuple[Block, ...]:
+    """The verdict, noise floor, detectable effect, recommendation and failures, in that order."""
+    items = [_noise(judgement), _detectable(judgement), _use(judgement), _failures(judgement)]
+    speaks = f"The intervals speak for {CLAIMS[judgement.verdict.claim]}."
+    return (
+        Paragraph(_headline(judgement), "verdict"),
+        Bullets(tuple(item for item in (*items, speaks) if item)),
+    )
+
+
+def _headline(judgement: Judgement) -> str:
+    verdict, digits = judgement.verdict, judgement.digits
+    metric = words(verdict.metric)
+    if verdict.best is None:
+        return strong("No run has finished, so there is nothing to compare.")
+    best = next(arm for arm in verdict.arms if arm.arm == verdict.best)
+    value = number(best.mean, digits)
+    compared = sum(arm.place is not None for arm in verdict.arms)
+    if compared == 1:
+        return (
+            f"{strong('One arm, nothing to compare it with:')} {code(best.arm)}, {metric} {value}."
+        )
+    if verdict.claim == "nothing":
+        return (
+            f"{strong('Cannot tell.')} {code(best.arm)} looks best ({metric} {value}), but one "
+            "seed an arm and no record by example leave no way to say whether that is chance."
+        )
+    if verdict.winner is not None:
+        return f"{strong('Best:')} {code(best.arm)}, {metric} {value}, set apart from all others."
+    if verdict.stands_out is not None:
+        return (
+            f"{strong('Best of these runs:')} {code(best.arm)}, {metric} {value}, set apart from "
+            "all others by the examples. One seed an arm: another seed may turn the order."
+        )
+    tied = listing([code(name) for name in verdict.tie_group], 4)
+    return (
+        f"{strong(f'{len(verdict.tie_group)} of {compared} arms are tied for best:')} {tied}. "
+        f"{code(best.arm)} looks best ({metric} {value}), within what chance does."
+    )
+
+
+def _noise(judgement: Judgement) -> str:
+    noise, digits = judgement.verdict.noise, judgement.digits
+    if noise is None:
+        return (
+            "Noise floor: unknown. No arm has two finished seeds, so it cannot be said how far "
+            "the same arm lands from itself."
+        )
+    return (
+        f"Noise floor: one arm run again with another seed moves by {number(noise.within, digits)} "
+        f"(standard deviation; 95 % interval {interval(noise.low, noise.high, digits)}), "
+        f"of which {number(noise.paired, digits)} remains when arms are compared at the same seed."
+    )
+
+
+def _detectable(judgement: Judgement) -> str:
+    found, verdict = judgement.verdict.detectable, judgement.verdict
+    if found is None:
+        return ""
+    each = sorted({arm.finished for arm in verdict.arms if arm.finished})
+    seeds = f"{' to '.join(str(n) for n in dict.fromkeys((each[0], each[-1])))} seed"
+    seeds += "s an arm" if each[-1] > 1 else " an arm"
+    examples = f" and {found.examples:,} {verdict.unit}" if found.examples else ""
+    return (
+        f"Could have been seen: with {seeds}{examples}, a true difference of "
+        f"{number(found.value, judgement.digits)} from the best is found with a chance of "
+        f"{100 * found.power:.0f} %. Smaller ones may be there, unseen."
+    )
+
+
+def _use(judgement: Judgement) -> str:
+    choice, records = judgement.choice, judgement.records
+    if choice.arm is None:
+        return ""
+    name = strong(code(choice.arm))
+    price = price_of(records.arm(choice.arm), choice.cost)
+    if choice.basis == "look":
+        return f"If you must choose now: {name}{price}, on its looks alone."
+    why = (
+        "the best arm"
+        if choice.basis == "winner"
+        else f"of the tied arms the cheapest by {words(choice.cost)}"
+        if price
+        else "the best-looking of the tied arms (their costs are not known)"
+    )
+    return f"Use {name}{price}: {why}."
+
+
+def price_of(arm: ArmFacts, name: str) -> str:
+    """ " (294,912 trainable parameters)", or nothing where the cost is not known."""
+    cost = arm.costs.get(name)
+    if cost is None:
+        return ""
+    text = {"bytes": size, "seconds": duration}.get(cost.unit, count)(cost.value)
+    what = "trainable parameters" if cost.unit == "parameters" else words(name)
+    return f" ({text} {what})" if cost.unit == "parameters" else f" ({what} {text})"
+
+
+def _failures(judgement: Judgement) -> str:
+    records = judgement.records
+    failed = [run for run in records.runs if run.id in {f for a in records.arms for f in a.failed}]
+    still = [run for run in records.runs if run.state in ("planned", "running")]
+    parts = []
+    if failed:
+        states = dict.fromkeys(run.state for run in failed)
+        counts = [f"{sum(r.state == s for r in failed)} {s.replace('_', ' ')}" for s in states]
+        parts.append(
+            f"{plural(len(failed), 'run')} ended without a result ({listing(counts)}) and "
+            f"{'is' if len(failed) == 1 else 'are'} not ranked."
+        )
+    if still:
+        parts.append(f"{plural(len(still), 'run')} of {len(records.runs)} not yet run.")
+    return " ".join(parts)
+
+
+def ranking(judgement: Judgement) -> Section:
+    """Every arm with its mean, interval, distance from the best, and whether it is tied."""
+    verdict, records = judgement.verdict, judgement.records
+    against = {difference.arm: difference for difference in verdict.with_best}
+    results = sorted(verdict.arms, key=lambda arm: (arm.place is None, arm.place or 0))
+    rows = [
+        _rank_row(judgement, result, records.arm(result.arm), against.get(result.arm))
+        for result in results
+    ]
+    metric = words(verdict.metric)
+    head = (
+        "",
+        "arm",
+        metric,
+        "95 % interval",
+        "spread",
+        "runs",
+        "from best",
+        "95 % interval ",
+        "p",
+        "verdict",
+        "test",
+    )
+    blocks: list[Block] = [
+        table(
+            head,
+            rows,
+            numeric=(0, 2, 3, 4, 5, 6, 7, 8, 10),
+            marked=[i for i, r in enumerate(results) if r.tied],
+            caption=_caption(judgement),
+        )
+    ]
+    if verdict.best is not None:
+        blocks.append(_figure(judgement, results))
+    blocks += [Paragraph(clean(found.sentence)) for found in verdict.settlements[:3]]
+    warnings = cautions(verdict)
+    if warnings:
+        blocks.append(Bullets(tuple(clean(text) for text in warnings)))
+    return Section("Ranking", "ranking", tuple(blocks))
+
+
+def _rank_row(
+    judgement: Judgement, result: ArmResult, arm: ArmFacts, difference: Difference | None
+) -> tuple[str, ...]:
+    verdict, digits = judgement.verdict, judgement.digits
+    if result.place is None:
+        why = "not yet run" if not arm.failed else "no result, not ranked"
+        return (MISSING, code(arm.name), *[MISSING] * 3, _runs(arm), *[MISSING] * 3, why, MISSING)
+    low = high = p = None
+    if difference is not None:
+        low, high, p = difference.low, difference.high, difference.p_adjusted
+    said = "best-looking" if difference is None else "tied" if result.tied else "worse"
+    if difference is None and verdict.winner == result.arm:
+        said = "best"
+    if verdict.claim == "nothing" and difference is not None:
+        said = "cannot tell"
+    test = arm.test.get(verdict.metric)
+    return (
+        str(result.place),
+        code(arm.name),
+        number(result.mean, digits),
+        interval(result.low, result.high, digits),
+        number(result.spread, digits),
+        _runs(arm),
+        signed(difference.value, digits) if difference else MISSING,
+        interval(low, high, digits),
+        MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
+        said,
+        number(test, digits),
+    )
+
+
+def _runs(arm: ArmFacts) -> str:
+    planned = len(arm.seeds_done) + len(arm.failed) + len(arm.open)
+    done = len(arm.seeds_done)
+    return f"{done}" if done == planned else f"{done} of {planned}"
+
+
+def _caption(judgement: Judgement) -> str:
+    better = "lower" if judgement.verdict.lower_is_better else "higher"
+    text = (
+        f"{words(judgement.verdict.metric).capitalize()}, {better} is better, each run at its best "
+        "validation step; mean over seeds. Spread: standard deviation over seeds. From best: "
+        "difference from the best-looking arm at equal seeds and examples, which is told apart "
+        "more finely than the means themselves; p is adjusted for all comparisons with the best. "
+        "The tie group is set off."
+    )
+    if any(judgement.verdict.metric in arm.test for arm in judgement.records.arms):
+        text += " Test: read once, with the weights of that step; it decides nothing."
+    return text
+
+
+def _figure(judgement: Judgement, results: list[ArmResult]) -> Figure:
+    verdict, records = judgement.verdict, judgement.records
+    against = {difference.arm: difference for difference in verdict.with_best}
+    rows = [
+        _figure_row(records, result, results[0], against.get(result.arm))
+        for result in results
+        if result.fitted is not None
+    ]
+    metric = words(verdict.metric)
+    first, last = rows[0], rows[-1]
+    alt = (
+        f"Ranking of {len(rows)} arms by {metric}, from {first.arm} at "
+        f"{number(first.value, judgement.digits)} to {last.arm} at "
+        f"{number(last.value, judgement.digits)}. Tie group: {listing(verdict.tie_group, 4)}."
+    )
+    cut = f" The first {figures.MOST_ARMS} arms." if len(rows) > figures.MOST_ARMS else ""
+    caption = (
+        f"{metric.capitalize()} of each arm; grey ticks are single runs. The bar is the 95 % "
+        "interval of its difference from the best-looking arm (dashed line), not adjusted for "
+        f"the number of arms: p in the table is.{cut}"
+    )
+    return Figure("ranking", caption, alt, figures.ranking(rows, metric, alt))
+
+
+def _figure_row(
+    records: Records, result: ArmResult, best: ArmResult, difference: Difference | None
+) -> figures.RankRow:
+    low = high = float("nan")
+    if difference is not None and difference.low is not None and difference.high is not None:
+        low, high = (best.fitted or 0.0) + difference.low, (best.fitted or 0.0) + difference.high
+    runs = [run for run in records.runs_of(result.arm) if run.finished]
+    return figures.RankRow(
+        arm=result.arm,
+        value=float(result.fitted or 0.0),
+        low=low,
+        high=high,
+        group="tie group" if result.tied else "worse",
+        runs=tuple(float(run.value or 0.0) for run in runs),
+        seeds=tuple(run.seed for run in runs),
+    )

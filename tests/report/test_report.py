@@ -1,0 +1,160 @@
+"""The report says what the records bear, names what failed, and is the same for the same store."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rankwise.plan.arms import make_arms
+from rankwise.report import write_report
+from rankwise.spec_file import load_spec
+from rankwise.store import Store
+
+FILES = ("report.md", "report.html", "recommended.yaml", "runs.csv", "figures/ranking.svg")
+
+
+@pytest.fixture(scope="module")
+def report(plain_study: Path) -> Path:
+    assert write_report(plain_study) == plain_study / "report.html"
+    return plain_study
+
+
+def read(folder: Path, name: str) -> str:
+    return (folder / name).read_text(encoding="utf-8")
+
+
+def test_the_same_store_gives_the_same_bytes(report: Path) -> None:
+    before = {name: (report / name).read_bytes() for name in FILES}
+    write_report(report)
+    code = "import sys; from pathlib import Path; from rankwise.report import write_report\n"
+    again = {name: (report / name).read_bytes() for name in FILES}
+    subprocess.run(
+        [sys.executable, "-c", code + "write_report(Path(sys.argv[1]))", str(report)], check=True
+    )
+    elsewhere = {name: (report / name).read_bytes() for name in FILES}
+    assert before == again == elsewhere
+
+
+def test_the_first_ten_lines_hold_verdict_noise_detectable_effect_and_choice(report: Path) -> None:
+    opening = "\n".join(read(report, "report.md").splitlines()[:10])
+    for claim in ("tied for best", "Noise floor", "Could have been seen", "Use **`", "1 diverged"):
+        assert claim in opening
+
+
+def test_the_tie_group_is_what_the_truth_allows_and_the_cheapest_of_it_is_recommended(
+    report: Path,
+) -> None:
+    opening = read(report, "report.md").splitlines()[2]
+    assert opening.startswith("**2 of 8 arms are tied for best:** ")
+    assert "`r16_lr0.005_qv`" in opening
+    assert "`r4_lr0.005_qv`" in opening
+    spec = load_yaml(report / "recommended.yaml")
+    assert (spec["lora"]["r"], spec["lora"]["target_modules"]) == (4, ["query", "value"])
+
+
+def load_yaml(path: Path) -> Any:
+    import yaml
+
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_a_diverged_run_is_neither_ranked_nor_dropped(report: Path) -> None:
+    text = read(report, "report.md")
+    row = next(line for line in text.splitlines() if "`r16_lr0.005_q`" in line and "1 of 2" in line)
+    assert "nan" not in row.lower()
+    assert re.search(r"`r16_lr0\.005_q/seed-1` \| diverged", text)
+
+
+def test_costs_name_the_way_they_were_come_by(report: Path) -> None:
+    text = read(report, "report.md")
+    assert "Memory: measured, alone" in text
+    assert "Trainable parameters: counted from the configuration." in text
+
+
+def test_the_page_asks_the_network_for_nothing(report: Path) -> None:
+    page = read(report, "report.html")
+    own = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    assert not re.findall(r"(?:src|href)\s*=\s*[\"'](?!#|data:)", own)
+    assert "default-src 'none'" in own
+    assert own.count("<svg") == len(list((report / "figures").iterdir()))
+
+
+def test_every_picture_has_an_alternative_text_and_ids_of_its_own(report: Path) -> None:
+    page = read(report, "report.html")
+    own = re.sub(r"<script>.*?</script>", "", page, flags=re.DOTALL)
+    alts = re.findall(r'role="img" aria-label="([^"]+)"', own)
+    assert len(alts) == own.count("<figure")
+    assert all(len(alt) > 40 for alt in alts)
+    ids = re.findall(r'\bid="([^"]+)"', own)
+    assert len(ids) == len(set(ids))
+
+
+HOSTILE = '<script>alert("x")</script>|`*_[a](http://b)'
+
+
+def test_user_data_stay_text_in_every_form(
+    make_study: Any, some_settings: list[dict[str, Any]]
+) -> None:
+    arms = [(f"{HOSTILE}{n}", one) for n, one in enumerate(some_settings[:2])]
+    folder = make_study(arms=arms, examples=60, answers=True)
+    with Store(folder) as store:
+        store.add_note("data", f"note {HOSTILE}")
+        store.set_state(f"{HOSTILE}1/seed-1", "crashed", HOSTILE, {"error": HOSTILE})
+    write_report(folder)
+    page = read(folder, "report.html")
+    own = page.split("<script>")[0] + page.split("</script>")[-1]
+    assert "<script>alert" not in re.sub(r"<script>\s*\"use strict\".*", "", own, flags=re.DOTALL)
+    assert page.count("<script>") == 2
+    assert page.count("<script>alert") == 0
+    for picture in (folder / "figures").iterdir():
+        assert "<script>" not in picture.read_text(encoding="utf-8")
+    for line in read(folder, "report.md").splitlines():
+        outside_code = re.sub(r"(`+).*?\1", "", line)
+        assert "<script>" not in outside_code
+
+
+def test_recommended_yaml_makes_the_recommended_arm_again(make_study: Any, tmp_path: Path) -> None:
+    text = (
+        "study: s\nmodel: {name: some/model}\ntask: SEQ_CLS\n"
+        "data: {source: a.csv, text: text, label: label}\n"
+        "training: {max_steps: 120, learning_rate: 1e-3}\nlora: {target_modules: [query], lora_alpha: 16}\n"
+        "grid: {lora.r: [4, 16], training.learning_rate: [1e-3, 5e-3]}\n"
+    )
+    (tmp_path / "spec.yaml").write_text(text, encoding="utf-8")
+    spec = load_spec(tmp_path / "spec.yaml")
+    arms = make_arms(spec)
+    folder = make_study(
+        arms=[(arm.name, arm.settings) for arm in arms],
+        examples=60,
+        spec=spec.model_dump(mode="json"),
+    )
+    write_report(folder)
+    (again,) = make_arms(load_spec(folder / "recommended.yaml"))
+    assert again.id in {arm.id for arm in arms}
+    opening = "\n".join(read(folder, "report.md").splitlines()[:10])
+    chosen = next(arm.name for arm in arms if arm.id == again.id)
+    assert f"Use **`{chosen}`**" in opening
+
+
+def test_a_study_that_has_not_run_yet_gets_a_report_that_says_so(make_study: Any) -> None:
+    folder = make_study(examples=20)
+    with Store(folder) as store:
+        for run in store.runs():
+            store.restart_run(run.id)
+    write_report(folder)
+    text = read(folder, "report.md")
+    assert "No run has finished" in text
+    assert "16 runs of 16 not yet run" in text
+    assert not (folder / "recommended.yaml").exists()
+
+
+def test_importing_the_report_loads_neither_pandas_nor_altair_nor_scipy() -> None:
+    code = (
+        "import sys, rankwise.report\n"
+        "heavy = {'pandas', 'altair', 'scipy', 'torch', 'jinja2', 'statsmodels'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

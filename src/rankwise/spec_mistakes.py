@@ -152,3 +152,9 @@ def arm_settings() -> Iterator[tuple[str, FieldInfo]]:
     for name, field in fields_of(StudySpec):
         if name in single or name.startswith(varying):
             yield name, field
+
+
+def nearest(name: str, options: Sequence[str]) -> str:
+    """`; nearest: X` for the option most like `name`, or nothing where none is."""
+    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
+    return f"; nearest: {near[0]}" if near else ""

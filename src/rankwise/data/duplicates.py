@@ -54,7 +54,9 @@ def repeated(texts: Sequence[str], earlier: Sequence[str], distance: float) -> R
     """
     known = {tuple(words_of(text)) for text in earlier}
     own: set[tuple[str, ...]] = set()
-    exact, within, rest = [], [], []
+    exact: list[int] = []
+    within: list[int] = []
+    rest: list[int] = []
     for at, text in enumerate(texts):
         words = tuple(words_of(text))
         kind = exact if words in known else within if words in own else rest

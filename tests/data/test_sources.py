@@ -1,6 +1,7 @@
 """Rows come from wherever they are, and every mistake is told with its place, without torch."""
 
 import gzip
+import importlib.util
 import json
 import subprocess
 import sys
@@ -23,6 +24,11 @@ from rankwise.spec import DataSpec
 Write = Callable[[str, Any], Path]
 ROWS = [{"text": "one, two", "label": "a"}, {"text": 'he said "no"', "label": "b"}]
 CSV = 'text,label\n"one, two",a\n"he said ""no""",b\n'
+
+
+def needs(package: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed")
 
 
 def spec(source: object, **more: Any) -> DataSpec:
@@ -221,7 +227,7 @@ def test_mistakes_are_told_without_loading_torch_or_transformers(
 
 
 def test_the_corpus_of_the_example_becomes_pairs_and_chats() -> None:
-    pytest.importorskip("chatterbot_corpus")
+    needs("chatterbot_corpus")
     examples = Path(__file__).parents[2] / "examples"
     data = DataSpec(source="chatterbot.py:pairs", prompt="prompt", completion="completion")
     rows = read_rows(data, examples).parts["all"]

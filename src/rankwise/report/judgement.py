@@ -3,10 +3,15 @@
 import itertools
 from dataclasses import dataclass
 
+from rankwise.analysis.components import components
+from rankwise.analysis.effects import Effects, factor_effects
+from rankwise.analysis.interactions import Interactions, interactions
+from rankwise.analysis.learning_rate import LearningRateFlag, learning_rate_flags
 from rankwise.analysis.scores import Scores
-from rankwise.analysis.verdict import Verdict, judge
+from rankwise.analysis.shapes import Shape, shapes
+from rankwise.analysis.verdict import Verdict, judge_parts
 from rankwise.report.facts import ArmFacts, Cost, Records
-from rankwise.report.numbers import decimals_for
+from rankwise.report.numbers import decimals_for, setting
 
 WORDS = {
     "eval_loss": "validation loss",
@@ -23,6 +28,7 @@ WORDS = {
     "step_time": "time of a step",
     "total_params": "all parameters",
 }
+RATE_NAMES = ("learning_rate", "lr")
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,18 +48,64 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """Records with what follows from them. `digits`: decimals that the noise bears."""
+    """Records with what follows from them. `digits`: decimals that the noise bears.
+
+    effects and interactions are None where fewer than two arms have a result.
+    """
 
     records: Records
     verdict: Verdict
     choice: Choice
     digits: int
+    effects: Effects | None
+    interactions: Interactions | None
+    shapes: tuple[Shape, ...]
+    rate_flags: tuple[LearningRateFlag, ...]
 
 
 def judge_records(records: Records) -> Judgement:
     """All analyses of a study."""
-    verdict = judge(scores_of(records))
-    return Judgement(records, verdict, choose(records, verdict), _digits(verdict))
+    scores = scores_of(records)
+    parts = components(scores)
+    verdict = judge_parts(scores, parts)
+    settings = {arm.name: plain_settings(arm) for arm in records.arms}
+    left_out = tuple(name for name in settings if name not in parts.arms)
+    effects = crossed = None
+    found: tuple[Shape, ...] = ()
+    if len(parts.arms) > 1:
+        effects = factor_effects(records.metric, parts, settings, records.lower_is_better, left_out)
+        crossed = interactions(parts, settings)
+        found = shapes(parts, settings, effects)
+    return Judgement(
+        records=records,
+        verdict=verdict,
+        choice=choose(records, verdict),
+        digits=_digits(verdict),
+        effects=effects,
+        interactions=crossed,
+        shapes=found,
+        rate_flags=_rate_flags(records, settings),
+    )
+
+
+def plain_settings(arm: ArmFacts) -> dict[str, object]:
+    """The settings of an arm with lists and mappings as text; numbers stay numbers."""
+    return {
+        name: value if isinstance(value, int | float) or value is None else setting(value)
+        for name, value in arm.settings.items()
+        if not name.startswith("generation.")
+    }
+
+
+def _rate_flags(
+    records: Records, settings: dict[str, dict[str, object]]
+) -> tuple[LearningRateFlag, ...]:
+    names = {name.rpartition(".")[2] for one in settings.values() for name in one}
+    key = next((name for name in RATE_NAMES if name in names), None)
+    if key is None:
+        return ()
+    score = {arm.name: arm.mean for arm in records.arms}
+    return learning_rate_flags(settings, score, records.lower_is_better, key)
 
 
 def scores_of(records: Records) -> Scores:
@@ -78,12 +130,18 @@ def scores_of(records: Records) -> Scores:
 def choose(records: Records, verdict: Verdict) -> Choice:
     """The cheapest arm of the tie group by the study's cost; by the best mean where none is known.
 
+    Left out are arms of the group whose own interval, not adjusted for the number of arms, leaves
+    zero out: the adjustment keeps them from being called worse, but nobody should bet on them.
+
     Where nothing is known of the noise every arm is tied, and the cheapest would be a blind
     choice: then it is the best-looking arm, and says so.
     """
     if verdict.best is None:
         return Choice(None, "none", records.cost, None, False)
-    tied = [records.arm(name) for name in verdict.tie_group]
+    beaten = {
+        one.arm for one in verdict.with_best if one.better is not None and one.better != one.arm
+    }
+    tied = [records.arm(name) for name in verdict.tie_group if name not in beaten]
     if verdict.claim == "nothing":
         return Choice(verdict.best, "look", records.cost, None, False)
     chosen = min(tied, key=lambda arm: (cost_of(arm, records.cost), tied.index(arm)))

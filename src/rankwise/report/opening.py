@@ -1,7 +1,7 @@
 """The first ten lines, and the ranking that they rest on."""
 
 from rankwise.analysis.verdict import ArmResult, Difference
-from rankwise.analysis.verdict_words import cautions
+from rankwise.analysis.verdict_words import cautions, settling
 from rankwise.report import figures
 from rankwise.report.document import (
     Block,
@@ -14,6 +14,7 @@ from rankwise.report.document import (
     strong,
     table,
 )
+from rankwise.report.effects_chapter import rate_mark
 from rankwise.report.facts import ArmFacts, Records
 from rankwise.report.judgement import Judgement, words
 from rankwise.report.numbers import (
@@ -119,11 +120,23 @@ def _use(judgement: Judgement) -> str:
     why = (
         "the best arm"
         if choice.basis == "winner"
-        else f"of the tied arms the cheapest by {words(choice.cost)}"
+        else f"of the tied arms the cheapest by {words(choice.cost)}{_loss(judgement)}"
         if price
         else "the best-looking of the tied arms (their costs are not known)"
     )
     return f"Use {name}{price}: {why}."
+
+
+def _loss(judgement: Judgement) -> str:
+    """What the cheap choice may cost in quality."""
+    found = [d for d in judgement.verdict.with_best if d.arm == judgement.choice.arm]
+    if not found or found[0].low is None:
+        return ""
+    digits = judgement.digits
+    return (
+        f"; from the best-looking it differs by {signed(found[0].value, digits)} "
+        f"({interval(found[0].low, found[0].high, digits)})"
+    )
 
 
 def price_of(arm: ArmFacts, name: str) -> str:
@@ -180,14 +193,14 @@ def ranking(judgement: Judgement) -> Section:
         table(
             head,
             rows,
-            numeric=(0, 2, 3, 4, 5, 6, 7, 8, 10),
+            numeric=(0, 2, 3, 4, 5, 6, 7, 8, 11),
             marked=[i for i, r in enumerate(results) if r.tied],
             caption=_caption(judgement),
         )
     ]
     if verdict.best is not None:
         blocks.append(_figure(judgement, results))
-    blocks += [Paragraph(clean(found.sentence)) for found in verdict.settlements[:3]]
+    blocks += [Paragraph(clean(sentence)) for sentence in settling(verdict)]
     warnings = cautions(verdict)
     if warnings:
         blocks.append(Bullets(tuple(clean(text) for text in warnings)))
@@ -200,7 +213,8 @@ def _rank_row(
     verdict, digits = judgement.verdict, judgement.digits
     if result.place is None:
         why = "not yet run" if not arm.failed else "no result, not ranked"
-        return (MISSING, code(arm.name), *[MISSING] * 3, _runs(arm), *[MISSING] * 3, why, MISSING)
+        end = (why, rate_mark(judgement, arm.name), MISSING)
+        return (MISSING, code(arm.name), *[MISSING] * 3, _runs(arm), *[MISSING] * 3, *end)
     low = high = p = None
     if difference is not None:
         low, high, p = difference.low, difference.high, difference.p_adjusted
@@ -221,6 +235,7 @@ def _rank_row(
         interval(low, high, digits),
         MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
         said,
+        rate_mark(judgement, arm.name),
         number(test, digits),
     )
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from rankwise.report import chapters, opening, recommend
+from rankwise.report import chapters, effects_chapter, opening, recommend
 from rankwise.report.charts import svg_file
 from rankwise.report.document import Document, Section, figures_of
 from rankwise.report.facts import read_records
@@ -39,6 +39,8 @@ def tell(judgement: Judgement) -> Document:
     sections = (
         opening.ranking(judgement),
         chapters.recommendation(judgement),
+        effects_chapter.effects(judgement),
+        effects_chapter.learning_rate(judgement),
         chapters.costs(judgement),
         Section("Learning curves", "curves", (curve,)) if curve else None,
         chapters.repeat(judgement),

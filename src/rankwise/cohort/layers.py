@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rankwise.cohort.dropout import BatchKey, keep_mask
+from rankwise.cohort.fused import AdaptedLinear
 from rankwise.model.initial import dense_weight
 
 
@@ -35,10 +36,16 @@ class Banked(nn.Module):
     def select(self, selected: Sequence[int]) -> None:
         """Expect batches of these runs, in this order, until told otherwise."""
         self.runs = len(selected)
-        present = [place for place, run in enumerate(selected) if run in self.slot_of]
-        slots = [self.slot_of[selected[place]] for place in present]
-        self.places = None if len(present) == self.runs else present
+        self.places = [place for place, run in enumerate(selected) if run in self.slot_of]
+        slots = [self.slot_of[selected[place]] for place in self.places]
         self.slots = None if slots == list(range(len(self.slot_of))) else slots
+
+    @property
+    def members(self) -> slice | None:
+        """The members' blocks as one slice, where they lie side by side."""
+        if not self.places or self.places[-1] - self.places[0] + 1 != len(self.places):
+            return None
+        return slice(self.places[0], self.places[-1] + 1)
 
     @property
     def weight(self) -> Tensor:
@@ -59,18 +66,17 @@ class Banked(nn.Module):
     def blocks(self, x: Tensor) -> Tensor:
         """The input of the selected members, (S, rows, ...), from that of all runs."""
         x_K = x.reshape(self.runs, x.shape[0] // self.runs, *x.shape[1:])
-        return x_K if self.places is None else x_K[self.places]
+        return x_K[self.places if self.members is None else self.members]
 
     def add_to_blocks(self, out: Tensor, delta_S: Tensor) -> Tensor:
         """`out` with `delta_S` added to the blocks of the selected members."""
         delta_S = delta_S.to(out.dtype)
-        if self.places is None:
+        if len(self.places) == self.runs:
             return out + delta_S.reshape(out.shape)
         out_K = out.reshape(self.runs, -1, *out.shape[1:])
         places_S = torch.tensor(self.places, device=out.device)
-        return out_K.index_add(0, places_S, delta_S.reshape(-1, *out_K.shape[1:])).reshape(
-            out.shape
-        )
+        delta_S = delta_S.reshape(-1, *out_K.shape[1:])
+        return out_K.index_add(0, places_S, delta_S).reshape(out.shape)
 
 
 class BankedLinear(Banked):
@@ -97,21 +103,22 @@ class BankedLinear(Banked):
         self.start_A: Tensor | None = None
         self.start_B: Tensor | None = None
 
-    def dropped(self, x_SNI: Tensor) -> Tensor:
-        """The adapter's input after dropout; the input itself where no member drops anything."""
+    def mask(self, x_SNI: Tensor) -> Tensor | None:
+        """The scaled dropout mask of the selected members, or None where nothing is dropped.
+
+        Its first size is 1 where the members share it, else S.
+        """
         chances = [self.dropout[slot] for slot in self.slots or range(len(self.dropout))]
         if self.key is None or not any(chances):
-            return x_SNI
-        places = range(self.runs) if self.places is None else self.places
+            return None
         key = BatchKey(
-            tuple(self.key.seeds[place] for place in places),
+            tuple(self.key.seeds[place] for place in self.places),
             self.key.step,
-            tuple(self.key.rows[place] for place in places),
+            tuple(self.key.rows[place] for place in self.places),
         )
         rows = len(key.rows[0])
-        shape_F = (x_SNI[0].numel() // (rows * x_SNI.shape[-1]), x_SNI.shape[-1])
-        mask = keep_mask(key, self.number, chances, shape_F, x_SNI)
-        return (x_SNI.reshape(-1, rows, *shape_F) * mask).reshape(x_SNI.shape)
+        shape_F = (x_SNI.shape[1] // rows, x_SNI.shape[2])
+        return keep_mask(key, self.number, chances, shape_F, x_SNI).flatten(1, 2)
 
     def product(self, x_SNI: Tensor, a_SRI: Tensor, b_SOR: Tensor) -> Tensor:
         """s B A x for the selected members, (S, N, O)."""
@@ -119,24 +126,39 @@ class BankedLinear(Banked):
         return torch.bmm(h_SNR, (self.present(self.scaling) * b_SOR).to(x_SNI.dtype).mT)
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.base(x)
-        if self.places == []:
-            return out
-        x_S = self.blocks(x)
-        x_SNI = x_S.flatten(1, -2) if x_S.dim() > 3 else x_S
+        if not self.places:
+            frozen: Tensor = self.base(x)
+            return frozen
         a_SRI, b_SOR = self.present(self.lora_A), self.present(self.lora_B)
-        d_SNI = self.dropped(x_SNI)
-        if self.places is None and self.start_A is None and out.dtype == x.dtype:
-            h_SNR = torch.bmm(d_SNI, a_SRI.to(x.dtype).mT)
-            b_SRO = (self.present(self.scaling) * b_SOR).to(x.dtype).mT
-            out_SNO = out.reshape(self.runs, -1, out.shape[-1])
-            return torch.baddbmm(out_SNO, h_SNR, b_SRO).reshape(out.shape)
-        delta_SNO = self.product(d_SNI, a_SRI, b_SOR)
-        if self.start_A is not None and self.start_B is not None:
-            delta_SNO = delta_SNO - self.product(
-                x_SNI, self.present(self.start_A), self.present(self.start_B)
+        x_SNI = self.blocks(x).flatten(1, -2)
+        mask_SNI = self.mask(x_SNI)
+        if self.members is not None and self.start_A is None and _is_plain(self.base):
+            weight_OI = self.base.weight if isinstance(self.base, nn.Linear) else self.base.weight.T
+            out_KNO = AdaptedLinear.apply(
+                x.reshape(self.runs, -1, x.shape[-1]),
+                weight_OI,
+                self.bias,
+                a_SRI,
+                b_SOR,
+                self.present(self.scaling),
+                mask_SNI,
+                self.members,
             )
+            adapted: Tensor = out_KNO.view(*x.shape[:-1], -1)
+            return adapted
+        out: Tensor = self.base(x)
+        dropped_SNI = x_SNI if mask_SNI is None else x_SNI * mask_SNI
+        delta_SNO = self.product(dropped_SNI, a_SRI, b_SOR)
+        if self.start_A is not None and self.start_B is not None:
+            start_A, start_B = self.present(self.start_A), self.present(self.start_B)
+            delta_SNO = delta_SNO - self.product(x_SNI, start_A, start_B)
         return self.add_to_blocks(out, delta_SNO)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """A product by an ordinary weight: no quantisation, nothing of the model's own around it."""
+    plain = type(module) is nn.Linear or type(module).__name__ == "Conv1D"
+    return plain and module.weight.is_floating_point()
 
 
 class BankedDora(BankedLinear):
@@ -168,13 +190,13 @@ class BankedDora(BankedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.base(x)
-        if self.places == []:
+        if not self.places:
             return out
-        x_S = self.blocks(x)
-        x_SNI = x_S.flatten(1, -2) if x_S.dim() > 3 else x_S
-        d_SNI = self.dropped(x_SNI)
+        x_SNI = self.blocks(x).flatten(1, -2)
+        mask_SNI = self.mask(x_SNI)
+        d_SNI = x_SNI if mask_SNI is None else x_SNI * mask_SNI
         ratio_S1O = (self.present(self.magnitude) / self.norm()).unsqueeze(1)
-        if d_SNI is x_SNI:
+        if mask_SNI is None:
             base_SNO = self.blocks(out).reshape(len(x_SNI), -1, out.shape[-1])
             base_SNO = base_SNO if self.bias is None else base_SNO - self.bias
         else:
@@ -193,7 +215,7 @@ class BankedBias(Banked):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.base(x)
-        if self.places == []:
+        if not self.places:
             return out
         delta_SO = self.present(self.trained_bias) - self.frozen_bias.float()
         out_S = self.blocks(out)
@@ -214,14 +236,14 @@ class BankedModule(Banked):
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.places == []:
+        if not self.places:
             frozen: Tensor = self.base(x)
             return frozen
         weights = {n: self.present(p) for n, p in zip(self.names, self.stacked, strict=True)}
         x_S = self.blocks(x)
         x_S = x_S.float() if x_S.is_floating_point() else x_S
         trained_S: Tensor = torch.vmap(self._call)(weights, x_S)
-        if self.places is None:
+        if len(self.places) == self.runs:
             return trained_S.flatten(0, 1)
         out = self.base(x)
         out_K = out.reshape(self.runs, -1, *out.shape[1:]).to(trained_S.dtype)

@@ -102,6 +102,8 @@ def label_names(found: Iterable[str | None]) -> tuple[str, ...]:
 def _without_empty(rows: list[Row], data: DataSpec, notes: list[str]) -> list[Row]:
     if data.messages is not None:
         filled = [row for row in rows if row.get(data.messages)]
+        for row in filled:
+            _check_messages(row[data.messages], data.messages)
     else:
         texts = [getattr(data, field) for field in columns_of(data) if field != "label"]
         filled = [row for row in rows if all(_has_text(row, column) for column in texts)]
@@ -119,6 +121,20 @@ def _has_text(row: Row, column: str) -> bool:
             f"data: column {column} holds {type(value).__name__} {shorten(value)}, not text"
         )
     return bool(value.strip())
+
+
+def _check_messages(value: Any, column: str) -> None:
+    fine = isinstance(value, list) and all(
+        isinstance(message, dict)
+        and isinstance(message.get("role"), str)
+        and isinstance(message.get("content"), str)
+        for message in value
+    )
+    if not fine:
+        raise DataError(
+            f"data.messages: column {column} must hold lists of {{role, content}} with texts; "
+            f"found {type(value).__name__}: {shorten(value)}"
+        )
 
 
 def _with_label(
@@ -142,6 +158,6 @@ def _with_label(
 def full_text(row: Row, data: DataSpec) -> str:
     """All the text of a row that a model reads or writes, for comparing rows with each other."""
     if data.messages is not None:
-        return "\n".join(str(message.get("content", "")) for message in row[data.messages])
+        return "\n".join(message["content"] for message in row[data.messages])
     columns = [getattr(data, field) for field in columns_of(data) if field != "label"]
     return "\n".join(row[column] for column in columns)

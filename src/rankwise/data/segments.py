@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.data.files import shorten
-from rankwise.errors import DataError
 
 Tokenizer = Any
 Message = dict[str, Any]
@@ -178,17 +177,3 @@ def _chat_pieces(
         pieces += [Piece(before[len(done) :], False), Piece(answer, True)]
         done = before + answer
     return pieces if done == whole else [*pieces, Piece(whole[len(done) :], False)]
-
-
-def checked_messages(value: Any, where: str) -> list[Message]:
-    """`value` if it is a list of {role, content} with texts; DataError with the place if not."""
-    fine = isinstance(value, list) and all(
-        isinstance(message, dict)
-        and isinstance(message.get("role"), str)
-        and isinstance(message.get("content"), str)
-        for message in value
-    )
-    if not fine:
-        raise DataError(f"{where}: not a list of {{role, content}} messages: {shorten(value)}")
-    messages: list[Message] = value
-    return messages

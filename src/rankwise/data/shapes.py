@@ -18,7 +18,6 @@ from rankwise.data.segments import (
     Dialogue,
     NotTellable,
     chat_dialogue,
-    checked_messages,
     pair_dialogues,
     plain_ids,
     special_ids,
@@ -207,8 +206,7 @@ def _conversations(
         )
     made: list[Dialogue | None] = []
     refused: Counter[str] = Counter()
-    for value in column_of(part, data.messages):
-        messages = checked_messages(value, f"data.messages: column {data.messages}")
+    for messages in column_of(part, data.messages):
         try:
             made.append(chat_dialogue(messages, tokenizer))
         except NotTellable as error:

@@ -101,6 +101,19 @@ class Components:
             examples = np.einsum("ka,ab,kb->k", c_KA, self.example_AA, c_KA)
         return self._estimates(c_KA @ self.fitted_A, seed_parts, examples)
 
+    def covariance(self, c_KA: Floats) -> Floats:
+        """Covariance (K, K) of the estimates of c_KA @ arms; zero where nothing is known."""
+        b_KR = c_KA @ self.design.coef_AR
+        total = np.zeros((len(c_KA), len(c_KA)))
+        if self.example_AA is not None:
+            total += c_KA @ self.example_AA @ c_KA.T
+        for pool in self.pools:
+            beyond = pool.mean_square
+            if self.example_AA is not None:
+                beyond = max(beyond - self.residual, 0.0)
+            total += beyond * (b_KR * pool.runs_R) @ b_KR.T
+        return total
+
     def pairs(self) -> Estimates:
         """Estimates of arm a minus arm b, each array (A, A)."""
         coef_AR = self.design.coef_AR

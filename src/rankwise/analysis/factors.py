@@ -1,0 +1,142 @@
+"""From the settings of arms to factors: what varies, what moves together, what is isolated.
+
+Array suffixes: A arms, P columns of the additive model.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from rankwise.analysis.scores import Floats
+from rankwise.analysis.wording import names, number
+
+Settings = Mapping[str, object]
+ABSENT = "not set"
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Settings that part the arms in the same way; one of them, or several that move together.
+
+    settings  their names
+    levels    texts; in rising order if `values` is there
+    values    the numbers of the first numeric setting, one a level, None for a level that does not
+              have it (the rank of full fine-tuning); None altogether for a categorical factor
+    level_A   level of each arm, by position
+    """
+
+    settings: tuple[str, ...]
+    levels: tuple[str, ...]
+    values: tuple[float | None, ...] | None
+    level_A: tuple[int, ...]
+
+    @property
+    def on_a_line(self) -> bool:
+        """Values that hardly repeat, as in a random search: a line stands for levels.
+
+        The line is straight in the logarithm where all values are positive.
+        """
+        whole = self.values is not None and None not in self.values
+        return whole and len(self.levels) >= max(6, 0.8 * len(self.level_A))
+
+    @property
+    def label(self) -> str:
+        """`lora.r`, or `lora.r with lora.lora_alpha`."""
+        first, *rest = self.settings
+        return f"{first} with {names(rest)}" if rest else first
+
+
+@dataclass(frozen=True)
+class Factors:
+    """All settings of a study, sorted by what can be asked of them.
+
+    constant  (setting, value) that are the same in every arm: nothing can be said of them
+    """
+
+    arms: tuple[str, ...]
+    varied: tuple[Factor, ...]
+    constant: tuple[tuple[str, str], ...]
+
+
+def find_factors(arms: Sequence[str], settings: Mapping[str, Settings]) -> Factors:
+    """The factors of `arms`, whose settings are `settings[arm]`; a missing key is "not set"."""
+    keys = list(dict.fromkeys(key for arm in arms for key in settings[arm]))
+    constant, by_partition = [], dict[tuple[int, ...], list[str]]()
+    for key in keys:
+        texts = [_text(settings[arm].get(key)) for arm in arms]
+        first_seen = list(dict.fromkeys(texts))
+        if len(first_seen) == 1:
+            constant.append((key, texts[0]))
+        else:
+            by_partition.setdefault(tuple(map(first_seen.index, texts)), []).append(key)
+    varied = tuple(
+        _factor(keys, partition, [settings[arm] for arm in arms])
+        for partition, keys in by_partition.items()
+    )
+    return Factors(tuple(arms), varied, tuple(constant))
+
+
+def isolated_pairs(factors: Factors, factor: Factor, low: int, high: int) -> list[tuple[str, str]]:
+    """Pairs of arms (at level low, at level high) that differ in nothing but `factor`."""
+    rest: dict[tuple[int, ...], tuple[list[str], list[str]]] = {}
+    others = [other.level_A for other in factors.varied if other is not factor]
+    for a, arm in enumerate(factors.arms):
+        if factor.level_A[a] in (low, high):
+            sides = rest.setdefault(tuple(level_A[a] for level_A in others), ([], []))
+            sides[factor.level_A[a] == high].append(arm)
+    return [(one, two) for lows, highs in rest.values() for one in lows for two in highs]
+
+
+def columns(factor: Factor) -> Floats:
+    """Columns of a factor in the additive model, with its first level as the reference.
+
+    One indicator a further level (A, levels - 1); for a factor on a line one column (A, 1) that
+    runs from 0 at the lowest value to 1 at the highest.
+    """
+    if not factor.on_a_line:
+        return np.eye(len(factor.levels))[list(factor.level_A)][:, 1:]
+    x = np.array([0.0 if v is None else v for v in factor.values or ()])
+    x = np.log(x) if x.min() > 0 else x
+    return np.asarray(((x - x.min()) / (x.max() - x.min()))[list(factor.level_A)][:, None])
+
+
+def _factor(keys: list[str], partition: tuple[int, ...], settings: list[Settings]) -> Factor:
+    examples = [settings[partition.index(level)] for level in range(max(partition) + 1)]
+    numeric = next((key for key in keys if _is_numeric([e.get(key) for e in examples])), None)
+    if numeric is None:
+        texts = [" / ".join(_text(e.get(key)) for key in keys) for e in examples]
+        return Factor(tuple(keys), tuple(texts), None, partition)
+    found = [e.get(numeric) for e in examples]
+    values = [None if value is None else float(str(value)) for value in found]
+    sizes = [-math.inf if value is None else value for value in values]
+    order = sorted(range(len(values)), key=sizes.__getitem__)
+    keys = [numeric, *(key for key in keys if key != numeric)]
+    return Factor(
+        settings=tuple(keys),
+        levels=tuple(" / ".join(_text(examples[n].get(key)) for key in keys) for n in order),
+        values=tuple(values[n] for n in order),
+        level_A=tuple(order.index(level) for level in partition),
+    )
+
+
+def _is_numeric(values: Sequence[object]) -> bool:
+    """At least two numbers, and nothing else but settings that an arm does not have."""
+    return sum(map(_is_number, values)) > 1 and all(_is_number(v) for v in values if v is not None)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _text(value: object) -> str:
+    """One text a value; numbers that are equal have the same text."""
+    if value is None:
+        return ABSENT
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return f"{value:g}" if abs(value) < 1e6 else number(float(value))
+    return json.dumps(value, sort_keys=True, default=str)

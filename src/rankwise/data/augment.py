@@ -171,13 +171,15 @@ def _swap(
 def _drop(
     parts: list[str], words: list[int], times: int, rng: np.random.Generator, _: Synonyms
 ) -> str:
-    """`times` words go, each with the space before it; one word always stays."""
+    """`times` words go, each with a space beside it; one word always stays."""
     times = min(times, len(words) - 1)
     for at in sorted(words[int(at)] for at in rng.choice(len(words), times, replace=False)):
         parts[at] = ""
-        neighbour = at - 1 if at > 0 else at + 1
-        if "\n" not in parts[neighbour]:
-            parts[neighbour] = ""
+        # the space before it, or after it at the start of a line; never a line end
+        for near in (at - 1, at + 1):
+            if 0 <= near < len(parts) and parts[near] and "\n" not in parts[near]:
+                parts[near] = ""
+                break
     return "".join(parts)
 
 

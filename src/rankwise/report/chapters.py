@@ -1,17 +1,13 @@
 """Chapters that show what was recorded: costs, curves, the configuration, the study."""
 
-import math
-import statistics
 from collections import defaultdict
 from collections.abc import Sequence
 
-from rankwise.report import figures, recommend
 from rankwise.report.document import (
     Block,
     Bullets,
     CodeBlock,
     Details,
-    Figure,
     Paragraph,
     Section,
     clean,
@@ -19,7 +15,7 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.facts import ArmFacts, Records, RunFacts
-from rankwise.report.judgement import Judgement, words
+from rankwise.report.judgement import Judgement, ranked, words
 from rankwise.report.numbers import (
     MISSING,
     count,
@@ -87,71 +83,6 @@ def _cost_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
         text("time", duration),
         text("storage", size),
     )
-
-
-def ranked(judgement: Judgement) -> list[ArmFacts]:
-    """Arms in the order of the ranking, those without a result last."""
-    places = {arm.arm: arm.place or math.inf for arm in judgement.verdict.arms}
-    return sorted(judgement.records.arms, key=lambda arm: places[arm.name])
-
-
-def curve_figure(judgement: Judgement) -> Figure | None:
-    """Learning curves: mean over seeds, band from the lowest to the highest seed."""
-    records = judgement.records
-    points = [point for arm in ranked(judgement) for point in _curve(records, arm)]
-    if len({point.step for point in points}) < 2:
-        return None
-    arms = list(dict.fromkeys(point.arm for point in points))
-    shown = arms[: figures.MOST_LINES]
-    metric = words(records.metric)
-    last = {point.arm: point for point in points}
-    ends = "; ".join(f"{a} {number(last[a].value, judgement.digits)}" for a in shown)
-    alt = f"Learning curves of {len(arms)} arms: {metric} by training step. Last values: {ends}."
-    grey = f" The other {len(arms) - len(shown)} in grey." if len(arms) > len(shown) else ""
-    caption = (
-        f"{metric.capitalize()} by step, mean over the seeds that got there; bands run from the "
-        f"lowest to the highest seed. The first {len(shown)} arms of the ranking are in "
-        f"colour.{grey}"
-    )
-    return Figure("curves", caption, alt, figures.curves(points, shown, metric, alt))
-
-
-def _curve(records: Records, arm: ArmFacts) -> list[figures.CurvePoint]:
-    by_step: dict[int, list[float]] = defaultdict(list)
-    for run in records.runs_of(arm.name):
-        for step, value in run.curve:
-            if math.isfinite(value):
-                by_step[step].append(value)
-    return [
-        figures.CurvePoint(arm.name, step, statistics.fmean(values), min(values), max(values))
-        for step, values in sorted(by_step.items())
-    ]
-
-
-def recommendation(judgement: Judgement) -> Section | None:
-    """The configuration to take away, in four spellings."""
-    choice, records = judgement.choice, judgement.records
-    if choice.arm is None or "spec" not in records.study:
-        return None
-    arm = records.arm(choice.arm)
-    rows = [(code(n), code(setting(arm.settings.get(n, MISSING)))) for n in records.varying]
-    blocks: list[Block] = [Paragraph(f"The recommended arm is {code(arm.name)}.")]
-    if rows:
-        blocks.append(
-            table(("setting", "value"), rows, caption="What sets it apart in this study.")
-        )
-    spec = recommend.as_yaml(recommend.recommended_spec(records, arm.name))
-    blocks.append(
-        Details("recommended.yaml, to run again with rankwise", (CodeBlock(spec, "yaml"),))
-    )
-    for title, text, language in (
-        ("For peft", recommend.peft_snippet(records, arm.name), "python"),
-        ("For LLaMA-Factory", recommend.llama_factory_snippet(records, arm.name), "yaml"),
-        ("For Axolotl", recommend.axolotl_snippet(records, arm.name), "yaml"),
-    ):
-        if text is not None:
-            blocks.append(Details(title, (CodeBlock(text, language),)))
-    return Section("The configuration to use", "configuration", tuple(blocks))
 
 
 def repeat(judgement: Judgement) -> Section:

@@ -121,6 +121,7 @@ def table(
     caption: str = "",
 ) -> Table:
     """A Table of these rows, without the columns that are empty in every row."""
+    assert all(len(row) == len(head) for row in rows), head
     keep = [i for i in range(len(head)) if any(row[i] not in ("", "–") for row in rows)]
     return Table(
         tuple(head[i] for i in keep),

@@ -1,16 +1,18 @@
 """From records to judgement: the analyses of a study, run once, for every form of the report."""
 
 import itertools
+import math
 from dataclasses import dataclass
 
 from rankwise.analysis.components import components
 from rankwise.analysis.effects import Effects, factor_effects
 from rankwise.analysis.interactions import Interactions, interactions
 from rankwise.analysis.learning_rate import LearningRateFlag, learning_rate_flags
+from rankwise.analysis.pareto import Front, Recommendation, front, recommend
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import Shape, shapes
 from rankwise.analysis.verdict import Verdict, judge_parts
-from rankwise.report.facts import ArmFacts, Cost, Records
+from rankwise.report.facts import ArmFacts, Records
 from rankwise.report.numbers import decimals_for, setting
 
 WORDS = {
@@ -33,17 +35,16 @@ RATE_NAMES = ("learning_rate", "lr")
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """The recommended arm and how it came about; `alternative` needs less memory, if any does.
+    """The recommended arm and how it came about.
 
     basis is "winner" (set apart from all others), "tie" (cheapest of the tie group), "look"
-    (nothing is known of the noise: merely the best-looking) or "none" (no run finished).
+    (nothing is known of the noise: merely the best-looking, no recommendation) or "none" (no run
+    finished).
     """
 
     arm: str | None
     basis: str
-    cost: str
-    alternative: str | None
-    alternative_tied: bool
+    recommendation: Recommendation
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,6 +58,7 @@ class Judgement:
     verdict: Verdict
     choice: Choice
     digits: int
+    front: Front
     effects: Effects | None
     interactions: Interactions | None
     shapes: tuple[Shape, ...]
@@ -76,15 +78,17 @@ def judge_records(records: Records) -> Judgement:
         effects = factor_effects(records.metric, parts, settings, records.lower_is_better, left_out)
         crossed = interactions(parts, settings)
         found = shapes(parts, settings, effects)
+    rates = _rate_flags(records, settings)
     return Judgement(
         records=records,
         verdict=verdict,
-        choice=choose(records, verdict),
+        choice=choose(records, verdict, rates),
         digits=_digits(verdict),
+        front=front(verdict, records.cost, prices_of(records, records.cost)),
         effects=effects,
         interactions=crossed,
         shapes=found,
-        rate_flags=_rate_flags(records, settings),
+        rate_flags=rates,
     )
 
 
@@ -127,45 +131,29 @@ def scores_of(records: Records) -> Scores:
     )
 
 
-def choose(records: Records, verdict: Verdict) -> Choice:
+def choose(records: Records, verdict: Verdict, rates: tuple[LearningRateFlag, ...]) -> Choice:
     """The cheapest arm of the tie group by the study's cost; by the best mean where none is known.
 
-    Left out are arms of the group whose own interval, not adjusted for the number of arms, leaves
-    zero out: the adjustment keeps them from being called worse, but nobody should bet on them.
-
-    Where nothing is known of the noise every arm is tied, and the cheapest would be a blind
-    choice: then it is the best-looking arm, and says so.
+    Passed over are arms of the group whose own interval, not adjusted for the number of arms,
+    leaves zero out: the adjustment keeps them from being called worse, but nobody should bet on
+    them.
     """
-    if verdict.best is None:
-        return Choice(None, "none", records.cost, None, False)
-    beaten = {
-        one.arm for one in verdict.with_best if one.better is not None and one.better != one.arm
+    beaten = {d.arm for d in verdict.with_best if d.better is not None and d.better != d.arm}
+    prices = {
+        name: None if name in beaten else price
+        for name, price in prices_of(records, records.cost).items()
     }
-    tied = [records.arm(name) for name in verdict.tie_group if name not in beaten]
-    if verdict.claim == "nothing":
-        return Choice(verdict.best, "look", records.cost, None, False)
-    chosen = min(tied, key=lambda arm: (cost_of(arm, records.cost), tied.index(arm)))
-    basis = "winner" if len(tied) == 1 else "tie"
-    lighter = _lighter(records, verdict, chosen)
-    return Choice(chosen.name, basis, records.cost, lighter, lighter in verdict.tie_group)
+    found = recommend(verdict, records.cost, prices, prices_of(records, "memory"), rates)
+    if verdict.best is None:
+        return Choice(None, "none", found)
+    if found.arm is None:
+        return Choice(verdict.best, "look", found)
+    return Choice(found.arm, "winner" if len(verdict.tie_group) == 1 else "tie", found)
 
 
-def cost_of(arm: ArmFacts, name: str) -> float:
-    """A cost of an arm, infinite where unknown, so that the known ones come first."""
-    cost = arm.costs.get(name)
-    return float("inf") if cost is None else cost.value
-
-
-def _lighter(records: Records, verdict: Verdict, chosen: ArmFacts) -> str | None:
-    """The arm with the best mean among those that need less memory: of the tied, else of all."""
-    limit = cost_of(chosen, "memory")
-    less = [
-        result.arm
-        for result in sorted(verdict.arms, key=lambda found: found.place or 0)
-        if result.place is not None and cost_of(records.arm(result.arm), "memory") < limit
-    ]
-    tied = [name for name in less if name in verdict.tie_group]
-    return next(iter(tied or less), None)
+def prices_of(records: Records, cost: str) -> dict[str, float | None]:
+    """A cost of every arm, None where it is not known."""
+    return {arm.name: arm.costs[cost].value if cost in arm.costs else None for arm in records.arms}
 
 
 def _digits(verdict: Verdict) -> int:
@@ -187,6 +175,7 @@ def words(name: str) -> str:
     return WORDS.get(name, name.removeprefix("eval_").replace("_", " "))
 
 
-def cost_path(costs: dict[str, Cost], name: str) -> str:
-    """How a cost was come by, or an empty text."""
-    return costs[name].path if name in costs else ""
+def ranked(judgement: Judgement) -> list[ArmFacts]:
+    """Arms in the order of the ranking, those without a result last."""
+    places = {arm.arm: arm.place or math.inf for arm in judgement.verdict.arms}
+    return sorted(judgement.records.arms, key=lambda arm: places[arm.name])

@@ -114,13 +114,13 @@ def _use(judgement: Judgement) -> str:
     if choice.arm is None:
         return ""
     name = strong(code(choice.arm))
-    price = price_of(records.arm(choice.arm), choice.cost)
+    price = price_of(records.arm(choice.arm), records.cost)
     if choice.basis == "look":
-        return f"If you must choose now: {name}{price}, on its looks alone."
+        return f"Nothing can be recommended on this; if you must choose, {name}{price} looks best."
     why = (
         "the best arm"
         if choice.basis == "winner"
-        else f"of the tied arms the cheapest by {words(choice.cost)}{_loss(judgement)}"
+        else f"of the tied arms the cheapest by {words(records.cost)}{_loss(judgement)}"
         if price
         else "the best-looking of the tied arms (their costs are not known)"
     )
@@ -176,19 +176,9 @@ def ranking(judgement: Judgement) -> Section:
         for result in results
     ]
     metric = words(verdict.metric)
-    head = (
-        "",
-        "arm",
-        metric,
-        "95 % interval",
-        "spread",
-        "runs",
-        "from best",
-        "95 % interval ",
-        "p",
-        "verdict",
-        "test",
-    )
+    values = (metric, "95 % interval", "spread", "runs")
+    against_best = ("from best", "95 % interval ", "p", "verdict", "learning rate")
+    head = ("", "arm", *values, *against_best, "test")
     blocks: list[Block] = [
         table(
             head,

@@ -2,9 +2,16 @@
 
 from pathlib import Path
 
-from rankwise.report import chapters, effects_chapter, opening, recommend
+from rankwise.report import (
+    chapters,
+    effects_chapter,
+    opening,
+    quality_chapter,
+    recommend,
+    runs_chapter,
+)
 from rankwise.report.charts import svg_file
-from rankwise.report.document import Document, Section, figures_of
+from rankwise.report.document import Document, figures_of
 from rankwise.report.facts import read_records
 from rankwise.report.html import to_html
 from rankwise.report.judgement import Judgement, judge_records
@@ -35,14 +42,16 @@ def write_report(folder: Path) -> Path:
 
 def tell(judgement: Judgement) -> Document:
     """The document of a judged study."""
-    curve = chapters.curve_figure(judgement)
     sections = (
         opening.ranking(judgement),
-        chapters.recommendation(judgement),
+        quality_chapter.recommendation(judgement),
+        quality_chapter.front(judgement),
+        quality_chapter.against_full(judgement),
         effects_chapter.effects(judgement),
         effects_chapter.learning_rate(judgement),
         chapters.costs(judgement),
-        Section("Learning curves", "curves", (curve,)) if curve else None,
+        runs_chapter.curves(judgement),
+        runs_chapter.failures(judgement),
         chapters.repeat(judgement),
     )
     title = f"Which configuration? {judgement.records.title}"

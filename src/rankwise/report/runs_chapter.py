@@ -1,0 +1,231 @@
+"""How the runs went: learning curves in numbers, and the runs that ended without a result."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Sequence
+
+from rankwise.analysis.curves import Curve, describe_curve
+from rankwise.report import figures
+from rankwise.report.document import (
+    Block,
+    Bullets,
+    Details,
+    Figure,
+    Paragraph,
+    Section,
+    clean,
+    code,
+    table,
+)
+from rankwise.report.facts import ArmFacts, Records, RunFacts, is_failure
+from rankwise.report.judgement import Judgement, ranked, words
+from rankwise.report.numbers import MISSING, count, listing, number, percent, plural
+
+CAUTION = {True: "yes", False: "no", None: MISSING}
+STATES = {
+    "diverged": "The loss or a gradient was no longer a number.",
+    "out_of_memory": "The device had not enough memory.",
+    "crashed": "An error ended the run.",
+    "pruned": "Stopped by comparison with better runs; it might have recovered.",
+    "interrupted": "Stopped from outside before its end.",
+}
+REMEDIES = {
+    "diverged": "Lower the learning rate or lora_alpha, lengthen the warm-up, or clip harder "
+    "(training.max_grad_norm).",
+    "out_of_memory": "Lower training.per_device_train_batch_size and raise "
+    "gradient_accumulation_steps by as much; shorten data.max_length; or limit the runs trained "
+    "together (hardware.max_runs).",
+    "crashed": "Mend what the error names; rankwise run goes on with the runs that are missing.",
+    "pruned": "Nothing to mend. To see it to its end, run it in a study of its own.",
+    "interrupted": "Run the same command again: it goes on with what is missing.",
+}
+
+
+def curves(judgement: Judgement) -> Section | None:
+    """First, best and last value of each arm, and the course between, by numbers."""
+    records = judgement.records
+    found = [(arm, _described(judgement, arm)) for arm in ranked(judgement)]
+    known = [(arm, curve) for arm, curve in found if curve is not None]
+    figure = curve_figure(judgement)
+    if not known or figure is None:
+        return None
+    digits = judgement.digits
+    rows = [
+        (
+            code(arm.name),
+            number(curve.first, digits),
+            number(curve.best, digits),
+            count(curve.best_step),
+            number(curve.last, digits),
+            number(curve.improvement, digits),
+            percent(curve.relative),
+            percent(curve.late_share),
+            CAUTION[curve.still_improving],
+            CAUTION[curve.overfitting],
+            percent(curve.oscillation, 0),
+        )
+        for arm, curve in known
+    ]
+    head = (
+        "arm",
+        "first",
+        "best",
+        "at step",
+        "last",
+        "better by",
+        "of first",
+        "late share",
+        "still improving",
+        "overfitting",
+        "undone",
+    )
+    caption = (
+        f"Of the mean {words(records.metric)} over seeds. Better by: first to best. Late share: "
+        "what came in the last quarter of the steps; still improving from 2 % and the noise floor "
+        "on. Overfitting: the end is worse than the best by more than the noise floor while the "
+        "training loss does not rise. Undone: share of all movement that was taken back; 0 for a "
+        "curve that only falls or only rises. With fewer than four evaluations the last four are "
+        "left open."
+    )
+    blocks: list[Block] = [figure, table(head, rows, numeric=range(1, 11), caption=caption)]
+    late = [code(arm.name) for arm, curve in known if curve.still_improving]
+    if late:
+        blocks.append(
+            Paragraph(
+                f"Still improving at the end: {listing(late)}. With more steps the order may "
+                "change; the ranking speaks for this length of training.",
+                "warning",
+            )
+        )
+    return Section("Learning curves", "curves", tuple(blocks))
+
+
+def _described(judgement: Judgement, arm: ArmFacts) -> Curve | None:
+    points = mean_curve([run for run in judgement.records.runs_of(arm.name) if run.finished])
+    if len(points) < 2:
+        return None
+    noise = judgement.verdict.noise
+    return describe_curve(
+        [point.step for point in points],
+        [point.value for point in points],
+        judgement.records.lower_is_better,
+        None if noise is None else noise.within,
+        mean_training([run for run in judgement.records.runs_of(arm.name) if run.finished]),
+    )
+
+
+def mean_curve(runs: Sequence[RunFacts]) -> list[figures.CurvePoint]:
+    """Mean over the runs that got there, with the lowest and the highest, by step."""
+    by_step: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        for step, value in run.curve:
+            if math.isfinite(value):
+                by_step[step].append(value)
+    arm = runs[0].arm if runs else ""
+    return [
+        figures.CurvePoint(arm, step, statistics.fmean(values), min(values), max(values))
+        for step, values in sorted(by_step.items())
+    ]
+
+
+def mean_training(runs: Sequence[RunFacts]) -> list[tuple[float, float]]:
+    """Mean training loss over runs, at the steps that all of them logged."""
+    by_step: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        for step, value in run.train_curve:
+            by_step[step].append(value)
+    return [
+        (float(step), statistics.fmean(values))
+        for step, values in sorted(by_step.items())
+        if len(values) == len(runs)
+    ]
+
+
+def curve_figure(judgement: Judgement) -> Figure | None:
+    """Learning curves: mean over seeds, band from the lowest to the highest seed."""
+    records = judgement.records
+    points = [p for arm in ranked(judgement) for p in mean_curve(records.runs_of(arm.name))]
+    if len({point.step for point in points}) < 2:
+        return None
+    arms = list(dict.fromkeys(point.arm for point in points))
+    shown = arms[: figures.MOST_LINES]
+    metric = words(records.metric)
+    last = {point.arm: point for point in points}
+    ends = "; ".join(f"{a} {number(last[a].value, judgement.digits)}" for a in shown)
+    alt = f"Learning curves of {len(arms)} arms: {metric} by training step. Last values: {ends}."
+    grey = f" The other {len(arms) - len(shown)} in grey." if len(arms) > len(shown) else ""
+    caption = (
+        f"{metric.capitalize()} by step, mean over the seeds that got there; bands run from the "
+        f"lowest to the highest seed. The first {len(shown)} arms of the ranking are in "
+        f"colour.{grey}"
+    )
+    return Figure("curves", caption, alt, figures.curves(points, shown, metric, alt))
+
+
+def failures(judgement: Judgement) -> Section | None:
+    """Every run without a result: its state, cause, evidence and what would do."""
+    records = judgement.records
+    failed = [run for run in records.runs if is_failure(run)]
+    if not failed:
+        return None
+    counts = [
+        f"{sum(run.state == state for run in failed)} {state.replace('_', ' ')}"
+        for state in dict.fromkeys(run.state for run in failed)
+    ]
+    blocks: list[Block] = [
+        Paragraph(
+            f"{plural(len(failed), 'run')} of {len(records.runs)}: {listing(counts)}. They are "
+            "counted here and enter no mean and no rank."
+        )
+    ]
+    if len(records.runs) > len(records.arms):
+        blocks.append(_outcomes(records))
+    for state in dict.fromkeys(run.state for run in failed):
+        own = [run for run in failed if run.state == state]
+        blocks.append(Paragraph(f"{STATES.get(state, '')} {REMEDIES.get(state, '')}".strip()))
+        blocks.append(Bullets(tuple(f"{code(run.id)}: {_cause(run)}" for run in own[:20])))
+        if len(own) > 20:
+            blocks.append(Paragraph(f"And {len(own) - 20} more; all are in runs.csv.", "small"))
+        blocks += [block for run in own[:5] for block in _evidence(run)]
+    return Section("Runs without a result", "failures", tuple(blocks))
+
+
+def _cause(run: RunFacts) -> str:
+    text = clean(run.cause or "no cause was recorded")
+    return text if text.endswith(".") else f"{text}."
+
+
+def _evidence(run: RunFacts) -> list[Block]:
+    """What was recorded before the end: the last steps as a table, everything else as pairs."""
+    rows = run.evidence.get("before", [])
+    plain = {k: v for k, v in run.evidence.items() if isinstance(v, str | int | float)}
+    blocks: list[Block] = []
+    if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+        head = list(rows[0])
+        cells = [[_shown(row.get(name)) for name in head] for row in rows]
+        blocks.append(table(head, cells, numeric=range(len(head))))
+    if plain:
+        pairs = [(clean(name).replace("_", " "), _shown(value)) for name, value in plain.items()]
+        blocks.append(table(("evidence", "value"), pairs))
+    if not blocks:
+        return []
+    return [Details(f"Evidence on {code(run.id)}", tuple(blocks))]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return clean(value) if value is not None else MISSING
+
+
+def _outcomes(records: Records) -> Figure:
+    cells = [(run.arm, run.seed, run.state.replace("_", " ")) for run in records.runs]
+    bad = [f"{run.id} {run.state.replace('_', ' ')}" for run in records.runs if is_failure(run)]
+    alt = f"What became of {len(records.runs)} runs. Without a result: {listing(bad, 8)}."
+    caption = "What became of each run; the letter is the first of its state."
+    concerned = list(dict.fromkeys(run.arm for run in records.runs if is_failure(run)))
+    if len(concerned) < len(records.arms) and len(records.arms) > figures.MOST_ARMS:
+        cells = [cell for cell in cells if cell[0] in concerned]
+        caption += " Only arms with such a run are shown."
+    return Figure("outcomes", caption, alt, figures.outcomes(cells, alt))

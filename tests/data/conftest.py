@@ -71,6 +71,12 @@ def t5_tokenizer() -> PreTrainedTokenizerFast:
     return make_tokenizer("$A </s>")
 
 
+@pytest.fixture(scope="session")
+def endless_tokenizer() -> PreTrainedTokenizerFast:
+    """Has no end-of-text token."""
+    return make_tokenizer(eos_token=None)
+
+
 @pytest.fixture
 def chat_tokenizer() -> PreTrainedTokenizerFast:
     return make_tokenizer(eos_token="<|im_end|>", chat_template=CHATML)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rankwise.data.augment import augment_rows, change_words
+from rankwise.data.augment import augment_rows, change_words, check_augment
 from rankwise.data.splits import Part
 from rankwise.errors import DataError
 from rankwise.spec import AugmentSpec, DataSpec
@@ -177,6 +177,19 @@ def test_a_users_function_makes_the_copies(
         "nothing": "write module:function or FILE.py:function",
     }.items():
         assert told in refusal(base=tmp_path, factor=2, function=name)
+
+
+def test_what_cannot_be_done_is_refused_before_rows_are_read() -> None:
+    check_augment(AugmentSpec(factor=3), TEXT)
+    check_augment(AugmentSpec(operations=("synonym",)), TEXT)  # factor 1: nothing is asked
+    for wrong in (
+        {"operations": ("synonym",)},
+        {"function": "no_such_module:f"},
+        {"function": "missing.py:f"},
+        {"template": "{text}", "factor": 3},
+    ):
+        with pytest.raises(DataError):
+            check_augment(AugmentSpec(**{"factor": 2, **wrong}), TEXT)
 
 
 def test_synonyms_without_a_dictionary_are_refused_with_a_remedy() -> None:

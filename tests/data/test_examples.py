@@ -191,6 +191,12 @@ def test_a_row_whose_answer_is_cut_off_altogether_is_left_out_and_counted(
         made(rows, "CAUSAL_LM", gpt_tokenizer, prompt="q", completion="a", max_length=1)
 
 
+def test_a_tokenizer_without_an_end_is_told_of(endless_tokenizer: Any) -> None:
+    study = made(pairs(), "CAUSAL_LM", endless_tokenizer, prompt="q", completion="a")
+    assert any("no answer learns to end" in note for note in study.notes)
+    assert learnt(study.train[0], endless_tokenizer) == study.train[0].reference
+
+
 # ---------------------------------------------------------------- conversations
 
 

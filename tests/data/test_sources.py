@@ -151,12 +151,14 @@ def test_a_function_beside_the_spec_gives_rows(write: Write, tmp_path: Path) -> 
         "def broken():\n    return 1 / 0\n"
         "def number():\n    return 3\n"
         "def lists():\n    return [['a']]\n"
+        "def keys():\n    return [{0: 'a'}]\n"
     )
     write("make.py", code)
     assert read_rows(spec("make.py:rows"), tmp_path).parts["all"] == [{"text": "one", "label": "a"}]
     assert "make.py, line 4: ZeroDivisionError" in refusal("make.py:broken", tmp_path)
     assert "returned int, not rows" in refusal("make.py:number", tmp_path)
     assert "returned a list as row 0" in refusal("make.py:lists", tmp_path)
+    assert "not a dict with names of columns" in refusal("make.py:keys", tmp_path)
     assert "no function row; functions there: rows" in refusal("make.py:row", tmp_path)
     assert "has make.py" in refusal("made.py:rows", tmp_path)
     write("bad.py", "def rows(:\n")

@@ -139,6 +139,17 @@ def test_groups_of_a_named_split_leave_the_training_part() -> None:
     assert 3 not in {row["film"] for row in split.train.rows}
 
 
+def test_splits_of_the_hub_that_are_not_used_are_told() -> None:
+    parts = {name: labelled(40).parts["all"] for name in ("train", "test", "unsupervised")}
+    parts["test"] = [{"text": f"test {at}", "label": "a"} for at in range(3)] + [
+        {"text": " ", "label": "a"}
+    ]
+    split = split_rows(Rows("hub/set", parts, ""), spec(split={"validation": 4, "test": "test"}))
+    assert "splits of hub/set that are not used: unsupervised" in split.notes
+    assert "test: 1 of 4 rows with an empty text left out" in split.notes
+    assert len(split.test) == 3
+
+
 def test_named_splits_that_are_not_there_are_told() -> None:
     parts = {"train": labelled(20).parts["all"], "validation": labelled(5).parts["all"]}
     hub = Rows("hub/set", parts, "")
@@ -198,6 +209,8 @@ def test_a_split_larger_than_the_data_is_told_in_numbers() -> None:
     message = refusal(labelled(30), spec(split={"validation": 20, "test": 10}))
     assert "validation 20 and test 10 make 30 held-out rows, but made has 30 usable rows" in message
     assert "of 30 rows is none" in refusal(labelled(30), spec(split={"validation": 0, "test": 5}))
+    message = refusal(labelled(4), spec(split={"validation": 1, "test": 0.1}))
+    assert "data.split.test: 0.1 of 4 rows is none; ask for more, or for 0" in message
     one_film = labelled(30)
     for row in one_film.parts["all"]:
         row["film"] = "the same"
@@ -242,7 +255,7 @@ def test_one_text_is_cut_at_line_ends_in_reading_order() -> None:
     assert [len(region) / len(text) for region in regions] == pytest.approx(
         [0.8, 0.1, 0.1], abs=0.01
     )
-    assert "data.split.seed has no part in it" in split.notes[0]
+    assert "data.split.seed and data.near_duplicates have no part in it" in split.notes[0]
 
 
 def test_one_text_is_split_by_shares_only() -> None:
@@ -250,6 +263,7 @@ def test_one_text_is_split_by_shares_only() -> None:
     for split, told in (
         ({"validation": 500}, "500 of one text; a text is split by shares such as 0.1"),
         ({"validation": 0.0}, "configurations are chosen on validation text"),
+        ({"train": "train"}, "is one text and has no named splits"),
         ({"validation": 0.6, "test": 0.5}, "leave nothing of the text to train on"),
     ):
         data = DataSpec(source="book.txt", text="text", split=split)

@@ -82,6 +82,17 @@ def augment_rows(
     return part, [_told(train, part, augment, same, len(leaked))]
 
 
+def check_augment(augment: AugmentSpec, data: DataSpec, base_dir: Path = HERE) -> None:
+    """Refuse, before any row or model is loaded, what `augment_rows` could not do.
+
+    Raises:
+        DataError: an operation has no means to work, a function cannot be found, a template does
+            not fit the factor or the shape of the data.
+    """
+    if augment.factor > 1:
+        _change(augment, data, base_dir, None)
+
+
 def _told(train: Part, part: Part, augment: AugmentSpec, same: int, leaked: int) -> str:
     note = f"train: {len(train)} rows augmented to {len(part)} (factor {augment.factor})"
     if same:

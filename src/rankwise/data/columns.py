@@ -28,9 +28,11 @@ def usable_rows(rows: Rows, data: DataSpec) -> Rows:
     _check_columns(rows.source, every, data)
     kept = _label_names(rows.source, every, data)
     notes = list(rows.notes)
-    parts = {name: _without_empty(part, data, notes) for name, part in rows.parts.items()}
-    if kept is not None:
-        parts = {name: _with_label(part, data, kept, notes) for name, part in parts.items()}
+    parts = {}
+    for name, part in rows.parts.items():
+        of = "" if len(rows.parts) == 1 else f"{name}: "
+        used = _without_empty(part, data, of, notes)
+        parts[name] = used if kept is None else _with_label(used, data, kept, of, notes)
     if not any(parts.values()):
         raise DataError(f"data: no row of {rows.source} can be used: {'; '.join(notes)}")
     return replace(rows, parts=parts, notes=tuple(notes))
@@ -99,7 +101,7 @@ def label_names(found: Iterable[str | None]) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _without_empty(rows: list[Row], data: DataSpec, notes: list[str]) -> list[Row]:
+def _without_empty(rows: list[Row], data: DataSpec, of: str, notes: list[str]) -> list[Row]:
     if data.messages is not None:
         filled = [row for row in rows if row.get(data.messages)]
         for row in filled:
@@ -108,7 +110,9 @@ def _without_empty(rows: list[Row], data: DataSpec, notes: list[str]) -> list[Ro
         texts = [getattr(data, field) for field in columns_of(data) if field != "label"]
         filled = [row for row in rows if all(_has_text(row, column) for column in texts)]
     if len(filled) < len(rows):
-        notes.append(f"{len(rows) - len(filled)} of {len(rows)} rows with an empty text left out")
+        notes.append(
+            f"{of}{len(rows) - len(filled)} of {len(rows)} rows with an empty text left out"
+        )
     return filled
 
 
@@ -138,7 +142,7 @@ def _check_messages(value: Any, column: str) -> None:
 
 
 def _with_label(
-    rows: list[Row], data: DataSpec, kept: tuple[str, ...], notes: list[str]
+    rows: list[Row], data: DataSpec, kept: tuple[str, ...], of: str, notes: list[str]
 ) -> list[Row]:
     assert data.label is not None
     wanted = set(kept)
@@ -151,7 +155,9 @@ def _with_label(
             f"{'no label' if name is None else shorten(name, 40)} ({n})"
             for name, n in others.most_common(LISTED)
         )
-        notes.append(f"{len(rows) - len(labelled)} of {len(rows)} rows left out by label: {told}")
+        notes.append(
+            f"{of}{len(rows) - len(labelled)} of {len(rows)} rows left out by label: {told}"
+        )
     return labelled
 
 

@@ -164,6 +164,10 @@ def answered(side: str, part: Part, data: DataSpec, tokenizer: Tokenizer) -> Mad
         pairs = list(zip(prompts, answers, strict=True))
         _note_seams(side, pairs, notes)
         dialogues = list(pair_dialogues(pairs, tokenizer))
+        if tokenizer.eos_token_id is None:
+            notes.append(
+                f"{side}: the tokenizer has no end-of-text token, so no answer learns to end"
+            )
     made, cut, lost = [], 0, 0
     for dialogue, group in zip(dialogues, part.groups, strict=True):
         if dialogue is None:

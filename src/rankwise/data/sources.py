@@ -145,10 +145,10 @@ def _call(function: Callable[..., Any], source: str) -> list[Row]:
     if not isinstance(rows, list):
         raise DataError(f"data.source: {source} returned {type(rows).__name__}, not rows (dicts)")
     for number, row in enumerate(rows):
-        if not isinstance(row, dict):
+        if not isinstance(row, dict) or not all(isinstance(column, str) for column in row):
             raise DataError(
                 f"data.source: {source} returned a {type(row).__name__} as row {number}, "
-                f"not a dict: {shorten(row)}"
+                f"not a dict with names of columns: {shorten(row)}"
             )
     return rows
 

@@ -93,6 +93,9 @@ def _split_parts(rows: Rows, data: DataSpec, notes: list[str]) -> tuple[Part, Pa
         else:
             sizes[side] = wanted if isinstance(wanted, int) else round(wanted * len(pool))
     _check_sizes(rows.source, sizes, len(pool), data.split)
+    unused = sorted(set(named) - {pool_name, *(getattr(data.split, side) for side in HELD_OUT)})
+    if unused:
+        notes.append(f"splits of {rows.source} that are not used: {', '.join(unused)}")
     left = pool
     for side, size in sizes.items():
         held[side], left = _hold_out(left, size, side, data, notes)
@@ -152,6 +155,10 @@ def _check_sizes(source: str, sizes: dict[str, int], available: int, split: Spli
         raise DataError(
             f"data.split: {asked} make {wanted} held-out rows, but {source} has {available} "
             "usable rows, and some must be left to train on; ask for less"
+        )
+    if sizes.get("test") == 0 and split.test:
+        raise DataError(
+            f"data.split.test: {split.test} of {available} rows is none; ask for more, or for 0"
         )
     if sizes.get("validation") == 0:
         raise DataError(
@@ -271,6 +278,8 @@ def _split_text(rows: Rows, data: DataSpec, notes: list[str]) -> tuple[Part, Par
     assert data.text is not None
     text = row[data.text]
     shares = {side: getattr(data.split, side) for side in HELD_OUT}
+    if data.split.train is not None:
+        raise DataError(f"data.split.train: {rows.source} is one text and has no named splits")
     for side, share in shares.items():
         if not isinstance(share, float) and share != 0:
             raise DataError(
@@ -292,7 +301,7 @@ def _split_text(rows: Rows, data: DataSpec, notes: list[str]) -> tuple[Part, Par
             f"{side} {len(region)}"
             for side, region in zip(("train", *HELD_OUT), regions, strict=True)
         )
-        + "; data.split.seed has no part in it"
+        + "; data.split.seed and data.near_duplicates have no part in it"
     )
     one, none = np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64)
     made = [

@@ -88,9 +88,11 @@ def recommend(
 
     `memory` maps arms to peak memory (any unit) for the alternative; `rates` are the learning-rate
     flags, which enter what would change the answer. An arm without a price is not recommended
-    unless no arm of the tie group has one; then the best mean decides.
+    unless no arm of the tie group has one; then the best mean decides. Left out are tied arms whose
+    own 95 % interval against the best leaves zero out: adjusting for the number of arms keeps them
+    from being called worse, but the odds are against them.
     """
-    tied = verdict.tie_group
+    tied = _eligible(verdict)
     if not tied:
         words = f"Nothing to recommend: no arm has a finite {verdict.metric}."
         return Recommendation(None, cost, None, words, None, ())
@@ -106,8 +108,8 @@ def recommend(
         arm=arm,
         cost=cost,
         price=priced.get(arm),
-        sentence=_why(verdict, arm, cost, priced),
-        alternative=_alternative(verdict, arm, memory or {}),
+        sentence=_why(verdict, arm, cost, priced, tied),
+        alternative=_alternative(verdict, arm, memory or {}, tied),
         would_change=_would_change(verdict, arm, rates),
     )
 
@@ -130,14 +132,26 @@ def _dominator(verdict: Verdict, priced: Mapping[str, float], arm: str) -> str |
     return min(found, key=lambda other: _place(verdict, other), default=None)
 
 
-def _why(verdict: Verdict, arm: str, cost: str, priced: Mapping[str, float]) -> str:
-    tied = verdict.tie_group
+def _eligible(verdict: Verdict) -> tuple[str, ...]:
+    """The tie group, less the arms that their own interval places behind the best."""
+    behind = {d.arm for d in verdict.with_best if d.better is not None and d.better != d.arm}
+    return tuple(arm for arm in verdict.tie_group if arm not in behind)
+
+
+def _why(
+    verdict: Verdict, arm: str, cost: str, priced: Mapping[str, float], tied: tuple[str, ...]
+) -> str:
     if verdict.winner == arm:
         return f"{arm}: the only arm that could have the best {verdict.metric}."
     if verdict.stands_out == arm:
         return f"{arm}: the best {verdict.metric} of these runs, each of one seed."
-    if len(tied) == 1:
+    if len(verdict.pairs.arms) == 1:
         return f"{arm}: the only arm with a finite {verdict.metric}."
+    if len(tied) == 1:
+        return (
+            f"{arm}: the best mean {verdict.metric}; each other arm that is tied with it is behind "
+            "by its own 95 % interval, though not once the number of arms is allowed for."
+        )
     if arm not in priced:
         return f"{arm}: the best mean of {len(tied)} tied arms; their {cost} is not known."
     unpriced = count(len(tied) - len(priced), "arm")
@@ -149,13 +163,13 @@ def _why(verdict: Verdict, arm: str, cost: str, priced: Mapping[str, float]) -> 
 
 
 def _alternative(
-    verdict: Verdict, arm: str, memory: Mapping[str, float | None]
+    verdict: Verdict, arm: str, memory: Mapping[str, float | None], eligible: tuple[str, ...]
 ) -> Alternative | None:
     """For little memory: None where the recommended arm needs least already, or none is known."""
     known = {a: m for a in verdict.pairs.arms if (m := memory.get(a)) is not None}
     if arm not in known:
         return None
-    for tied, pool in ((True, set(verdict.tie_group)), (False, set(known))):
+    for tied, pool in ((True, set(eligible)), (False, set(known))):
         least = min(
             (a for a in known if a in pool),
             key=lambda a: (known[a], _place(verdict, a)),

@@ -1,0 +1,250 @@
+"""Factor effects: numbers where the arms determine them, else the names of what mixes with them."""
+
+import json
+from dataclasses import asdict
+from itertools import product
+
+import numpy as np
+import pytest
+import statsmodels.api as sm
+
+from rankwise.analysis.components import components
+from rankwise.analysis.effect_words import (
+    effect_sentences,
+    factor_sentences,
+    interaction_sentences,
+    shape_sentence,
+)
+from rankwise.analysis.effects import factor_effects
+from rankwise.analysis.factors import find_factors
+from rankwise.analysis.interactions import interactions
+from rankwise.analysis.learning_rate import learning_rate_flags
+from rankwise.analysis.scores import Scores
+from rankwise.analysis.shapes import shapes
+
+SWEEP = {
+    "exp3": (24, 64, 0.10, "linear", 1.2727),
+    "exp5": (32, 64, 0.05, "linear", 1.2738),
+    "exp8": (32, 48, 0.05, "linear", 1.2876),
+    "exp1": (16, 64, 0.05, "cosine", 1.3381),
+    "exp4": (24, 48, 0.05, "cosine", 1.3385),
+}
+SWEEP_SETTINGS = {
+    arm: {"r": r, "lora_alpha": a, "lora_dropout": d, "lr_scheduler_type": s, "data": "augmented"}
+    for arm, (r, a, d, s, _) in SWEEP.items()
+}
+GRID = {
+    f"r{r} lr{lr:g}": {"lora.r": r, "training.learning_rate": lr}
+    for r, lr in product((4, 8, 16, 32), (1e-4, 1e-3))
+}
+
+
+def parts_of(x, arms):
+    """Components of (arms, seeds) or (arms, seeds, examples)."""
+    seeds = tuple(range(x.shape[1]))
+    given = {"x_ASE": x} if x.ndim == 3 else {"x_AS": x}
+    return components(Scores("eval_loss", tuple(arms), seeds, **given))
+
+
+def sweep():
+    return parts_of(np.array([[row[-1]] for row in SWEEP.values()]), SWEEP)
+
+
+def grid(loss, seeds=3, noise=0.01, seed=0):
+    """(arms, seeds) of GRID with the loss that `loss(r, lr)` gives, plus noise."""
+    rng = np.random.default_rng(seed)
+    means = np.array([loss(s["lora.r"], s["training.learning_rate"]) for s in GRID.values()])
+    shared = 0.05 * rng.standard_normal((1, seeds))
+    return parts_of(means[:, None] + shared + noise * rng.standard_normal((8, seeds)), GRID)
+
+
+def found(effects, name):
+    return next(e for e in effects.factors if name in e.factor.settings)
+
+
+def test_a_schedule_that_never_varies_alone_is_not_separable_and_gets_no_number():
+    effects = factor_effects("eval_loss", sweep(), SWEEP_SETTINGS)
+    schedule = found(effects, "lr_scheduler_type")
+    assert not schedule.separable
+    assert schedule.mixed_with == ("r", "lora_dropout")
+    assert [d.value for d in schedule.differences] == [None]
+    (sentence,) = factor_sentences(schedule, "eval_loss")
+    assert "not separable from r and lora_dropout" in sentence
+    assert not any(c.isdigit() for c in sentence)
+
+
+def test_a_factor_that_one_pair_isolates_is_said_to_rest_on_it():
+    effects = factor_effects("eval_loss", sweep(), SWEEP_SETTINGS)
+    (alpha,) = found(effects, "lora_alpha").differences
+    assert alpha.pairs == (("exp8", "exp5"),)
+    assert alpha.value == pytest.approx(1.2738 - 1.2876)
+    assert alpha.low_bound is None
+    (sentence,) = factor_sentences(found(effects, "lora_alpha"), "eval_loss")
+    assert "cannot tell" in sentence
+    assert "exp8 and exp5" in sentence
+
+
+def test_what_never_varies_is_named_and_not_credited():
+    effects = factor_effects("eval_loss", sweep(), SWEEP_SETTINGS)
+    assert effects.constant == (("data", "augmented"),)
+    assert "data is augmented in every arm: nothing can be said of its effect." in effect_sentences(
+        effects
+    )
+
+
+def test_two_arms_that_differ_in_many_settings_have_one_joint_factor():
+    settings = {
+        "A": {"r": 4, "lr": 2e-4, "dropout": 0.05},
+        "B": {"r": 8, "lr": 5e-4, "dropout": 0.1},
+    }
+    effects = factor_effects("loss", parts_of(np.array([[1.0], [0.9]]), "AB"), settings)
+    (effect,) = effects.factors
+    assert effect.factor.settings == ("r", "lr", "dropout")
+    assert "always move together" in factor_sentences(effect, "loss")[0]
+
+
+@pytest.mark.parametrize("lost", [(), ((0, 1), (5, 2))])
+def test_effects_are_those_of_least_squares_with_seeds_as_blocks(lost):
+    loss = {4: 1.0, 8: 0.8, 16: 0.75, 32: 0.75}
+    rng = np.random.default_rng(4)
+    x_AS = np.array([[loss[s["lora.r"]]] for s in GRID.values()]) + 0.02 * rng.standard_normal(
+        (8, 4)
+    )
+    for run in lost:
+        x_AS[run] = np.nan
+    effects = factor_effects("eval_loss", parts_of(x_AS, GRID), GRID)
+    assert effects.basis == "noise"
+    step = found(effects, "lora.r").differences[0]
+    arm_R, seed_R = np.nonzero(np.isfinite(x_AS))
+    saturated = np.hstack([np.eye(8)[arm_R], np.eye(4)[seed_R][:, 1:]])
+    fit = sm.OLS(x_AS[arm_R, seed_R], saturated).fit()
+    contrast = np.zeros(saturated.shape[1])
+    contrast[[0, 1]], contrast[[2, 3]] = -0.5, 0.5
+    expected = fit.t_test(contrast)
+    assert step.value == pytest.approx(float(expected.effect[0]))
+    assert [step.low_bound, step.high_bound] == pytest.approx(expected.conf_int()[0].tolist())
+
+
+def test_one_seed_takes_the_misfit_as_error_as_ordinary_least_squares_does():
+    rng = np.random.default_rng(0)
+    x_A = rng.standard_normal(8)
+    effects = factor_effects("eval_loss", parts_of(x_A[:, None], GRID), GRID)
+    design = np.array(
+        [
+            [1, *(s["lora.r"] == r for r in (8, 16, 32)), s["training.learning_rate"] == 1e-3]
+            for s in GRID.values()
+        ],
+        dtype=float,
+    )
+    fit = sm.OLS(x_A, design).fit()
+    (rate,) = found(effects, "training.learning_rate").differences
+    assert effects.basis == "misfit"
+    assert [rate.low_bound, rate.high_bound] == pytest.approx(fit.conf_int()[4].tolist())
+
+
+def test_a_random_search_is_fitted_by_a_line_and_says_so():
+    rng = np.random.default_rng(0)
+    rates = np.exp(rng.uniform(np.log(1e-5), np.log(1e-2), 10))
+    settings = {f"t{i}": {"learning_rate": float(rate)} for i, rate in enumerate(rates)}
+    y_A = np.log(rates) / np.log(10) + 0.01 * rng.standard_normal(10)
+    effects = factor_effects("loss", parts_of(y_A[:, None], settings), settings)
+    (difference,) = effects.factors[0].differences
+    assert difference.value == pytest.approx(np.ptp(np.log10(rates)), abs=0.05)
+    assert "straight line" in factor_sentences(effects.factors[0], "loss")[0]
+
+
+def test_diminishing_returns_are_said_only_where_a_later_gain_is_smaller_beyond_chance():
+    falling = {4: 1.0, 8: 0.7, 16: 0.6, 32: 0.59}
+    steady = {4: 1.0, 8: 0.8, 16: 0.6, 32: 0.4}
+    kinds = []
+    for loss in (falling, steady):
+        parts = grid(lambda r, _, loss=loss: loss[r])
+        (shape,) = shapes(parts, GRID, factor_effects("eval_loss", parts, GRID))
+        kinds.append((shape.kind, "diminishing returns" in shape_sentence(shape, "eval_loss")))
+    assert kinds == [("saturating", True), ("steady", False)]
+
+
+def test_a_loss_after_a_gain_is_a_turn_and_no_diminishing_return():
+    loss = {4: 1.0, 8: 0.9, 16: 0.7, 32: 0.85}
+    parts = grid(lambda r, _: loss[r])
+    (shape,) = shapes(parts, GRID, factor_effects("eval_loss", parts, GRID))
+    assert shape.kind == "turning"
+    sentence = shape_sentence(shape, "eval_loss")
+    assert "16 to 32 loses 0.15" in sentence
+
+
+def test_one_row_a_rank_has_a_shape_that_cannot_be_told():
+    settings = {f"r{r}": {"r": r} for r in (4, 16, 32)}
+    accuracy = np.array([[0.838], [0.873], [0.842]])
+    parts = components(
+        Scores("accuracy", tuple(settings), (0,), x_AS=accuracy, lower_is_better=False)
+    )
+    effects = factor_effects("accuracy", parts, settings, lower_is_better=False)
+    (shape,) = shapes(parts, settings, effects)
+    assert shape.kind == "cannot tell"
+    sentence = shape_sentence(shape, "accuracy")
+    assert "16 to 32 loses 0.031" in sentence
+    assert "returns" not in sentence
+
+
+def test_settings_that_do_not_add_up_are_found_where_the_grid_is_whole():
+    parts = grid(lambda r, lr: 1.0 - 0.2 * (lr == 1e-3) - 0.3 * (lr == 1e-3 and r == 32))
+    (one,) = interactions(parts, GRID).tested
+    assert one.p < 0.001
+    assert one.value == pytest.approx(-0.3, abs=0.05)
+    assert (one.high, one.other) == ("32", "0.001")
+    assert factor_effects("eval_loss", parts, GRID).basis == "misfit"
+    assert "do not add up" in interaction_sentences(interactions(parts, GRID), "eval_loss")[0]
+
+
+def test_settings_that_add_up_are_seldom_said_not_to():
+    wrong = [
+        interactions(grid(lambda r, lr: np.log2(r) - 100 * lr, seed=seed), GRID).tested[0].p < 0.05
+        for seed in range(200)
+    ]
+    assert 0.01 < np.mean(wrong) < 0.10
+
+
+def test_interactions_that_the_arms_do_not_determine_are_named_only():
+    crossed = interactions(sweep(), SWEEP_SETTINGS)
+    assert crossed.tested == ()
+    assert ("r", "lora_alpha") in crossed.not_separable
+
+
+def test_a_rank_that_full_fine_tuning_lacks_is_no_level_of_the_ladder():
+    settings = {f"r{r}": {"method": "lora", "r": r} for r in (4, 8, 16)}
+    settings["full"] = {"method": "full"}
+    factors = find_factors(tuple(settings), settings)
+    rank = next(f for f in factors.varied if "r" in f.settings)
+    assert rank.values == (None, 4, 8, 16)
+    effects = factor_effects("loss", parts_of(np.arange(4.0)[:, None], settings), settings)
+    asked = [(d.low, d.high) for d in found(effects, "r").differences]
+    assert asked == [("4", "8"), ("8", "16"), ("4", "16")]
+    assert not found(effects, "method").separable
+
+
+def test_learning_rate_at_the_edge_is_flagged_and_one_that_failed_beyond_is_no_edge():
+    settings = {f"lr{lr:g}": {"training.learning_rate": lr} for lr in (1e-4, 1e-3, 1e-2)}
+    edge = learning_rate_flags(settings, {"lr0.0001": 1.0, "lr0.001": 0.9, "lr0.01": 0.8})
+    inside = learning_rate_flags(settings, {"lr0.0001": 1.0, "lr0.001": 0.9, "lr0.01": None})
+    assert [flag.kind for flag in edge] == ["at the highest"]
+    assert "a higher one may be better" in edge[0].sentence
+    assert [flag.kind for flag in inside] == ["inside"]
+
+
+def test_a_learning_rate_tuned_for_one_structure_only_is_flagged_for_the_other():
+    settings = {
+        "lora a": {"method": "lora", "learning_rate": 1e-4},
+        "lora b": {"method": "lora", "learning_rate": 1e-3},
+        "full": {"method": "full", "learning_rate": 1e-5},
+    }
+    flags = learning_rate_flags(settings, {"lora a": 0.5, "lora b": 0.4, "full": 0.45})
+    assert [(flag.arms, flag.kind) for flag in flags] == [
+        (("lora a", "lora b"), "at the highest"),
+        (("full",), "not varied"),
+    ]
+
+
+def test_effects_are_ready_for_json():
+    effects = factor_effects("eval_loss", grid(lambda r, lr: 1 / r), GRID)
+    assert json.loads(json.dumps(asdict(effects)))["basis"] == "noise"

@@ -80,8 +80,9 @@ def train_examples(
 
     Args:
         split: as `split_rows` made it; its held-out parts are only compared with.
-        augment: the arm's augmentation, after `max_samples`.
-        max_samples: rows (of one long text: blocks) to use, drawn by the seed of the split.
+        augment: the arm's augmentation, of the rows that `max_samples` leaves.
+        max_samples: rows to use, drawn by the seed of the split; of one long text, blocks, drawn
+            when all is tokenised.
         data: what the arms have in common.
         task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
         tokenizer: of transformers.

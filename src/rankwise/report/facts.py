@@ -15,10 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise.analysis.forensics import StepRecord
 from rankwise.store import FINISHED, ArmRecord, Evaluation, ExamplesRecord, RunRecord, Store
 
 Floats = NDArray[np.float64]
 TRAIN_POINTS = 60
+TAIL_STEPS = 40
 COSTS = ("trainable_params", "memory", "time")
 
 
@@ -28,6 +30,7 @@ class RunFacts:
 
     curve        (step, deciding metric) of every validation
     train_curve  (step, mean training loss of the steps up to it), at most TRAIN_POINTS
+    tail         the last steps of a run that ended without a result
     validation   all validation metrics at the best step; test: those of the test read
     """
 
@@ -44,6 +47,7 @@ class RunFacts:
     test: dict[str, float]
     curve: tuple[tuple[int, float], ...]
     train_curve: tuple[tuple[int, float], ...]
+    tail: tuple[StepRecord, ...] = ()
 
     @property
     def finished(self) -> bool:
@@ -226,6 +230,20 @@ def _run_facts(
         test=_finite({k: v for k, v in test[-1].items() if k != "step"}) if test else {},
         curve=tuple((int(e["step"]), e[metric]) for e in evaluations if metric in e),
         train_curve=thinned([(int(row["step"]), row["loss"]) for row in logged]),
+        tail=() if run.state in ("planned", "running", *FINISHED) else _tail(store, run),
+    )
+
+
+def _tail(store: Store, run: RunRecord) -> tuple[StepRecord, ...]:
+    """The last logged steps, and the bad one, which a diverged run stops before logging."""
+    names = ("loss", "grad_norm", "learning_rate")
+    rows = store.metrics(run.id, names)[-TAIL_STEPS:]
+    last = int(rows[-1]["step"]) if rows else 0
+    if run.state == "diverged" and int(run.evidence.get("step", 0)) > last:
+        rows.append({**run.evidence, "step": run.evidence["step"]})
+    nan = math.nan
+    return tuple(
+        StepRecord(int(row["step"]), *(float(row.get(name, nan)) for name in names)) for row in rows
     )
 
 

@@ -4,15 +4,16 @@ import itertools
 import math
 from dataclasses import dataclass
 
-from rankwise.analysis.components import components
+from rankwise.analysis.components import Components, components
 from rankwise.analysis.effects import Effects, factor_effects
+from rankwise.analysis.forensics import Diagnosis, Ending, diagnose
 from rankwise.analysis.interactions import Interactions, interactions
 from rankwise.analysis.learning_rate import LearningRateFlag, learning_rate_flags
 from rankwise.analysis.pareto import Front, Recommendation, front, recommend
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import Shape, shapes
 from rankwise.analysis.verdict import Verdict, judge_parts
-from rankwise.report.facts import ArmFacts, Records
+from rankwise.report.facts import ArmFacts, Records, RunFacts, is_failure
 from rankwise.report.numbers import decimals_for, setting
 
 WORDS = {
@@ -31,6 +32,14 @@ WORDS = {
     "total_params": "all parameters",
 }
 RATE_NAMES = ("learning_rate", "lr")
+GROUP_NAMES = (
+    "ranks.strategy",
+    "strategy",
+    "group",
+    "method",
+    "peft_type",
+    "model.quantization",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +64,7 @@ class Judgement:
     """
 
     records: Records
+    parts: Components
     verdict: Verdict
     choice: Choice
     digits: int
@@ -63,6 +73,8 @@ class Judgement:
     interactions: Interactions | None
     shapes: tuple[Shape, ...]
     rate_flags: tuple[LearningRateFlag, ...]
+    diagnoses: dict[str, Diagnosis]
+    grouping: str | None
 
 
 def judge_records(records: Records) -> Judgement:
@@ -81,6 +93,7 @@ def judge_records(records: Records) -> Judgement:
     rates = _rate_flags(records, settings)
     return Judgement(
         records=records,
+        parts=parts,
         verdict=verdict,
         choice=choose(records, verdict, rates),
         digits=_digits(verdict),
@@ -89,7 +102,38 @@ def judge_records(records: Records) -> Judgement:
         interactions=crossed,
         shapes=found,
         rate_flags=rates,
+        diagnoses={run.id: diagnose(_ending(records, run)) for run in failed_runs(records)},
+        grouping=grouping(records),
     )
+
+
+def failed_runs(records: Records) -> list[RunFacts]:
+    """The runs that ended without a result that may be ranked."""
+    return [run for run in records.runs if is_failure(run)]
+
+
+def _ending(records: Records, run: RunFacts) -> Ending:
+    settings = records.arm(run.arm).settings
+    planned = settings.get("training.max_steps")
+    warmup = int(settings.get("training.warmup_steps") or 0)
+    if planned and settings.get("training.warmup_ratio"):
+        warmup = math.ceil(planned * settings["training.warmup_ratio"])
+    batch = run.evidence.get("batch") or run.evidence.get("rows") or ()
+    return Ending(
+        state=run.state,
+        message=run.cause or "",
+        steps=run.tail,
+        planned=planned,
+        warmup=warmup,
+        max_grad_norm=settings.get("training.max_grad_norm") or None,
+        dtype=records.study.get("model", {}).get("dtype"),
+        batch=tuple(str(item) for item in batch),
+    )
+
+
+def grouping(records: Records) -> str | None:
+    """The setting by which arms form groups that people compare, if it has two values or more."""
+    return next((name for name in GROUP_NAMES if name in records.varying), None)
 
 
 def plain_settings(arm: ArmFacts) -> dict[str, object]:

@@ -16,30 +16,15 @@ from rankwise.report.document import (
     Section,
     clean,
     code,
+    strong,
     table,
 )
 from rankwise.report.facts import ArmFacts, Records, RunFacts, is_failure
-from rankwise.report.judgement import Judgement, ranked, words
+from rankwise.report.judgement import Judgement, failed_runs, ranked, words
 from rankwise.report.numbers import MISSING, count, listing, number, percent, plural
 
 CAUTION = {True: "yes", False: "no", None: MISSING}
-STATES = {
-    "diverged": "The loss or a gradient was no longer a number.",
-    "out_of_memory": "The device had not enough memory.",
-    "crashed": "An error ended the run.",
-    "pruned": "Stopped by comparison with better runs; it might have recovered.",
-    "interrupted": "Stopped from outside before its end.",
-}
-REMEDIES = {
-    "diverged": "Lower the learning rate or lora_alpha, lengthen the warm-up, or clip harder "
-    "(training.max_grad_norm).",
-    "out_of_memory": "Lower training.per_device_train_batch_size and raise "
-    "gradient_accumulation_steps by as much; shorten data.max_length; or limit the runs trained "
-    "together (hardware.max_runs).",
-    "crashed": "Mend what the error names; rankwise run goes on with the runs that are missing.",
-    "pruned": "Nothing to mend. To see it to its end, run it in a study of its own.",
-    "interrupted": "Run the same command again: it goes on with what is missing.",
-}
+MOST_FAILURES = 30
 
 
 def curves(judgement: Judgement) -> Section | None:
@@ -166,7 +151,7 @@ def curve_figure(judgement: Judgement) -> Figure | None:
 def failures(judgement: Judgement) -> Section | None:
     """Every run without a result: its state, cause, evidence and what would do."""
     records = judgement.records
-    failed = [run for run in records.runs if is_failure(run)]
+    failed = failed_runs(records)
     if not failed:
         return None
     counts = [
@@ -181,14 +166,26 @@ def failures(judgement: Judgement) -> Section | None:
     ]
     if len(records.runs) > len(records.arms):
         blocks.append(_outcomes(records))
-    for state in dict.fromkeys(run.state for run in failed):
-        own = [run for run in failed if run.state == state]
-        blocks.append(Paragraph(f"{STATES.get(state, '')} {REMEDIES.get(state, '')}".strip()))
-        blocks.append(Bullets(tuple(f"{code(run.id)}: {_cause(run)}" for run in own[:20])))
-        if len(own) > 20:
-            blocks.append(Paragraph(f"And {len(own) - 20} more; all are in runs.csv.", "small"))
-        blocks += [block for run in own[:5] for block in _evidence(run)]
+    many = len(failed) > MOST_FAILURES
+    for run in failed[:MOST_FAILURES]:
+        blocks.append(Bullets((_diagnosis(judgement, run),)))
+        blocks += _evidence(run)
+    if many:
+        blocks.append(Paragraph(f"And {len(failed) - MOST_FAILURES} more, in runs.csv.", "small"))
     return Section("Runs without a result", "failures", tuple(blocks))
+
+
+def _diagnosis(judgement: Judgement, run: RunFacts) -> str:
+    """State, cause, evidence and remedy of one run in one item."""
+    found = judgement.diagnoses[run.id]
+    sure = "" if found.certain else " (the likeliest cause; the records do not prove it)"
+    evidence = " ".join(clean(text) for text in found.evidence)
+    if run.cause and run.cause not in found.evidence:
+        evidence = f"Recorded: {_cause(run)} {evidence}"
+    return (
+        f"{code(run.id)}, {run.state.replace('_', ' ')}. {strong('Cause:')} {found.cause}{sure} "
+        f"{strong('Evidence:')} {evidence} {strong('Remedy:')} {found.remedy}"
+    )
 
 
 def _cause(run: RunFacts) -> str:

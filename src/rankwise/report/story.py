@@ -5,6 +5,7 @@ from pathlib import Path
 from rankwise.report import (
     chapters,
     effects_chapter,
+    more_chapters,
     opening,
     quality_chapter,
     recommend,
@@ -50,8 +51,11 @@ def tell(judgement: Judgement) -> Document:
         effects_chapter.effects(judgement),
         effects_chapter.learning_rate(judgement),
         chapters.costs(judgement),
+        more_chapters.groups(judgement),
+        more_chapters.ranks(judgement),
         runs_chapter.curves(judgement),
         runs_chapter.failures(judgement),
+        more_chapters.answers(judgement),
         chapters.repeat(judgement),
     )
     title = f"Which configuration? {judgement.records.title}"

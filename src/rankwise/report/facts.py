@@ -107,6 +107,7 @@ class Records:
     x_ASE      deciding metric by example at each run's best step, NaN where a run is not finished;
                None where the metric is not a mean over examples or no record goes that deep
     x_AS       deciding metric by run
+    extra_ASE, test_ASE  other metrics by example at the best step, all of them on the test part
     test_size  items behind each x_AS where no record by example exists, else None
     groups_E, weights_E  of the validation examples, with x_ASE
     """
@@ -129,6 +130,9 @@ class Records:
     weights_E: Floats | None
     test_size: int | None
     extra_ASE: dict[str, Floats]
+    test_ASE: dict[str, Floats] = field(default_factory=dict)
+    test_groups_E: NDArray[Any] | None = None
+    test_weights_E: Floats | None = None
 
     def arm(self, name: str) -> ArmFacts:
         """The arm of this name (StopIteration where there is none)."""
@@ -151,7 +155,10 @@ def read_records(store: Store) -> Records:
     arm_records, run_records = store.arms(), store.runs()
     names = {arm.id: arm.name for arm in arm_records}
     best: dict[str, Evaluation] = {}
-    runs = tuple(_run_facts(store, run, names[run.arm_id], metric, best) for run in run_records)
+    on_test: dict[str, Evaluation] = {}
+    runs = tuple(
+        _run_facts(store, run, names[run.arm_id], metric, best, on_test) for run in run_records
+    )
     probes = store.probes()
     arms = tuple(
         _arm_facts(arm, [r for r in runs if r.arm == arm.name], probes.get(arm.id, {}), metric)
@@ -161,6 +168,7 @@ def read_records(store: Store) -> Records:
     examples = store.examples("validation")
     by_example = _by_example(arms, seeds, runs, best, examples)
     deciding = by_example.get(metric)
+    test_examples = store.examples("test")
     return Records(
         title=str(study.spec.get("study", store.folder.name)),
         origin="study",
@@ -187,6 +195,9 @@ def read_records(store: Store) -> Records:
         weights_E=_weights(examples.weights if examples else None, metric, deciding),
         test_size=None,
         extra_ASE={name: x for name, x in by_example.items() if name != metric},
+        test_ASE=_by_example(arms, seeds, runs, on_test, test_examples),
+        test_groups_E=None if test_examples is None else test_examples.groups,
+        test_weights_E=None if test_examples is None else test_examples.weights,
     )
 
 
@@ -206,7 +217,12 @@ def varying_settings(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def _run_facts(
-    store: Store, run: RunRecord, arm: str, metric: str, best: dict[str, Evaluation]
+    store: Store,
+    run: RunRecord,
+    arm: str,
+    metric: str,
+    best: dict[str, Evaluation],
+    on_test: dict[str, Evaluation],
 ) -> RunFacts:
     evaluations = store.evaluation_metrics(run.id)
     step = store.best_step(run.id, metric)
@@ -215,7 +231,8 @@ def _run_facts(
         best[run.id] = store.evaluation_at(run.id, step)
         at_best = _finite(best[run.id].metrics)
     logged = store.metrics(run.id, ("loss",))
-    test = store.evaluation_metrics(run.id, "test")
+    test = store.evaluations(run.id, "test")[-1:]
+    on_test.update((run.id, one) for one in test)
     return RunFacts(
         id=run.id,
         arm=arm,
@@ -227,7 +244,7 @@ def _run_facts(
         best_step=step,
         last_step=_last_step(logged, evaluations),
         validation=at_best,
-        test=_finite({k: v for k, v in test[-1].items() if k != "step"}) if test else {},
+        test=_finite(test[0].metrics) if test else {},
         curve=tuple((int(e["step"]), e[metric]) for e in evaluations if metric in e),
         train_curve=thinned([(int(row["step"]), row["loss"]) for row in logged]),
         tail=() if run.state in ("planned", "running", *FINISHED) else _tail(store, run),

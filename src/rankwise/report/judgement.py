@@ -3,6 +3,10 @@
 import itertools
 import math
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from rankwise.analysis.components import Components, components
 from rankwise.analysis.effects import Effects, factor_effects
@@ -12,8 +16,8 @@ from rankwise.analysis.learning_rate import LearningRateFlag, learning_rate_flag
 from rankwise.analysis.pareto import Front, Recommendation, front, recommend
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import Shape, shapes
-from rankwise.analysis.verdict import Verdict, judge_parts
-from rankwise.report.facts import ArmFacts, Records, RunFacts, is_failure
+from rankwise.analysis.verdict import Verdict, judge, judge_parts
+from rankwise.report.facts import ArmFacts, Records, RunFacts, is_failure, lower_is_better
 from rankwise.report.numbers import decimals_for, setting
 
 WORDS = {
@@ -60,7 +64,8 @@ class Choice:
 class Judgement:
     """Records with what follows from them. `digits`: decimals that the noise bears.
 
-    effects and interactions are None where fewer than two arms have a result.
+    on_test is the verdict on the test part, which decides nothing, None where it was not read by
+    example; effects and interactions are None where fewer than two arms have a result.
     """
 
     records: Records
@@ -73,6 +78,7 @@ class Judgement:
     interactions: Interactions | None
     shapes: tuple[Shape, ...]
     rate_flags: tuple[LearningRateFlag, ...]
+    on_test: Verdict | None
     diagnoses: dict[str, Diagnosis]
     grouping: str | None
 
@@ -102,6 +108,11 @@ def judge_records(records: Records) -> Judgement:
         interactions=crossed,
         shapes=found,
         rate_flags=rates,
+        on_test=(
+            judge(scores_on_test(records, records.metric))
+            if records.metric in records.test_ASE
+            else None
+        ),
         diagnoses={run.id: diagnose(_ending(records, run)) for run in failed_runs(records)},
         grouping=grouping(records),
     )
@@ -159,20 +170,39 @@ def _rate_flags(
 def scores_of(records: Records) -> Scores:
     """The deciding metric as the analyses take it: by example where the record goes that deep."""
     deep = records.x_ASE is not None
-    groups = records.groups_E
-    if groups is not None and len(set(groups.tolist())) == len(groups):
-        groups = None
     return Scores(
         metric=records.metric,
         arms=tuple(arm.name for arm in records.arms),
         seeds=records.seeds,
         x_ASE=records.x_ASE,
         x_AS=None if deep else records.x_AS,
-        groups_E=groups.tolist() if deep and groups is not None else None,
+        groups_E=_labels(records.groups_E) if deep else None,
         weights_E=records.weights_E.tolist() if records.weights_E is not None else None,
         test_size=None if deep else records.test_size,
         lower_is_better=records.lower_is_better,
     )
+
+
+def scores_on_test(records: Records, metric: str) -> Scores:
+    """A metric by example on the test part, which decided nothing."""
+    weights = records.test_weights_E if metric == "eval_loss" else None
+    return Scores(
+        metric=metric,
+        arms=tuple(arm.name for arm in records.arms),
+        seeds=records.seeds,
+        x_ASE=records.test_ASE[metric],
+        groups_E=_labels(records.test_groups_E),
+        weights_E=None if weights is None else weights.tolist(),
+        lower_is_better=lower_is_better(metric),
+    )
+
+
+def _labels(groups: NDArray[Any] | None) -> list[Any] | None:
+    """Labels of groups, or none where every example is its own group."""
+    if groups is None or len(np.unique(groups)) == len(groups):
+        return None
+    labels: list[Any] = groups.tolist()
+    return labels
 
 
 def choose(records: Records, verdict: Verdict, rates: tuple[LearningRateFlag, ...]) -> Choice:

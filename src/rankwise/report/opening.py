@@ -1,6 +1,6 @@
 """The first ten lines, and the ranking that they rest on."""
 
-from rankwise.analysis.verdict import ArmResult, Difference
+from rankwise.analysis.verdict import ArmResult, Difference, Verdict
 from rankwise.analysis.verdict_words import cautions, settling
 from rankwise.report import figures
 from rankwise.report.document import (
@@ -191,10 +191,29 @@ def ranking(judgement: Judgement) -> Section:
     if verdict.best is not None:
         blocks.append(_figure(judgement, results))
     blocks += [Paragraph(clean(sentence)) for sentence in settling(verdict)]
+    if judgement.on_test is not None:
+        blocks.append(Paragraph(_on_test(judgement, judgement.on_test)))
     warnings = cautions(verdict)
     if warnings:
         blocks.append(Bullets(tuple(clean(text) for text in warnings)))
     return Section("Ranking", "ranking", tuple(blocks))
+
+
+def _on_test(judgement: Judgement, test: Verdict) -> str:
+    """What the test part says of the choice that validation made."""
+    chosen = judgement.choice.arm
+    if test.best is None or chosen is None:
+        return ""
+    text = f"On the test part, which decided nothing, {code(test.best)} looks best"
+    text += f" and {plural(len(test.tie_group), 'arm is', 'arms are')} tied."
+    if chosen != test.best:
+        found = test.difference(chosen, test.best)
+        text += (
+            f" The recommended {code(chosen)} differs from it by "
+            f"{signed(found.value, judgement.digits)} "
+            f"({interval(found.low, found.high, judgement.digits)})."
+        )
+    return text
 
 
 def _rank_row(

@@ -1,0 +1,77 @@
+"""Two arms side by side: what differs, how surely, and to what it may be put down."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rankwise.errors import DataError
+from rankwise.report.compare import compare_arms
+from rankwise.store import Store
+
+
+def test_two_settings_that_differ_are_credited_together(plain_study: Path) -> None:
+    text, facts = compare_arms(plain_study, "r4_lr0.001_q", "r16_lr0.005_qv")
+    assert set(facts["differ"]) == {"lora.r", "training.learning_rate", "lora.target_modules"}
+    assert "3 settings at once" in text
+    assert "none of it can be put down to one" in text
+    assert facts["one_setting_differs"] is False
+
+
+def test_one_setting_that_differs_is_named_alone(plain_study: Path) -> None:
+    text, facts = compare_arms(plain_study, "r4_lr0.001_q", "r4_lr0.005_q")
+    assert facts["differ"] == {"training.learning_rate": [0.001, 0.005]}
+    assert "`training.learning_rate` alone" in text
+    assert facts["agree"]["lora.r"] == 4
+
+
+def test_every_metric_has_the_mean_of_its_runs_and_an_interval(plain_study: Path) -> None:
+    a, b = "r4_lr0.001_q", "r4_lr0.005_qv"
+    _, facts = compare_arms(plain_study, a, b)
+    json.dumps(facts, allow_nan=False)
+    with Store(plain_study) as store:
+        for one in facts["metrics"]:
+            for name, value in ((a, one["first"]), (b, one["second"])):
+                runs = [f"{name}/seed-{seed}" for seed in (0, 1)]
+                rows = [store.evaluation_metrics(run, one["part"])[-1] for run in runs]
+                assert value == pytest.approx(np.mean([row[one["metric"]] for row in rows]))
+            assert one["low"] < one["difference"] < one["high"]
+    decided = facts["metrics"][0]
+    assert (decided["metric"], decided["better"]) == ("eval_loss", b)
+
+
+def test_arms_of_one_truth_are_not_told_apart(plain_study: Path) -> None:
+    text, facts = compare_arms(plain_study, "r4_lr0.005_qv", "r16_lr0.005_qv")
+    assert facts["metrics"][0]["better"] is None
+    assert "**Not told apart:**" in text
+
+
+def test_answers_and_measures_stand_beside_each_other(make_study: Any) -> None:
+    folder = make_study(examples=30, answers=True)
+    text, facts = compare_arms(folder, "r4_lr0.001_q", "r4_lr0.005_q")
+    assert text.index("hello from r4_lr0.001_q") < text.index("hello from r4_lr0.005_q")
+    assert "| untrained base | 1 | 2.000 | 3.000 |" in text
+    assert {answer["arm"] for answer in facts["answers"]} == {"r4_lr0.001_q", "r4_lr0.005_q"}
+
+
+def test_an_arm_without_a_result_is_not_compared_by_numbers(make_study: Any) -> None:
+    broken = {f"r4_lr0.001_q/seed-{s}": ("out_of_memory", "no memory", {"step": 1}) for s in (0, 1)}
+    text, facts = compare_arms(
+        make_study(examples=30, broken=broken), "r4_lr0.001_q", "r4_lr0.005_q"
+    )
+    assert facts["metrics"] == []
+    assert "**Nothing to compare:** no finished run of `r4_lr0.001_q`" in text
+
+
+@pytest.mark.parametrize(
+    ("pair", "word"),
+    [(("r4", "r4_lr0.001_q"), "no arm 'r4'"), (("r4_lr0.001_q",) * 2, "given twice")],
+)
+def test_a_wrong_name_is_answered_with_the_right_ones(
+    plain_study: Path, pair: tuple[str, str], word: str
+) -> None:
+    with pytest.raises(DataError, match=word) as caught:
+        compare_arms(plain_study, *pair)
+    assert "r16_lr0.005_qv" in str(caught.value)

@@ -3,7 +3,8 @@
 import pytest
 
 from rankwise.errors import SpecError
-from rankwise.model.targets import resolve_targets, saved_modules
+from rankwise.model.heads import saved_modules
+from rankwise.model.targets import resolve_targets
 from rankwise.plan.target import alpha_of_target, pattern_for, rank_of, scaling_of
 from rankwise.spec import LoraSpec
 from skeletons import PAIRS, tiny, with_peft

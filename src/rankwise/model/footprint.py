@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from rankwise.errors import SpecError
-from rankwise.model.targets import linear_modules, resolve_targets, saved_modules
+from rankwise.model.heads import saved_modules, within
+from rankwise.model.targets import linear_modules, resolve_targets
 from rankwise.plan.arms import Arm
 from rankwise.plan.ranks import allocate, cost_of, write_ranks
 from rankwise.plan.target import Target, rank_of
@@ -80,12 +81,8 @@ def _biases(
     return tuple(
         name
         for name, module in model.named_modules()
-        if isinstance(module._parameters.get("bias"), nn.Parameter) and not _within(name, saved)
+        if isinstance(module._parameters.get("bias"), nn.Parameter) and not within(name, saved)
     )
-
-
-def _within(name: str, modules: Sequence[str]) -> bool:
-    return any(name == one or name.startswith(f"{one}.") for one in modules)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,20 @@ from typing import Any
 from torch import nn
 
 from rankwise.errors import SpecError
+from rankwise.model.heads import (
+    HEADS,
+    kind_of,
+    last_names,
+    saved_names,
+    saved_patterns,
+    task_of,
+    within,
+)
 from rankwise.plan.target import ATTENTION, LAYER, Role, Target, pattern_for, role_of
 from rankwise.spec import LoraSpec
 from rankwise.spec_mistakes import nearest
 
 ALL_LINEAR = "all-linear"
-HEADS = ("classifier", "score")  # what peft trains in full for task SEQ_CLS
 PRESETS: dict[str, tuple[Role, ...]] = {
     "query": ("query",),
     "attention-qkv": ("query", "key", "value", "qkv"),
@@ -74,7 +82,8 @@ def resolve_targets(model: nn.Module, lora: LoraSpec) -> tuple[Target, ...]:
     _check_patterns(lora, model, linear)
     wanted = _wanted(model, lora, linear)
     names = _matched(model, lora, wanted)
-    saved = set(_inside(model, _saved(model, lora, task_of(model))))
+    outer = saved_names(model, lora, task_of(model))
+    saved = {name for name, _ in model.named_modules() if within(name, outer)}
     if _is_preset(lora.target_modules):
         names = [name for name in names if name not in saved]
     for name in names:
@@ -103,7 +112,7 @@ def _matched(model: nn.Module, lora: LoraSpec, wanted: str | Sequence[str]) -> l
         target_modules=wanted,
         target_parameters=None,
         exclude_modules=list(excluded) if isinstance(excluded, tuple) else excluded,
-        modules_to_save=list(_saved_patterns(lora, task_of(model))),
+        modules_to_save=list(saved_patterns(lora, task_of(model))),
         layers_to_transform=list(layers) if isinstance(layers, tuple) else layers,
         layers_pattern=None,
     )
@@ -163,10 +172,10 @@ def _pretrained() -> Any:
 def _default(model: nn.Module, linear: Mapping[str, Target]) -> str | tuple[str, ...]:
     from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
 
-    found = DEFAULTS.get(_kind(model))
+    found = DEFAULTS.get(kind_of(model))
     if found is None:
         raise SpecError(
-            f"lora.target_modules: peft has no default for {_kind(model)} models; name them, or "
+            f"lora.target_modules: peft has no default for {kind_of(model)} models; name them, or "
             f"use a preset ({', '.join(PRESETS)}, {ALL_LINEAR}). {_listing(linear)}"
         )
     return found if isinstance(found, str) else tuple(found)
@@ -205,7 +214,7 @@ def _check_all_used(
         )
     near = nearest(given, list(PRESETS)) if isinstance(given, str) else ""
     raise SpecError(
-        f'lora.target_modules: "{given or wanted}" matches no module of {_kind(model)}{near}. '
+        f'lora.target_modules: "{given or wanted}" matches no module of {kind_of(model)}{near}. '
         f"{_listing(linear)}"
     )
 
@@ -215,7 +224,7 @@ def _no_match(model: nn.Module, wanted: str, linear: Mapping[str, Target]) -> st
         hint = f"; as a preset write target_modules: {wanted}, without brackets"
     else:
         hint = nearest(wanted, [*_short_names(linear), *linear])
-    return f"matches no module of {_kind(model)}{hint}. {_listing(linear)}"
+    return f"matches no module of {kind_of(model)}{hint}. {_listing(linear)}"
 
 
 def _check_excluded(lora: LoraSpec, model: nn.Module) -> None:
@@ -230,9 +239,9 @@ def _check_excluded(lora: LoraSpec, model: nn.Module) -> None:
             )
     for one in given if isinstance(given, tuple) else ():
         if not any(_ends(name, one) for name in names):
-            near = nearest(one, _leaves(names))
+            near = nearest(one, last_names(names))
             raise SpecError(
-                f'lora.exclude_modules: "{one}" matches no module of {_kind(model)}{near}'
+                f'lora.exclude_modules: "{one}" matches no module of {kind_of(model)}{near}'
             )
 
 
@@ -255,7 +264,7 @@ def _check_patterns(lora: LoraSpec, model: nn.Module, linear: Mapping[str, Targe
             if not any(pattern_for(name, {pattern: 0}) for name in linear):
                 near = nearest(pattern, [*_short_names(linear), *linear])
                 raise SpecError(
-                    f'lora.{field}: "{pattern}" matches no linear module of {_kind(model)}{near}'
+                    f'lora.{field}: "{pattern}" matches no linear module of {kind_of(model)}{near}'
                 )
 
 
@@ -268,71 +277,8 @@ def _expression(pattern: str, place: str) -> str:
 
 
 def _short_names(linear: Mapping[str, Target]) -> list[str]:
-    return _leaves(linear)
-
-
-def _leaves(names: Any) -> list[str]:
-    return list(dict.fromkeys(name.rpartition(".")[2] for name in names))
+    return last_names(linear)
 
 
 def _listing(linear: Mapping[str, Target]) -> str:
     return f"Linear modules: {', '.join(_short_names(linear))}"
-
-
-def _kind(model: nn.Module) -> str:
-    return str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
-
-
-def task_of(model: nn.Module) -> str | None:
-    """SEQ_CLS for a sequence classifier, by the name of its class, else None."""
-    return "SEQ_CLS" if type(model).__name__.endswith("ForSequenceClassification") else None
-
-
-def saved_modules(model: nn.Module, lora: LoraSpec, task: str) -> tuple[str, ...]:
-    """Full names of the modules that are trained in full beside the adapter, in the model's order.
-
-    peft takes every module whose full name *ends* with one of the patterns, so that DistilBERT's
-    pre_classifier is trained with its classifier. A module inside another one counts with it.
-
-    Raises:
-        SpecError: a name in lora.modules_to_save matches no module; or a classifier's head bears
-            neither of the names that peft knows, so that it would stay as it was drawn.
-    """
-    names = [name for name, _ in model.named_modules() if name]
-    for one in lora.modules_to_save:
-        if not any(name.endswith(one) for name in names):
-            raise SpecError(
-                f'lora.modules_to_save: "{one}" matches no module of {_kind(model)}'
-                f"{nearest(one, _leaves(names))}"
-            )
-    found = _saved(model, lora, task)
-    if task == "SEQ_CLS" and not found:
-        children = ", ".join(name for name, _ in model.named_children())
-        raise SpecError(
-            f"lora.modules_to_save: {_kind(model)} has no head called {' or '.join(HEADS)}; name "
-            f"the one it has, to have it trained, out of: {children}"
-        )
-    return found
-
-
-def _saved_patterns(lora: LoraSpec, task: str | None) -> tuple[str, ...]:
-    return (*lora.modules_to_save, *(HEADS if task == "SEQ_CLS" else ()))
-
-
-def _saved(model: nn.Module, lora: LoraSpec, task: str | None) -> tuple[str, ...]:
-    patterns = _saved_patterns(lora, task)
-    found: list[str] = []
-    for name, _ in model.named_modules():
-        inside = any(name.startswith(f"{outer}.") for outer in found)
-        if name and name.endswith(patterns) and not inside:
-            found.append(name)
-    return tuple(found)
-
-
-def _inside(model: nn.Module, outer: Sequence[str]) -> list[str]:
-    """The named modules with everything in them."""
-    return [
-        name
-        for name, _ in model.named_modules()
-        if any(name == one or name.startswith(f"{one}.") for one in outer)
-    ]

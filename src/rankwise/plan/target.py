@@ -27,7 +27,11 @@ ROLE_OF_NAME: dict[str, Role] = {  # last part of a module's name, lower case, i
         "attention-out",
     ),
 }  # fmt: skip
-ROUTERS = ("gate", "router", "shared_expert_gate")  # of a mixture of experts: they choose, they do not compute
+ROUTERS = (
+    "gate",
+    "router",
+    "shared_expert_gate",
+)  # of a mixture of experts: they choose, they do not compute
 LAYER = re.compile(r".*?\.[^.]*\.(?P<layer>\d+)\.")  # peft's: the first numbered part of a name
 
 

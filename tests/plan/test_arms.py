@@ -96,6 +96,13 @@ def test_names_are_short_and_fit_a_file_system(key, values, names):
     assert [a.name for a in make_arms(study(grid={key: values}))] == names
 
 
+def test_alpha_that_follows_the_rank_is_not_told_twice():
+    arms = make_arms(study(lora={"lora_alpha": "2r"}, grid={"lora.r": [4, 16]}))
+    assert [a.name for a in arms] == ["r4", "r16"]
+    arms = make_arms(study(lora={"lora_alpha": "sqrt"}, grid={"lora.r": [4, 16]}))
+    assert [a.name for a in arms] == ["r4_a2", "r16_a4"]
+
+
 def test_different_arms_never_share_a_name():
     long = [[f"layer.{n}.attention.query" for n in range(8 + k)] for k in range(3)]
     arms = make_arms(study(grid={"lora.target_modules": long}))

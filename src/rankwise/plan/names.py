@@ -63,6 +63,8 @@ def arm_names(settings: Sequence[Mapping[str, Any]], given: Sequence[str]) -> li
     varying = [
         key for key in keys if len({json.dumps(one[key]) for one in settings if key in one}) > 1
     ] or [key for key in ("method", "lora.r", "lora.lora_alpha") if key in keys]
+    if "lora.r" in varying and _alpha_follows(settings):
+        varying.remove("lora.lora_alpha")
     varying.sort(key=_place)
     names = [name or _name(one, varying) for one, name in zip(settings, given, strict=True)]
     return [
@@ -76,6 +78,14 @@ def _place(key: str) -> int:
     if key in FIRST:
         return FIRST.index(key)
     return len(FIRST) + key.startswith("data.")
+
+
+def _alpha_follows(settings: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether alpha varies as one multiple of r, so that a name need not tell it."""
+    pairs = [(one["lora.lora_alpha"], one["lora.r"]) for one in settings if "lora.r" in one]
+    if any(isinstance(alpha, str) for alpha, _ in pairs) or len({a for a, _ in pairs}) < 2:
+        return False
+    return len({alpha / r for alpha, r in pairs}) == 1
 
 
 def _name(settings: Mapping[str, Any], varying: Sequence[str]) -> str:

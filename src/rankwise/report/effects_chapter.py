@@ -276,8 +276,8 @@ def learning_rate(judgement: Judgement) -> Section | None:
 
 RATE_WORDS = {
     "not varied": "only one tried",
-    "at the lowest": "best is the lowest tried",
-    "at the highest": "best is the highest tried",
+    "at the lowest": "best at lower edge",
+    "at the highest": "best at upper edge",
     "inside": "",
 }
 

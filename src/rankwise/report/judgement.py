@@ -253,3 +253,16 @@ def ranked(judgement: Judgement) -> list[ArmFacts]:
     """Arms in the order of the ranking, those without a result last."""
     places = {arm.arm: arm.place or math.inf for arm in judgement.verdict.arms}
     return sorted(judgement.records.arms, key=lambda arm: places[arm.name])
+
+
+def against_best(verdict: Verdict, arm: str) -> tuple[float, float, float]:
+    """Fitted value of a ranked arm, and the interval of its difference from the best, put there.
+
+    The bounds are NaN for the best itself and where nothing is known of the noise.
+    """
+    fitted = {result.arm: result.fitted for result in verdict.arms}
+    value, best = (float(fitted[name] or 0.0) for name in (arm, str(verdict.best)))
+    for one in verdict.with_best:
+        if one.arm == arm and one.low is not None and one.high is not None:
+            return value, best + one.low, best + one.high
+    return value, math.nan, math.nan

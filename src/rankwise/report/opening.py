@@ -15,8 +15,8 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.effects_chapter import rate_mark
-from rankwise.report.facts import ArmFacts, Records
-from rankwise.report.judgement import Judgement, words
+from rankwise.report.facts import ArmFacts
+from rankwise.report.judgement import Judgement, against_best, words
 from rankwise.report.numbers import (
     MISSING,
     count,
@@ -176,14 +176,13 @@ def ranking(judgement: Judgement) -> Section:
         for result in results
     ]
     metric = words(verdict.metric)
-    values = (metric, "95 % interval", "spread", "runs")
-    against_best = ("from best", "95 % interval ", "p", "verdict", "learning rate")
-    head = ("", "arm", *values, *against_best, "test")
+    head = ("", "arm", "verdict", metric, "from best", "95 % interval", "p", "test")
+    head_more = ("runs", "spread", f"95 % interval of {metric}", "learning rate")
     blocks: list[Block] = [
         table(
-            head,
+            (*head, *head_more),
             rows,
-            numeric=(0, 2, 3, 4, 5, 6, 7, 8, 11),
+            numeric=(0, 3, 4, 5, 6, 7, 8, 9, 10),
             marked=[i for i, r in enumerate(results) if r.tied],
             caption=_caption(judgement),
         )
@@ -222,8 +221,8 @@ def _rank_row(
     verdict, digits = judgement.verdict, judgement.digits
     if result.place is None:
         why = "not yet run" if not arm.failed else "no result, not ranked"
-        end = (why, rate_mark(judgement, arm.name), MISSING)
-        return (MISSING, code(arm.name), *[MISSING] * 3, _runs(arm), *[MISSING] * 3, *end)
+        end = (_runs(arm), MISSING, MISSING, rate_mark(judgement, arm.name))
+        return (MISSING, code(arm.name), why, *[MISSING] * 5, *end)
     low = high = p = None
     if difference is not None:
         low, high, p = difference.low, difference.high, difference.p_adjusted
@@ -236,16 +235,16 @@ def _rank_row(
     return (
         str(result.place),
         code(arm.name),
+        said,
         number(result.mean, digits),
-        interval(result.low, result.high, digits),
-        number(result.spread, digits),
-        _runs(arm),
         signed(difference.value, digits) if difference else MISSING,
         interval(low, high, digits),
         MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}",
-        said,
-        rate_mark(judgement, arm.name),
         number(test, digits),
+        _runs(arm),
+        number(result.spread, digits),
+        interval(result.low, result.high, digits),
+        rate_mark(judgement, arm.name),
     )
 
 
@@ -270,13 +269,8 @@ def _caption(judgement: Judgement) -> str:
 
 
 def _figure(judgement: Judgement, results: list[ArmResult]) -> Figure:
-    verdict, records = judgement.verdict, judgement.records
-    against = {difference.arm: difference for difference in verdict.with_best}
-    rows = [
-        _figure_row(records, result, results[0], against.get(result.arm))
-        for result in results
-        if result.fitted is not None
-    ]
+    verdict = judgement.verdict
+    rows = [_figure_row(judgement, result) for result in results if result.fitted is not None]
     metric = words(verdict.metric)
     first, last = rows[0], rows[-1]
     alt = (
@@ -293,16 +287,12 @@ def _figure(judgement: Judgement, results: list[ArmResult]) -> Figure:
     return Figure("ranking", caption, alt, figures.ranking(rows, metric, alt))
 
 
-def _figure_row(
-    records: Records, result: ArmResult, best: ArmResult, difference: Difference | None
-) -> figures.RankRow:
-    low = high = float("nan")
-    if difference is not None and difference.low is not None and difference.high is not None:
-        low, high = (best.fitted or 0.0) + difference.low, (best.fitted or 0.0) + difference.high
-    runs = [run for run in records.runs_of(result.arm) if run.finished]
+def _figure_row(judgement: Judgement, result: ArmResult) -> figures.RankRow:
+    value, low, high = against_best(judgement.verdict, result.arm)
+    runs = [run for run in judgement.records.runs_of(result.arm) if run.finished]
     return figures.RankRow(
         arm=result.arm,
-        value=float(result.fitted or 0.0),
+        value=value,
         low=low,
         high=high,
         group="tie group" if result.tied else "worse",

@@ -1,5 +1,7 @@
 """Quality against cost, the recommendation, its alternative, and LoRA against full fine-tuning."""
 
+import math
+
 from rankwise.report import figures, recommend
 from rankwise.report.document import (
     Block,
@@ -14,7 +16,7 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.facts import ArmFacts
-from rankwise.report.judgement import Judgement, words
+from rankwise.report.judgement import Judgement, against_best, words
 from rankwise.report.numbers import (
     MISSING,
     count,
@@ -28,6 +30,7 @@ from rankwise.report.numbers import (
     size,
 )
 
+LEAST_SAVING = 0.02
 FORMS = {"bytes": size, "seconds": duration, "parameters": count}
 
 
@@ -47,8 +50,7 @@ def recommendation(judgement: Judgement) -> Section | None:
     if rows:
         caption = "What sets it apart in this study."
         blocks.append(table(("setting", "value"), rows, caption=caption))
-    other = choice.recommendation.alternative
-    if other is not None:
+    if choice.recommendation.alternative is not None:
         blocks.append(Paragraph(f"For little memory: {_alternative(judgement)}"))
     changes = choice.recommendation.would_change
     if changes:
@@ -86,6 +88,8 @@ def _alternative(judgement: Judgement) -> str:
     if other is None:
         return ""
     share = other.saved / (other.memory + other.saved)
+    if share < LEAST_SAVING:
+        return f"no arm needs {percent(LEAST_SAVING, 0)} less than this one."
     text = f"{code(other.arm)} needs {size(other.memory)}, {percent(share)} less"
     if other.difference is None:
         return f"{text}, and is tied for best as well."
@@ -138,19 +142,17 @@ def front(judgement: Judgement) -> Section | None:
 
 def _front_figure(judgement: Judgement) -> Figure:
     records, found = judgement.records, judgement.front
-    results = {result.arm: result for result in judgement.verdict.arms}
     off = {d.arm for d in found.dominated}
     points = []
     for name in (*found.front, *(d.arm for d in found.dominated)):
-        result = results[name]
-        fitted = float(result.fitted or 0.0)
+        value, low, high = against_best(judgement.verdict, name)
         points.append(
             figures.FrontPoint(
                 arm=name,
                 cost=records.arm(name).costs[found.cost].value,
-                value=fitted,
-                low=fitted if result.low is None else result.low,
-                high=fitted if result.high is None else result.high,
+                value=value,
+                low=value if math.isnan(low) else low,
+                high=value if math.isnan(high) else high,
                 front="off the front" if name in off else "on the front",
             )
         )
@@ -162,8 +164,8 @@ def _front_figure(judgement: Judgement) -> Figure:
         f"first: {listing(list(found.front), 6)}."
     )
     caption = (
-        f"{metric.capitalize()} against {cost}; bars are 95 % intervals of each arm's own mean, "
-        "which are wider than those of differences."
+        f"{metric.capitalize()} against {cost}; bars are 95 % intervals of the difference from "
+        "the best-looking arm, as in the ranking."
     )
     return Figure("front", caption, alt, figures.quality_cost(points, (axis, metric), alt))
 

@@ -419,6 +419,10 @@ class Store:
 
     # ---------------------------------------------------------------- reading
 
+    def begun(self) -> bool:
+        """Whether a study has been begun here."""
+        return self._study_or_none() is not None
+
     def study(self) -> StudyRecord:
         """The study's spec, versions, device, model and data.
 

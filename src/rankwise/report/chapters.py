@@ -137,6 +137,7 @@ def _study_rows(records: Records) -> list[tuple[str, str]]:
         ("data", code(spec.get("data", {}).get("source", ""))),
         ("data fingerprint", code(str(data.get("fingerprint", ""))[:16])),
         ("examples", _pairs(data.get("counts", {}))),
+        ("held out", _held_out(records)),
         (
             "labels",
             listing([code(x) for x in data["label_names"]]) if data.get("label_names") else "",
@@ -147,9 +148,20 @@ def _study_rows(records: Records) -> list[tuple[str, str]]:
         ("device", _pairs(device)),
         ("versions", _pairs(study.get("versions", {}))),
     ]
-    notes = data.get("notes", ())
+    notes = [note for note in data.get("notes", ()) if ("data", note) not in records.notes]
     rows += [("data note", clean(note)) for note in notes]
     return [(name, value) for name, value in rows if value not in ("", MISSING)]
+
+
+def _held_out(records: Records) -> str:
+    """How many held-out examples, in how many groups."""
+    parts = []
+    for name, groups in (("validation", records.groups_E), ("test", records.test_groups_E)):
+        if groups is not None:
+            several = len(set(groups.tolist()))
+            grouped = "" if several == len(groups) else f" in {plural(several, 'group')}"
+            parts.append(f"{name} {len(groups):,}{grouped}")
+    return ", ".join(parts)
 
 
 def _pairs(values: object) -> str:

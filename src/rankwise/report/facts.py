@@ -10,6 +10,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -424,3 +425,14 @@ def _answers(store: Store, runs: Mapping[str, RunFacts]) -> tuple[Answer, ...]:
                 )
             )
     return tuple(found)
+
+
+def facts_json(folder: Path) -> dict[str, Any]:
+    """Every fact of a folder's report, JSON-ready; the schema is `machine.facts_schema()`.
+
+    Raises:
+        StoreError: no study and no kept facts in the folder.
+    """
+    from rankwise.report.machine import read_facts
+
+    return read_facts(folder)

@@ -17,7 +17,14 @@ from rankwise.analysis.pareto import Front, Recommendation, front, recommend
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import Shape, shapes
 from rankwise.analysis.verdict import Verdict, judge, judge_parts
-from rankwise.report.facts import ArmFacts, Records, RunFacts, is_failure, lower_is_better
+from rankwise.report.facts import (
+    ArmFacts,
+    Records,
+    RunFacts,
+    is_failure,
+    lower_is_better,
+    varying_settings,
+)
 from rankwise.report.numbers import decimals_for, setting
 
 WORDS = {
@@ -65,7 +72,7 @@ class Judgement:
     """Records with what follows from them. `digits`: decimals that the noise bears.
 
     on_test is the verdict on the test part, which decides nothing, None where it was not read by
-    example; effects and interactions are None where fewer than two arms have a result.
+    example; effects and interactions are None where arms with a result differ in no setting.
     """
 
     records: Records
@@ -92,7 +99,7 @@ def judge_records(records: Records) -> Judgement:
     left_out = tuple(name for name in settings if name not in parts.arms)
     effects = crossed = None
     found: tuple[Shape, ...] = ()
-    if len(parts.arms) > 1:
+    if varying_settings([settings[name] for name in parts.arms]):
         effects = factor_effects(records.metric, parts, settings, records.lower_is_better, left_out)
         crossed = interactions(parts, settings)
         found = shapes(parts, settings, effects)

@@ -19,7 +19,7 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.facts import Answer
-from rankwise.report.judgement import Judgement, ranked, words
+from rankwise.report.judgement import Judgement, prices_of, ranked, words
 from rankwise.report.numbers import MISSING, count, listing, number, setting
 
 MOST_PROMPTS = 8
@@ -32,17 +32,8 @@ def groups(judgement: Judgement) -> Section | None:
     key, records = judgement.grouping, judgement.records
     if key is None:
         return None
-    member = {arm.name: setting(arm.settings.get(key, "not set")) for arm in records.arms}
-    budget = {
-        arm.name: arm.costs["trainable_params"].value if "trainable_params" in arm.costs else None
-        for arm in records.arms
-    }
-    runs = [
-        GroupRun(run.arm, member[run.arm], run.value, budget[run.arm], run.state)
-        for run in records.runs
-        if run.state not in ("planned", "running")
-    ]
-    found = summarize_groups(runs, records.lower_is_better)
+    member, budget = _members(judgement, key)
+    found = group_runs(judgement)
     if len(found) < 2:
         return None
     metric = words(records.metric)
@@ -79,6 +70,26 @@ def groups(judgement: Judgement) -> Section | None:
             )
         )
     return Section(f"Groups by {code(key)}", "groups", tuple(blocks))
+
+
+def _members(judgement: Judgement, key: str) -> tuple[dict[str, str], dict[str, float | None]]:
+    """Group and trainable parameters of each arm."""
+    arms = judgement.records.arms
+    member = {arm.name: setting(arm.settings.get(key, "not set")) for arm in arms}
+    return member, prices_of(judgement.records, "trainable_params")
+
+
+def group_runs(judgement: Judgement) -> tuple[Group, ...]:
+    """A summary of each group of arms; none where no setting makes groups."""
+    if judgement.grouping is None:
+        return ()
+    member, budget = _members(judgement, judgement.grouping)
+    runs = [
+        GroupRun(run.arm, member[run.arm], run.value, budget[run.arm], run.state)
+        for run in judgement.records.runs
+        if run.state not in ("planned", "running")
+    ]
+    return summarize_groups(runs, judgement.records.lower_is_better)
 
 
 def _group_row(judgement: Judgement, group: Group) -> tuple[str, ...]:

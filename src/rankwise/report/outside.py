@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankwise.errors import DataError
@@ -57,28 +58,38 @@ class Columns(BaseModel):
     title: str | None = Field(None, description="Title of the report.")
 
 
-def write_outside_report(path: Path, mapping: Mapping[str, Any] | None, out: Path) -> Path:
+def write_outside_report(
+    path: Path, mapping: Mapping[str, Any] | Path | None = None, out: Path | None = None
+) -> Path:
     """Writes the report on outside results into `out` and returns the path of report.html.
 
     Args:
         path: a CSV or TSV file with a row a run, or a folder of PEFT's result files.
-        mapping: the fields of `Columns`; None for PEFT's files, or where the columns bear names
-            that speak for themselves.
-        out: folder to write report.md, report.html and figures/ into.
+        mapping: the fields of `Columns`, or a YAML file of them; None for PEFT's files, or where
+            the columns bear names that speak for themselves.
+        out: folder to write report.md, report.html, facts.json and figures/ into; beside `path`
+            with -report added to its name where not given.
 
     Raises:
         DataError: the file cannot be read, or the mapping does not fit it.
     """
     from rankwise.report.judgement import judge_records
+    from rankwise.report.machine import OUTSIDE_FILE, as_json, facts_of
     from rankwise.report.story import tell, write_document
 
-    judgement = judge_records(read_outside(Path(path), mapping))
-    out.mkdir(parents=True, exist_ok=True)
-    return write_document(tell(judgement), out)
+    path = Path(path)
+    folder = out or path.parent / f"{path.stem}-report"
+    judgement = judge_records(read_outside(path, mapping))
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = json.dumps(as_json(facts_of(judgement)), indent=1, allow_nan=False)
+    (folder / OUTSIDE_FILE).write_text(facts + "\n", encoding="utf-8")
+    return write_document(tell(judgement), folder)
 
 
-def read_outside(path: Path, mapping: Mapping[str, Any] | None = None) -> Records:
+def read_outside(path: Path, mapping: Mapping[str, Any] | Path | None = None) -> Records:
     """Outside results as Records. Arguments and errors as for `write_outside_report`."""
+    if isinstance(mapping, Path):
+        mapping = _mapping_file(mapping)
     if path.is_dir():
         rows, columns = _peft_rows(path), _columns(PEFT_COLUMNS | dict(mapping or {}), path)
     else:
@@ -86,6 +97,16 @@ def read_outside(path: Path, mapping: Mapping[str, Any] | None = None) -> Record
         columns = _columns(mapping if mapping else _guess(rows[0], path), path)
     _check_columns(columns, rows[0], path)
     return _records(rows, columns, path)
+
+
+def _mapping_file(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise DataError(f"{path}: cannot be read as YAML ({error})") from None
+    if not isinstance(found, dict):
+        raise DataError(f"{path}: holds no mapping; wanted are lines such as `metric: eval_loss`")
+    return found
 
 
 def _columns(mapping: Mapping[str, Any], path: Path) -> Columns:

@@ -27,7 +27,16 @@ def recommended_spec(records: Records, arm: str) -> dict[str, Any]:
             here = here.setdefault(section, {})
         here[leaf] = value
     spec["study"] = f"{spec.get('study', 'study')}-recommended"
-    return {name: value for name, value in spec.items() if value not in (None, {}, [])}
+    return _without_empty(spec)
+
+
+def _without_empty(section: dict[str, Any]) -> dict[str, Any]:
+    """A section without fields that are not given; what a user wrote as `config` stays whole."""
+    found = {
+        name: _without_empty(value) if isinstance(value, dict) and name != "config" else value
+        for name, value in section.items()
+    }
+    return {name: value for name, value in found.items() if value not in (None, {}, [])}
 
 
 def as_yaml(tree: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from rankwise.report import figures
 from rankwise.report.document import (
     Block,
     Bullets,
+    CodeBlock,
     Details,
     Figure,
     Paragraph,
@@ -30,7 +31,7 @@ MOST_FAILURES = 30
 def curves(judgement: Judgement) -> Section | None:
     """First, best and last value of each arm, and the course between, by numbers."""
     records = judgement.records
-    found = [(arm, _described(judgement, arm)) for arm in ranked(judgement)]
+    found = [(arm, described(judgement, arm)) for arm in ranked(judgement)]
     known = [(arm, curve) for arm, curve in found if curve is not None]
     figure = curve_figure(judgement)
     if not known or figure is None:
@@ -86,7 +87,8 @@ def curves(judgement: Judgement) -> Section | None:
     return Section("Learning curves", "curves", tuple(blocks))
 
 
-def _described(judgement: Judgement, arm: ArmFacts) -> Curve | None:
+def described(judgement: Judgement, arm: ArmFacts) -> Curve | None:
+    """The mean curve of an arm's finished runs in numbers; None with fewer than two points."""
     points = mean_curve([run for run in judgement.records.runs_of(arm.name) if run.finished])
     if len(points) < 2:
         return None
@@ -197,7 +199,9 @@ def _evidence(run: RunFacts) -> list[Block]:
     """What was recorded before the end: the last steps as a table, everything else as pairs."""
     rows = run.evidence.get("before", [])
     plain = {k: v for k, v in run.evidence.items() if isinstance(v, str | int | float)}
-    blocks: list[Block] = []
+    long = [str(v) for v in plain.values() if len(str(v)) > 200]
+    plain = {k: v for k, v in plain.items() if len(str(v)) <= 200}
+    blocks: list[Block] = [CodeBlock(clean(text), "text") for text in long]
     if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
         head = list(rows[0])
         cells = [[_shown(row.get(name)) for name in head] for row in rows]

@@ -15,7 +15,8 @@ from rankwise.cohort.batch import Task
 from rankwise.cohort.loop import Cohort
 from rankwise.data.examples import Example
 from rankwise.model.adapter_files import AdapterWriter
-from rankwise.model.adapter_plan import AdapterPlan, Factor
+from rankwise.model.adapter_plan import plan_adapter
+from rankwise.model.footprint import resolve_adapter
 from rankwise.plan.arms import Arm, make_arms
 from rankwise.plan.cohorts import Run
 from rankwise.spec import StudySpec
@@ -158,27 +159,14 @@ def tiny_arms(kind: str, arms: list[dict[str, Any]], **training: Any) -> tuple[A
     return make_arms(spec)
 
 
-def tiny_plan(model: nn.Module, kind: str, arm: Arm) -> AdapterPlan:
-    """What an arm trains on a tiny model, worked out the short way."""
-    names = arm.lora.target_modules
-    factors = {}
-    for name, module in model.named_modules():
-        if name.rpartition(".")[2] in names and hasattr(module, "weight"):
-            shape = module.weight.shape
-            if type(module).__name__ != "Conv1D":
-                shape = shape[::-1]
-            alpha = float(arm.lora.lora_alpha)
-            factors[name] = Factor(shape[0], shape[1], arm.lora.r, alpha, alpha / arm.lora.r)
-    return AdapterPlan(factors, (), HEADS.get(kind, ()), arm.lora.lora_dropout)
-
-
 def tiny_cohort(
     kind: str, runs: Sequence[Run], folder: Path, base: nn.Module | None = None
 ) -> tuple[Cohort, Store]:
     """A cohort ready to train, and its store."""
     model = copy.deepcopy(base) if base is not None else tiny_model(kind)
-    bank = Bank(model, [tiny_plan(model, kind, r.arm) for r in runs], [r.seed for r in runs])
     task = TASKS[kind]
+    plans = [plan_adapter(resolve_adapter(model, run.arm, task)) for run in runs]
+    bank = Bank(model, plans, [run.seed for run in runs])
     store = Store(folder, create=True)
     for run in runs:
         store.add_arm(run.arm.id, run.arm.training_id, run.arm.name, run.arm.settings, {})

@@ -156,6 +156,11 @@ class DataSpec(Section):
         "this share are removed; 0: exact duplicates only.",
     )
 
+    @field_validator("labels", mode="before")
+    @classmethod
+    def _labels_are_text(cls, value: Any) -> Any:
+        return [str(label) for label in value] if isinstance(value, list | tuple) else value
+
 
 class LoraSpec(Section):
     """One adapter, in the words of peft.LoraConfig."""

@@ -79,8 +79,9 @@ class Bank:
             self.biases[name] = layer
 
     def _wrap_modules(self, new_modules: set[str]) -> None:
-        for name in sorted({name for plan in self.plans for name in plan.saved}):
-            members = [k for k, plan in enumerate(self.plans) if name in plan.saved]
+        whole = [set(plan.saved) for plan in self.plans]
+        for name in sorted(set().union(*whole)):
+            members = [k for k, names in enumerate(whole) if name in names]
             base = self.model.get_submodule(name)
             layer = BankedModule(base, members)
             if any(name == new or new.startswith(f"{name}.") for new in new_modules):
@@ -189,10 +190,17 @@ class Bank:
 class WholeModel:
     """Full fine-tuning behind the face of a bank of one run."""
 
-    def __init__(self, model: nn.Module, dtype: torch.dtype) -> None:
+    def __init__(
+        self, model: nn.Module, dtype: torch.dtype, seed: int, new_modules: Sequence[str] = ()
+    ) -> None:
         self.model = model.float()
         self.dtype = dtype
         self.selected = (0,)
+        for name, module in model.named_children():
+            if any(new == name or new.startswith(f"{name}.") for new in new_modules):
+                fresh = fresh_weights(model, module, f"{seed}/{name}")
+                for parameter, weight in zip(module.parameters(), fresh, strict=True):
+                    parameter.data.copy_(weight)
         self.model.requires_grad_(True)
         self.parameters = dict(model.named_parameters())
         for parameter in self.parameters.values():

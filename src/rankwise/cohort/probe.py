@@ -8,16 +8,21 @@ a bank would be silently wrong. So every cohort is tried before it trains.
 import statistics
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-from rankwise.cohort.bank import Bank, Trainable, seed_of
-from rankwise.cohort.batch import Part
+from rankwise.cohort.bank import Bank, Trainable
+from rankwise.cohort.batch import Part, Task
+from rankwise.cohort.evaluate import evaluate
 from rankwise.cohort.loss import Batch, row_losses
+from rankwise.data.examples import Example
+from rankwise.model.initial import seed_of
 
+TIMED_EXAMPLES = 32
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
@@ -89,36 +94,62 @@ def _repeated(batch: Batch, runs: int) -> Batch:
 
 @dataclass(frozen=True)
 class SoloCost:
-    """What one arm costs alone: seconds of an optimizer step, bytes it holds while training."""
+    """What one arm costs alone: seconds of a step and of an evaluation, bytes while training."""
 
     step_seconds: float
+    eval_seconds: float
     memory_bytes: float
-    memory_path: str
+    path: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for the store."""
+        return asdict(self)
 
 
 def probe_cost(
-    bank: Trainable, task: str, parts: Sequence[Part], accumulation: int, weights: int, trials: int
+    bank: Trainable,
+    task: Task,
+    parts: Sequence[Part],
+    accumulation: int,
+    weights: int,
+    validation: Sequence[Example],
+    trials: int,
 ) -> SoloCost:
     """Time and memory of one run alone; no weight is changed.
 
     Memory on the CPU is counted, not sampled: the frozen weights (`weights` bytes), the trained
-    weights with gradient and two AdamW moments, and all tensors that autograd kept for the
-    backward pass of the largest part, each storage once. On CUDA it is the allocator's peak.
+    weights with gradient and two AdamW moments in fp32, and all tensors that autograd kept for
+    the backward pass of the largest part, each storage once. On CUDA it is the allocator's peak.
 
     Args:
         bank: With one run selected.
-        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
+        task: How examples become tensors.
         parts: The parts of one batch of this run.
         accumulation: Batches in an optimizer step.
         weights: Bytes of the frozen base.
+        validation: What an evaluation reads; a few of these are timed.
         trials: Steps to time; their median counts.
     """
     parameters = bank.parameters_of(bank.selected[0])
-    device = next(iter(parameters.values())).device
+    device = task.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    kept: dict[int, int] = {}
+    kept = max(_kept_bytes(bank, task, part) for part in parts)
+    seconds = [_seconds_of_a_batch(bank, task, parts) for _ in range(trials)]
+    for parameter in parameters.values():
+        if parameter.grad is not None:
+            parameter.grad.zero_()
+    memory, path = weights + 16 * sum(p.numel() for p in parameters.values()) + kept, "counted"
+    if device.type == "cuda":
+        memory, path = torch.cuda.max_memory_allocated(device), "peak of the CUDA allocator"
+    step = statistics.median(seconds) * accumulation
+    return SoloCost(step, _evaluation_seconds(bank, task, validation), memory, path)
+
+
+def _kept_bytes(bank: Trainable, task: Task, part: Part) -> int:
+    """Bytes that autograd holds between forward and backward, without the frozen weights."""
     frozen = {p.untyped_storage().data_ptr() for p in bank.model.parameters()}
+    kept: dict[int, int] = {}
 
     def count(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
@@ -126,30 +157,33 @@ def probe_cost(
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    largest = 0
-    seconds = []
-    for trial in range(trials + 1):
-        started = time.perf_counter()
-        for part in parts:
-            kept.clear()
-            with saved_tensors_hooks(count, lambda t: t) if trial == 0 else bank.context():
-                bank.set_batch(part.key)
-                with bank.context():
-                    loss = row_losses(bank.model, task, part.batch).total.sum()
-                largest = max(largest, sum(kept.values()))
-            loss.backward()
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
-        if trial > 0:
-            seconds.append((time.perf_counter() - started) * accumulation)
-    for parameter in parameters.values():
-        if parameter.grad is not None:
-            parameter.grad.zero_()
-    bank.set_batch(None)
+    bank.set_batch(part.key)
+    with saved_tensors_hooks(count, lambda tensor: tensor), bank.context():
+        loss = row_losses(bank.model, task.name, part.batch).total.sum()
+    held = sum(kept.values())
+    del loss
+    return held
+
+
+def _seconds_of_a_batch(bank: Trainable, task: Task, parts: Sequence[Part]) -> float:
+    started = time.perf_counter()
+    for part in parts:
+        bank.set_batch(part.key)
+        with bank.context():
+            loss = row_losses(bank.model, task.name, part.batch).total.sum()
+        torch.autograd.backward(loss)
+    _wait_for(task.device)
+    return time.perf_counter() - started
+
+
+def _evaluation_seconds(bank: Trainable, task: Task, validation: Sequence[Example]) -> float:
+    some = validation[:TIMED_EXAMPLES]
+    started = time.perf_counter()
+    evaluate(bank, some, task, rows=TIMED_EXAMPLES)
+    _wait_for(task.device)
+    return (time.perf_counter() - started) * len(validation) / len(some)
+
+
+def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
-        peak = float(torch.cuda.max_memory_allocated(device))
-        return SoloCost(statistics.median(seconds), peak, "peak of the CUDA allocator")
-    trained = 16 * sum(p.numel() for p in parameters.values())
-    return SoloCost(
-        statistics.median(seconds), weights + trained + largest, "counted tensors of a step"
-    )
+        torch.cuda.synchronize(device)

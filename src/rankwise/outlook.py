@@ -1,0 +1,231 @@
+"""What a study will do, worked out and checked before any weight is loaded.
+
+`rankwise plan` prints an outlook; `rankwise run` begins with the same one. It needs the data, the
+tokenizer and the model's configuration, and finds every mistake that can be found from these.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import nn
+
+from rankwise.cohort.trainee import steps_of
+from rankwise.data.augment import check_augment
+from rankwise.data.examples import Example, StudyData, make_examples, train_examples
+from rankwise.data.sources import read_rows
+from rankwise.data.splits import Split, split_rows
+from rankwise.errors import SpecError
+from rankwise.model.base import choose_dtype, load_tokenizer
+from rankwise.model.footprint import (
+    Adapter,
+    Footprint,
+    Memory,
+    footprint,
+    max_runs,
+    predict_memory,
+    resolve_adapter,
+)
+from rankwise.model.skeleton import skeleton
+from rankwise.plan.arms import Arm, make_arms
+from rankwise.plan.cohorts import Run, cohorts_of
+from rankwise.spec import ModelSpec, StudySpec
+
+
+COMFORTABLE = 0.7  # share of the free memory that a cohort may take, where none is given
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A checked study.
+
+    Attributes:
+        adapters: What an arm's runs train, by arm id; None for full fine-tuning.
+        footprints: Parameters of each arm, by arm id.
+        train: An arm's training examples, by training id; equal ones are shared.
+        structure: The base model on the meta device.
+        notes: What should be known about the data.
+    """
+
+    spec: StudySpec
+    arms: tuple[Arm, ...]
+    runs: tuple[Run, ...]
+    structure: nn.Module
+    adapters: Mapping[str, Adapter | None]
+    footprints: Mapping[str, Footprint]
+    tokenizer: Any
+    data: StudyData
+    train: Mapping[str, tuple[Example, ...]]
+    notes: tuple[str, ...]
+
+    @property
+    def num_labels(self) -> int | None:
+        """Classes, for SEQ_CLS."""
+        return None if self.data.label_names is None else len(self.data.label_names)
+
+    def steps(self, arm: Arm) -> int:
+        """Optimizer steps of one run of an arm."""
+        return steps_of(arm.training, len(self.train[arm.training_id]))
+
+    def tokens(self, arm: Arm) -> int:
+        """Tokens of a typical long training row of an arm: the 95th percentile."""
+        lengths = [len(example.input_ids) for example in self.train[arm.training_id]]
+        return int(np.percentile(lengths, 95))
+
+    def memory(self, arm: Arm, device: torch.device) -> Memory:
+        """Predicted memory of one run of an arm."""
+        dtype = str(choose_dtype(self.spec.model.dtype, device)).removeprefix("torch.")
+        return predict_memory(
+            self.structure,
+            arm,
+            self.spec.task,
+            self.tokens(arm),
+            dtype,
+            self.spec.model,
+            adapter=self.adapters[arm.id],
+        )
+
+    def largest_cohort(self, runs: Sequence[Run], device: torch.device) -> int:
+        """How many of these runs, from the first on, may train together."""
+        hardware = self.spec.hardware
+        limit = (
+            hardware.memory_gb * 1e9
+            if hardware.memory_gb is not None
+            else COMFORTABLE * free_bytes(device)
+        )
+        count = max_runs(limit, [self.memory(run.arm, device) for run in runs])
+        return count if hardware.max_runs is None else min(count, hardware.max_runs)
+
+    def cohorts(self, runs: Sequence[Run], device: torch.device) -> list[tuple[Run, ...]]:
+        """The runs as they will be trained together; in each, those that adapt least first.
+
+        In that order the runs that adapt a module lie side by side in the batch.
+        """
+
+        def breadth(run: Run) -> tuple[str, ...]:
+            adapter = self.adapters[run.arm.id]
+            return tuple(target.name for target in adapter.targets) if adapter else ()
+
+        together = cohorts_of(runs, lambda some: self.largest_cohort(some, device))
+        return [
+            tuple(sorted(cohort, key=lambda run: (len(breadth(run)), breadth(run), run.seed)))
+            for cohort in together
+        ]
+
+    def costs(self, arm: Arm, device: torch.device) -> dict[str, float]:
+        """What is known of an arm's price before it runs."""
+        counts = self.footprints[arm.id]
+        return {
+            "trainable_params": counts.trainable,
+            "total_params": counts.total,
+            "storage_bytes": 4 * counts.trainable,
+            "memory_bytes": self.memory(arm, device).alone,
+        }
+
+
+def look_ahead(spec: StudySpec, base_dir: Path) -> Outlook:
+    """Read the data, build the model's structure, and check that everything fits.
+
+    Args:
+        spec: The study.
+        base_dir: The folder of the spec, for relative paths.
+
+    Raises:
+        SpecError, DataError, ModelError: a mistake, with place, finding and remedy.
+    """
+    arms = make_arms(spec)
+    for augment in dict.fromkeys(arm.augment for arm in arms):
+        check_augment(augment, spec.data, base_dir)
+    split = split_rows(read_rows(spec.data, base_dir), spec.data)
+    labels = None if split.label_names is None else len(split.label_names)
+    structure = skeleton(spec.model, spec.task, labels)
+    adapters = {
+        arm.id: None if arm.method == "full" else resolve_adapter(structure, arm, spec.task)
+        for arm in arms
+    }
+    footprints = {
+        arm.id: footprint(structure, arm, spec.task, adapters[arm.id]) for arm in arms
+    }
+    _check_length(spec, structure)
+    tokenizer = load_tokenizer(spec.model)
+    data = make_examples(split, spec.data, spec.task, tokenizer, base_dir)
+    train, notes = _training_parts(spec, arms, split, data, tokenizer, base_dir)
+    return Outlook(
+        spec,
+        arms,
+        tuple(Run(arm, seed) for arm in arms for seed in spec.seeds),
+        structure,
+        adapters,
+        footprints,
+        tokenizer,
+        data,
+        train,
+        tuple(dict.fromkeys([*data.notes, *notes])),
+    )
+
+
+def _check_length(spec: StudySpec, structure: nn.Module) -> None:
+    """Refuse rows longer than the model has positions for."""
+    most = getattr(structure.config, "max_position_embeddings", None)
+    if isinstance(most, int) and spec.data.max_length > most:
+        raise SpecError(
+            f"data.max_length: {spec.data.max_length} tokens are more than the {most} positions of "
+            f"{base_name(spec.model)}; use {most} or less"
+        )
+
+
+def _training_parts(
+    spec: StudySpec,
+    arms: Sequence[Arm],
+    split: Split,
+    data: StudyData,
+    tokenizer: Any,
+    base_dir: Path,
+) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
+    """Each arm's training examples by training id; arms of one augmentation share theirs."""
+    made = {(spec.data.augment, spec.data.max_samples): data.train}
+    train, notes = {}, []
+    for arm in arms:
+        kind = (arm.augment, arm.max_samples)
+        if kind not in made:
+            made[kind], more = train_examples(
+                split, *kind, spec.data, spec.task, tokenizer, base_dir
+            )
+            notes.extend(f"{arm.name}: {note}" for note in more)
+        train[arm.training_id] = made[kind]
+    return train, notes
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `hardware.device` asks for; auto: CUDA where there is one.
+
+    Raises:
+        SpecError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SpecError(f"hardware.device: {name!r} is not auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SpecError(f"hardware.device: {name}: this torch sees no CUDA device; use cpu or auto")
+    return device
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on the device, in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def base_name(model: ModelSpec) -> str:
+    """The base model in a few words."""
+    if model.name is not None:
+        return model.name
+    return f"a random {(model.config or {})['model_type']}"

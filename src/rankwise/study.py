@@ -1,0 +1,317 @@
+"""The story of a study: spec -> plan -> cohorts -> store -> report.
+
+What the store already has is not done again, and what has been measured is never lost: an error
+in one cohort is written down with its cause, and the others go on.
+"""
+
+import traceback
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from rankwise import __version__
+from rankwise.cohort.bank import Bank, Trainable
+from rankwise.cohort.batch import Part, Task, chosen_rows, parts_of, target_count
+from rankwise.cohort.loop import Cohort, train
+from rankwise.cohort.prepare import Bases, choose_attention, first_rows, make_bank, versions_of
+from rankwise.cohort.probe import probe_company, probe_cost
+from rankwise.cohort.trainee import Trainee
+from rankwise.model.adapter_files import AdapterWriter
+from rankwise.model.adapter_plan import plan_adapter
+from rankwise.model.base import Base
+from rankwise.model.skeleton import locate_model
+from rankwise.outlook import Outlook, base_name, pick_device
+from rankwise.plan.cohorts import Run
+from rankwise.report import write_report
+from rankwise.spec_file import dump_spec
+from rankwise.store import Store
+
+AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
+"""States of a run that a further call does again; `diverged` would only diverge again."""
+PROBE_ROWS = 2
+PRICE_TRIALS = 3
+PACKAGES = ("torch", "transformers", "peft", "numpy", "bitsandbytes")
+
+
+@dataclass
+class Progress:
+    """What a study is doing, for whoever shows it.
+
+    Attributes:
+        cohort: Number of the cohort, from 1.
+        cohorts: How many there are.
+        runs: Runs to do in this call.
+        trainees: The runs in training.
+        news: Remarks since the last time; whoever shows them takes them away.
+    """
+
+    cohort: int = 0
+    cohorts: int = 0
+    runs: int = 0
+    trainees: Sequence[Trainee] = ()
+    news: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Study:
+    """A study under way."""
+
+    outlook: Outlook
+    folder: Path
+    store: Store
+    bases: Bases
+    task: Task
+    progress: Progress
+
+
+def run_study(outlook: Outlook, folder: Path) -> Iterator[Progress]:
+    """Train what is missing and write the report; yields its progress after every batch.
+
+    Args:
+        outlook: The study, checked.
+        folder: Where its results are, or shall be.
+
+    Raises:
+        UserError: something that only loading the model can tell.
+        StoreError: the folder holds another study, or is in use.
+    """
+    with Store(folder, create=True) as store:
+        missing = missing_runs(outlook, store)
+        if missing:
+            yield from _train_missing(_open_study(outlook, folder, store), missing)
+    write_report(folder)
+
+
+def missing_runs(outlook: Outlook, store: Store) -> list[Run]:
+    """The runs of the plan that the store has not finished."""
+    states = {run.id: run.state for run in store.runs()}
+    return [run for run in outlook.runs if states.get(run.id, "planned") in AGAIN]
+
+
+def _open_study(outlook: Outlook, folder: Path, store: Store) -> Study:
+    spec = outlook.spec
+    device = pick_device(spec.hardware.device)
+    pad = outlook.tokenizer.pad_token_id
+    attention = spec.model.attn_implementation
+    if attention == "auto" and store.begun():
+        attention = store.study().model["attention"]
+    return Study(
+        outlook,
+        folder,
+        store,
+        Bases(spec.model, spec.task, outlook.num_labels, pad, device, attention),
+        Task(spec.task, pad, spec.data.max_length, device),
+        Progress(),
+    )
+
+
+def _train_missing(study: Study, missing: list[Run]) -> Iterator[Progress]:
+    progress = study.progress
+    progress.runs = len(missing)
+    progress.news.append(f"loading {base_name(study.outlook.spec.model)}")
+    yield progress
+    waiting = study.outlook.cohorts(missing, study.task.device)
+    progress.cohorts = len(waiting)
+    _begin(study, waiting[0])
+    for run in missing:
+        study.store.restart_run(run.id)
+    while waiting:
+        runs = waiting.pop(0)
+        progress.cohort += 1
+        try:
+            yield from _train_cohort(study, runs)
+        except (RuntimeError, MemoryError) as error:
+            if not _is_shortage(error):
+                _note_crash(study, runs, error)
+            elif len(runs) == 1:
+                study.store.set_state(runs[0].id, "out_of_memory", _first_line(error))
+            else:
+                halves = [runs[: len(runs) // 2], runs[len(runs) // 2 :]]
+                waiting[:0] = halves
+                progress.cohorts += 2
+                study.store.add_note("memory", f"a cohort of {len(runs)} was too large; halved")
+        except Exception as error:  # noqa: BLE001  one cohort's crash must not cost the others
+            _note_crash(study, runs, error)
+        finally:
+            _mark_interrupted(study, runs)
+        yield progress
+
+
+def _begin(study: Study, first: Sequence[Run]) -> None:
+    """Write down what the study is, with what, on what."""
+    outlook, store = study.outlook, study.store
+    spec = outlook.spec
+    base = study.bases.frozen(first[0].arm.quantization)
+    if study.bases.attention == "auto":
+        batch = _parts_of_one(study, first[0])[-1].batch
+        study.bases.attention = choose_attention(base.model, spec.task, batch)
+    store.begin_study(
+        dump_spec(spec),
+        spec.model_dump(mode="json"),
+        {"rankwise": __version__, **versions_of(PACKAGES)},
+        {"device": device_name(study.task.device), "threads": torch.get_num_threads()},
+        {
+            "name": base_name(spec.model),
+            "sha256": base.fingerprint,
+            "dtype": str(base.dtype).removeprefix("torch."),
+            "attention": study.bases.attention,
+            "total_params": next(iter(outlook.footprints.values())).base,
+        },
+        {
+            "fingerprint": outlook.data.fingerprint,
+            "notes": list(outlook.notes),
+            "label_names": outlook.data.label_names,
+        },
+    )
+    for note in outlook.notes:
+        store.add_note("data", note)
+    _write_examples(study)
+    for arm in outlook.arms:
+        costs = outlook.costs(arm, study.task.device)
+        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs)
+    for run in outlook.runs:
+        store.add_run(run.id, run.arm.id, run.seed)
+
+
+def _write_examples(study: Study) -> None:
+    data = study.outlook.data
+    for split, examples in (("validation", data.validation), ("test", data.test)):
+        if examples:
+            study.store.save_examples(
+                split,
+                [example.digest for example in examples],
+                np.array([example.group for example in examples]),
+                np.array([target_count(e, study.task.name) for e in examples], dtype=float),
+            )
+
+
+def _train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[Progress]:
+    """Try the cohort for exactness, train it together or else alone, and price its arms."""
+    base, bank = _load(study, runs)
+    try:
+        strangers = _disagreement(study, bank, runs, base)
+        if strangers is None:
+            cohort = _cohort_of(study, runs, base, bank)
+            for trainees in train(cohort, study.store):
+                study.progress.trainees = trainees
+                yield study.progress
+            study.progress.trainees = ()
+            _price_arms(study, cohort, base)
+    finally:
+        if isinstance(bank, Bank):
+            bank.take_apart()
+    if strangers is not None:
+        names = ", ".join(run.id for run in runs)
+        study.store.add_note("fallback", f"trained alone, as {strangers}: {names}")
+        study.progress.news.append(f"training these runs alone, as {strangers}")
+        study.progress.cohorts += len(runs) - 1
+        for number, run in enumerate(runs):
+            study.progress.cohort += bool(number)
+            yield from _train_cohort(study, (run,))
+
+
+def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
+    adapters = [study.outlook.adapters[run.arm.id] for run in runs]
+    if adapters[0] is None:
+        base = study.bases.whole()
+        return base, make_bank(base, [None], [runs[0].seed])
+    base = study.bases.frozen(runs[0].arm.quantization)
+    plans = [plan_adapter(adapter) for adapter in adapters if adapter is not None]
+    return base, make_bank(base, plans, [run.seed for run in runs])
+
+
+def _disagreement(
+    study: Study, bank: Trainable, runs: Sequence[Run], base: Base
+) -> str | None:
+    """Why these runs may not train together, or None where they may."""
+    if len(runs) == 1 or not isinstance(bank, Bank):
+        return None
+    batch = first_rows(_parts_of_one(study, runs[0]), PROBE_ROWS)
+    agreement = probe_company(bank, study.task.name, batch, base.dtype)
+    if agreement.exact:
+        return None
+    if agreement.failure is not None:
+        return f"this model gives its modules more than the batch ({agreement.failure})"
+    return f"company would change a loss by {agreement.difference:.2g} of its value"
+
+
+def _cohort_of(study: Study, runs: Sequence[Run], base: Base, bank: Trainable) -> Cohort:
+    outlook = study.outlook
+    place = outlook.spec.model.name
+    name = locate_model(place).folder if place is not None else base_name(outlook.spec.model)
+    return Cohort(
+        runs,
+        bank,
+        study.task,
+        outlook.train,
+        outlook.data.validation,
+        outlook.data.test,
+        AdapterWriter(study.folder / "adapters", name, study.task.name, base.model),
+    )
+
+
+def _parts_of_one(study: Study, run: Run) -> list[Part]:
+    """The parts of a run's first batch."""
+    examples = study.outlook.train[run.arm.training_id]
+    rows = chosen_rows([examples], [run.seed], run.arm.training.per_device_train_batch_size, 0)
+    return list(parts_of(rows, [run.seed], 0, study.task))
+
+
+def _price_arms(study: Study, cohort: Cohort, base: Base) -> None:
+    """What each arm of the cohort costs alone, by a short trial of its first run."""
+    known = set(study.store.probes())
+    for place, run in enumerate(cohort.runs):
+        if run.arm.id in known:
+            continue
+        known.add(run.arm.id)
+        cohort.bank.select([place])
+        cost = probe_cost(
+            cohort.bank,
+            study.task,
+            _parts_of_one(study, run),
+            run.arm.training.gradient_accumulation_steps,
+            base.nbytes,
+            cohort.validation,
+            PRICE_TRIALS,
+        )
+        study.store.save_probe(run.arm.id, cost.as_dict())
+
+
+def _is_shortage(error: Exception) -> bool:
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "allocate memory" in str(error)
+
+
+def _note_crash(study: Study, runs: Sequence[Run], error: Exception) -> None:
+    """Write down a crash of runs that had not come to their end."""
+    lines = traceback.format_exception(error)
+    cause = f"{type(error).__name__}: {_first_line(error)}"
+    states = {run.id: run.state for run in study.store.runs()}
+    for run in runs:
+        if states[run.id] in ("planned", "running"):
+            study.store.set_state(run.id, "crashed", cause, {"traceback": "".join(lines)[-4000:]})
+    study.progress.news.append(f"crashed: {cause}")
+
+
+def _mark_interrupted(study: Study, runs: Sequence[Run]) -> None:
+    """Runs that are still marked as running when their cohort is left were interrupted."""
+    states = {run.id: run.state for run in study.store.runs()}
+    for run in runs:
+        if states[run.id] == "running":
+            study.store.set_state(run.id, "interrupted", "stopped before its last step")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def device_name(device: torch.device) -> str:
+    """The device in words."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{device.type}, {torch.get_num_threads()} threads"
+
+

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 from scipy import stats
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
@@ -216,8 +217,6 @@ def test_comparison_with_the_best_pays_for_having_looked():
 
 
 def test_all_pairs_are_adjusted_as_statsmodels_does():
-    from statsmodels.stats.multitest import multipletests
-
     p_AA = np.ones((4, 4))
     upper = np.triu_indices(4, 1)
     p_AA[upper] = [0.001, 0.2, 0.012, 0.03, 0.004, 0.6]
@@ -281,3 +280,14 @@ def test_a_verdict_is_ready_for_json():
 def test_impossible_input_is_refused_with_the_reason(given, message):
     with pytest.raises(DataError, match=message):
         Scores("accuracy", names(2), (0, 1), **given)
+
+
+def test_equal_means_over_seeds_give_an_interval_and_no_warning():
+    x_AS = np.array([[0.5, 0.5, np.nan], [np.nan, np.nan, 0.6]])
+    assert judge(by_run(x_AS)).arms[0].low == pytest.approx(0.5)
+    odd = 0.001 * noisy(6, 2, 1, seed=2)[:, :, 0]
+    odd += [[0.0, 1.0]]
+    odd[0] = 0.5
+    verdict = judge(by_run(odd))
+    assert verdict.arms[0].unstable
+    assert verdict.arms[0].low < 0.5 < verdict.arms[0].high

@@ -36,14 +36,24 @@ def holm_with_best(p_A: Floats, best: int) -> Floats:
     return adjusted
 
 
+def holm(p: Floats) -> Floats:
+    """Holm-adjusted p values (Scand. J. Stat. 6, 1979), in the order given.
+
+    The same as statsmodels' `multipletests(p, method="holm")`, which collects garbage at every
+    call and so takes a hundred times as long as all the rest of an analysis.
+    """
+    order = np.argsort(p, kind="stable")
+    adjusted = np.empty(len(p))
+    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted[order] = np.minimum(steps, 1.0)
+    return adjusted
+
+
 def holm_all_pairs(p_AA: Floats) -> Floats:
     """Holm-adjusted p values of all pairs, symmetric, 1 on the diagonal."""
-    rows, columns = np.triu_indices(len(p_AA), 1)
-    p = p_AA[rows, columns]
-    order = np.argsort(p, kind="stable")
-    steps = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    upper = np.triu_indices(len(p_AA), 1)
     adjusted = np.ones(p_AA.shape)
-    adjusted[rows[order], columns[order]] = np.minimum(steps, 1.0)
+    adjusted[upper] = holm(p_AA[upper])
     return np.minimum(adjusted, adjusted.T)
 
 

@@ -16,8 +16,8 @@ from typing import Literal
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
+from rankwise.analysis.comparisons import holm
 from rankwise.analysis.components import Components, Estimates
 from rankwise.analysis.factors import (
     Factor,
@@ -221,7 +221,7 @@ def _differences(
     adjusted_K = p_K.copy()
     if known.any():
         p_K[known] = estimates.p_value()[known]
-        adjusted_K[known] = multipletests(p_K[known], method="holm")[1]
+        adjusted_K[known] = holm(p_K[known])
     differences = []
     for k, (n, low, high) in enumerate(asked):
         factor = model.factors.varied[n]

@@ -9,8 +9,8 @@ from itertools import combinations
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
+from rankwise.analysis.comparisons import holm
 from rankwise.analysis.components import Components, Estimates
 from rankwise.analysis.effects import TOLERANCE, build_model, wald_p
 from rankwise.analysis.factors import Factor, Settings, columns, find_factors
@@ -127,5 +127,5 @@ def _adjusted(found: list[Interaction]) -> tuple[Interaction, ...]:
     known = [one.p for one in found if one.p is not None]
     if not known:
         return tuple(found)
-    adjusted = iter(multipletests(known, method="holm")[1].tolist())
+    adjusted = iter(holm(np.array(known)).tolist())
     return tuple(one if one.p is None else replace(one, p_adjusted=next(adjusted)) for one in found)

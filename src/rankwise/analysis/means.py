@@ -90,9 +90,12 @@ def _seed_noise(parts: Components, pool: Pool) -> tuple[float, float]:
     off_R = parts.runs.mean_R[in_R] - parts.mean_A[arm_R]
     total, df = float(off_R @ off_R), len(arm_R) - len(np.unique(arm_R))
     own = pool.mean_square * pool.df
+    if pool.arm is not None:
+        # Its misfit to the blocks is its own; its runs may by chance agree although it is large.
+        return max(total, own) / df, float(df)
     shared, shared_df = max(total - own, 0.0), df - pool.df
     spread = own**2 / pool.df + (shared**2 / shared_df if shared_df > 0 else 0.0)
-    return total / df, total**2 / spread if spread > 0 else float(df)
+    return total / df, total**2 / spread if total > 0 and spread > 0 else float(df)
 
 
 def _seed_parts(parts: Components) -> tuple[Floats, Floats, Floats]:

@@ -9,8 +9,8 @@ from itertools import pairwise
 from typing import Literal
 
 import numpy as np
-from statsmodels.stats.multitest import multipletests
 
+from rankwise.analysis.comparisons import holm
 from rankwise.analysis.components import Components
 from rankwise.analysis.effects import LEVEL, Effects, Model, build_model, contrast_estimates
 from rankwise.analysis.factors import Factor, Settings, find_factors
@@ -131,7 +131,7 @@ def _optional(bounds: Floats) -> list[float | None]:
 def _holm(p_K: Floats) -> list[float | None]:
     if np.isnan(p_K).any():
         return [None] * len(p_K)
-    return [float(p) for p in multipletests(p_K, method="holm")[1]]
+    return [float(p) for p in holm(p_K)]
 
 
 def _kind(

@@ -1,0 +1,369 @@
+"""Is the verdict as sure as it says? Simulated studies with a known truth, judged by `judge`.
+
+    python benchmarks/verdict_calibration.py            about two minutes on one core
+    python benchmarks/verdict_calibration.py --quick    a few seconds, wide error bars
+
+Prints a Markdown table and ends with 1 if a bound is missed (in --quick: missed by more than chance
+allows).
+
+Every study draws its own shape: 2 to 12 arms, 1 to 5 seeds, 100 to 2,000 examples; losses with
+heavy tails (examples log-normal, residuals Student t with 4 degrees of freedom) or right and wrong
+answers; seed effects absent, as large as the noise of the examples, or up to six times that, drawn
+normal or Student t with 4; in one study of five an arm with four times the seed spread of the
+others, in one of five examples in groups, in one of five a tenth of the runs missing.
+
+Array suffixes: A arms, S seeds, E examples.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+from rankwise.analysis.bootstrap import bootstrap_against
+from rankwise.analysis.scores import Scores
+from rankwise.analysis.verdict import Verdict, judge
+
+Floats = NDArray[np.float64]
+BASE_ACCURACY = 0.7
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One study's design and true noise. Standard deviations are in units of the residual's.
+
+    seed_sd      arm by seed, `shared_sd` of a seed for all arms, `arm_sd` arm by example
+    tail         degrees of freedom of the seed effects' Student t, inf for a normal
+    unstable     factor on the first arm's `seed_sd`
+    group        examples a group (1: none)
+    missing      share of runs without a result
+    """
+
+    arms: int
+    seeds: int
+    examples: int
+    answers: bool
+    strength: str
+    seed_sd: float
+    shared_sd: float
+    arm_sd: float
+    tail: float
+    unstable: float
+    group: int
+    missing: float
+
+
+def draw_shape(rng: np.random.Generator, fewest_seeds: int = 1) -> Shape:
+    """A study as one meets them; see the top of this file."""
+    examples = round(float(np.exp(rng.uniform(np.log(100), np.log(2000)))))
+    strength = str(rng.choice(["none", "like examples", "strong"]))
+    factor = {"none": 0.0, "like examples": rng.uniform(0.3, 1.5), "strong": rng.uniform(2, 6)}
+    seed_sd = factor[strength] / np.sqrt(examples)
+    return Shape(
+        arms=int(rng.integers(2, 13)),
+        seeds=int(rng.integers(fewest_seeds, 6)),
+        examples=examples,
+        answers=bool(rng.random() < 1 / 3),
+        strength=strength,
+        seed_sd=seed_sd,
+        shared_sd=seed_sd * rng.uniform(0, 2),
+        arm_sd=rng.uniform(0, 0.7),
+        tail=float(rng.choice([4.0, np.inf])),
+        unstable=4.0 if rng.random() < 0.2 else 1.0,
+        group=int(rng.integers(2, 6)) if rng.random() < 0.2 else 1,
+        missing=0.1 if rng.random() < 0.2 else 0.0,
+    )
+
+
+def draw_study(rng: np.random.Generator, shape: Shape, gain: float = 0.0) -> tuple[Scores, float]:
+    """Scores of a study, and the true mean of its equal arms; the last arm is better by `gain`."""
+    seed_A = np.full(shape.arms, shape.seed_sd)
+    seed_A[0] *= shape.unstable
+    x_ASE = _student(rng, (shape.arms, shape.seeds, 1), shape.tail) * seed_A[:, None, None]
+    x_ASE = x_ASE + _student(rng, (1, shape.seeds, 1), shape.tail) * shape.shared_sd
+    if shape.answers:
+        x_ASE, truth = _answers(rng, shape, x_ASE, seed_A, gain)
+    else:
+        x_ASE, truth = _losses(rng, shape, x_ASE, gain)
+    x_ASE[_lost(rng, shape)] = np.nan
+    groups = np.arange(shape.examples) // shape.group if shape.group > 1 else None
+    names = tuple(f"arm {a}" for a in range(shape.arms))
+    scores = Scores(
+        metric="accuracy" if shape.answers else "eval_loss",
+        arms=names,
+        seeds=tuple(range(shape.seeds)),
+        x_ASE=x_ASE,
+        groups_E=None if groups is None else groups.tolist(),
+        lower_is_better=not shape.answers,
+    )
+    return scores, truth
+
+
+def _student(rng: np.random.Generator, size: tuple[int, ...], tail: float) -> Floats:
+    """Variance 1, Student t with `tail` degrees of freedom."""
+    if np.isinf(tail):
+        return rng.standard_normal(size)
+    return rng.standard_t(tail, size) / np.sqrt(tail / (tail - 2))
+
+
+def _per_example(rng: np.random.Generator, shape: Shape, head: tuple[int, int]) -> Floats:
+    """Normal effects (arms or 1, seeds or 1, examples) of variance 1, half shared in groups."""
+    own = rng.standard_normal((*head, shape.examples))
+    if shape.group == 1:
+        return own
+    groups = -(-shape.examples // shape.group)
+    shared = np.repeat(rng.standard_normal((*head, groups)), shape.group, axis=2)
+    return np.asarray((own + shared[:, :, : shape.examples]) / np.sqrt(2))
+
+
+def _losses(
+    rng: np.random.Generator, shape: Shape, seeds_ASE: Floats, gain: float
+) -> tuple[Floats, float]:
+    """Losses: log-normal examples, arm by example and seed by example, t residuals."""
+    example = np.exp(0.6 * _per_example(rng, shape, (1, 1)))
+    arm = shape.arm_sd * _per_example(rng, shape, (shape.arms, 1))
+    seed = 0.3 * _per_example(rng, shape, (1, shape.seeds))
+    rest = _student(rng, (shape.arms, shape.seeds, shape.examples), 4.0)
+    x_ASE = example + arm + seed + rest + seeds_ASE
+    x_ASE[-1] -= gain
+    return x_ASE, float(np.exp(0.18))
+
+
+def _answers(
+    rng: np.random.Generator, shape: Shape, seeds_ASE: Floats, seed_A: Floats, gain: float
+) -> tuple[Floats, float]:
+    """Right (1) or wrong (0): a normal score above zero, with the given accuracy on average.
+
+    The seed effects are made normal here, so that the accuracy they average to is known exactly;
+    each arm's threshold allows for its own spread.
+    """
+    size = (shape.arms, shape.seeds, shape.examples)
+    own = rng.standard_normal((shape.arms, shape.seeds, 1)) * seed_A[:, None, None]
+    shared = rng.standard_normal((1, shape.seeds, 1)) * shape.shared_sd
+    score = 1.5 * _per_example(rng, shape, (1, 1)) + own + shared + rng.standard_normal(size)
+    score = score + shape.arm_sd * _per_example(rng, shape, (shape.arms, 1))
+    spread_A = np.sqrt(1 + 1.5**2 + shape.arm_sd**2 + seed_A**2 + shape.shared_sd**2)
+    share_A = np.full(shape.arms, BASE_ACCURACY)
+    share_A[-1] += gain
+    x_ASE = score + (stats.norm.ppf(share_A) * spread_A)[:, None, None] > 0
+    return x_ASE.astype(np.float64), BASE_ACCURACY
+
+
+def _lost(rng: np.random.Generator, shape: Shape) -> NDArray[np.bool_]:
+    """Runs without a result (A, S); every arm keeps at least one."""
+    lost = rng.random((shape.arms, shape.seeds)) < shape.missing
+    lost[np.arange(shape.arms), rng.integers(0, shape.seeds, shape.arms)] = False
+    return lost
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one study without any true difference showed."""
+
+    shape: Shape
+    winner: bool
+    stands_out: bool
+    someone_out: bool
+    pairs_covered: float
+    means_covered: float
+    pair_width: float
+    bootstrap_covered: float
+    detectable: float
+
+
+def judge_equal(rng: np.random.Generator, shape: Shape, with_bootstrap: bool) -> Outcome:
+    """Judge one study of equal arms."""
+    scores, truth = draw_study(rng, shape)
+    verdict = judge(scores)
+    covered = float("nan")
+    if with_bootstrap:
+        last = scores.arms[-1]
+        checks = bootstrap_against(scores, last, draws=400, seed=int(rng.integers(2**31)))
+        covered = float(np.mean([c.low <= 0 <= c.high for c in checks]))
+    return Outcome(
+        shape=shape,
+        winner=verdict.winner is not None,
+        stands_out=verdict.stands_out is not None,
+        someone_out=len(verdict.tie_group) < shape.arms,
+        pairs_covered=_pairs_covered(verdict),
+        means_covered=float(np.mean([_holds(arm.low, truth, arm.high) for arm in verdict.arms])),
+        pair_width=float(np.median([d.high - d.low for d in verdict.with_best])),
+        bootstrap_covered=covered,
+        detectable=verdict.detectable.value,
+    )
+
+
+def _holds(low: float, truth: float, high: float) -> bool:
+    return low <= truth <= high
+
+
+def _pairs_covered(verdict: Verdict) -> float:
+    """Share of all pairs whose interval holds zero."""
+    upper = np.triu_indices(len(verdict.pairs.arms), 1)
+    return float(np.mean((verdict.pairs.low_AA[upper] <= 0) & (verdict.pairs.high_AA[upper] >= 0)))
+
+
+def planted_found(rng: np.random.Generator, shape: Shape, times: float) -> bool | None:
+    """Plant `times` what one study states as detectable into a second study of the same shape.
+
+    Found means that the planted arm is alone in the tie group. None where the accuracy has no room.
+    """
+    stated = judge(draw_study(rng, shape)[0]).detectable.value
+    if shape.answers and BASE_ACCURACY + times * stated > 0.98:
+        return None
+    verdict = judge(draw_study(rng, shape, gain=times * stated)[0])
+    return (verdict.winner or verdict.stands_out) == f"arm {shape.arms - 1}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was measured, over how many studies, and the bounds if any."""
+
+    what: str
+    rate: float
+    error: float
+    studies: int
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def bounded(self) -> bool:
+        """Whether anything is asked of it."""
+        return (self.low, self.high) != (0.0, 1.0)
+
+    def met(self, slack: float) -> bool:
+        """Whether the rate is within its bounds, give or take `slack` standard errors."""
+        return self.low - slack * self.error <= self.rate <= self.high + slack * self.error
+
+
+def row(what: str, values: Sequence[float], low: float = 0.0, high: float = 1.0) -> Row:
+    """A rate over studies, each of which counts the same, with its standard error."""
+    x = np.array(values, dtype=np.float64)
+    error = float(x.std() / np.sqrt(len(x)))
+    return Row(what, float(x.mean()), error, len(x), low, high)
+
+
+def equal_rows(studies: int, seed: int) -> list[Row]:
+    """Equal arms under different names: what is claimed of them."""
+    rng = np.random.default_rng([seed, 1])
+    found = [judge_equal(rng, draw_shape(rng), False) for _ in range(studies)]
+    rows = [
+        row("equal arms, 1 to 5 seeds: a winner is declared", [o.winner for o in found], 0, 0.06)
+    ]
+    for seeds in range(1, 6):
+        own = [o for o in found if o.shape.seeds == seeds]
+        rows.append(
+            row(f"- {seeds} seed{'s' * (seeds > 1)}: a winner is declared", [o.winner for o in own])
+        )
+    many = [o for o in found if o.shape.seeds > 1]
+    rows.append(
+        row("- 2 seeds or more: any arm is left out of the tie", [o.someone_out for o in many])
+    )
+    one = [o for o in found if o.shape.seeds == 1]
+    rows.append(
+        row("- 1 seed: a run is said to stand out (no winner)", [o.stands_out for o in one])
+    )
+    return rows
+
+
+def coverage_rows(studies: int, checked: int, seed: int) -> list[Row]:
+    """How often 95 % intervals hold the truth; the bootstrap on the first `checked` studies."""
+    rng = np.random.default_rng([seed, 2])
+    found = [judge_equal(rng, draw_shape(rng, 3), n < checked) for n in range(studies)]
+    low, high = 0.935, 0.965
+    rows = [
+        row("95 % interval of a difference, 3 to 5 seeds", _pairs(found), low, high),
+        row(
+            "95 % interval of an arm's mean, 3 to 5 seeds",
+            [o.means_covered for o in found],
+            low,
+            high,
+        ),
+    ]
+    kinds: list[tuple[str, Callable[[Shape], bool]]] = [
+        ("3 seeds", lambda s: s.seeds == 3),
+        ("4 seeds", lambda s: s.seeds == 4),
+        ("5 seeds", lambda s: s.seeds == 5),
+        ("no seed effect", lambda s: s.strength == "none"),
+        ("seed effect like the examples' noise", lambda s: s.strength == "like examples"),
+        ("seed effect 2 to 6 times that", lambda s: s.strength == "strong"),
+        ("losses with heavy tails", lambda s: not s.answers),
+        ("right and wrong answers", lambda s: s.answers),
+        ("examples in groups", lambda s: s.group > 1),
+        ("a tenth of the runs missing", lambda s: s.missing > 0),
+        ("2 arms", lambda s: s.arms == 2),
+        ("8 to 12 arms", lambda s: s.arms >= 8),
+        ("an arm with 4 times the seed spread", lambda s: s.unstable > 1),
+    ]
+    for what, holds in kinds:
+        rows.append(row(f"- difference, {what}", _pairs([o for o in found if holds(o.shape)])))
+    with_check = [o for o in found if np.isfinite(o.bootstrap_covered)]
+    rows.append(
+        row("- difference, the bootstrap instead", [o.bootstrap_covered for o in with_check])
+    )
+    rng = np.random.default_rng([seed, 3])
+    two = [judge_equal(rng, replace(draw_shape(rng), seeds=2), False) for _ in range(studies // 3)]
+    rows.append(row("95 % interval of a difference, 2 seeds", _pairs(two)))
+    return rows
+
+
+def _pairs(found: Sequence[Outcome]) -> list[float]:
+    return [o.pairs_covered for o in found]
+
+
+def planted_rows(studies: int, seed: int) -> list[Row]:
+    """How often a planted difference makes its arm the only one in the tie group."""
+    rows = []
+    for n, (what, times, seeds, low) in enumerate(
+        (
+            ("planted 2 x detectable is found, 2 to 5 seeds", 2.0, None, 0.9),
+            ("planted 2 x detectable is found, 1 seed", 2.0, 1, 0.9),
+            ("planted 1 x detectable is found, 2 to 5 seeds", 1.0, None, 0.0),
+        )
+    ):
+        rng = np.random.default_rng([seed, 4, n])
+        shapes = [draw_shape(rng, 2) for _ in range(studies)]
+        if seeds is not None:
+            shapes = [replace(shape, seeds=seeds, strength="none", seed_sd=0.0) for shape in shapes]
+        tried = [planted_found(rng, shape, times) for shape in shapes]
+        rows.append(row(what, [hit for hit in tried if hit is not None], low))
+    return rows
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows in Markdown."""
+    lines = ["| simulated studies | measured | +- | studies | required |", "|---|---|---|---|---|"]
+    for r in rows:
+        asked = ""
+        if r.bounded:
+            bounds = f"{r.low:.1%} to {r.high:.1%}" if r.low > 0 else f"at most {r.high:.1%}"
+            asked = f"at least {r.low:.1%}" if r.high == 1 else bounds
+        lines.append(f"| {r.what} | {r.rate:.1%} | {2 * r.error:.1%} | {r.studies:,} | {asked} |")
+    return "\n".join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print the table; 0 if every bound is met."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a twentieth of the studies")
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    part = 20 if given.quick else 1
+    rows = [
+        *equal_rows(1000 // part, given.seed),
+        *coverage_rows(3000 // part, 300 // part, given.seed),
+        *planted_rows(1000 // part, given.seed),
+    ]
+    print(table(rows))
+    missed = [r for r in rows if not r.met(slack=3.0 if given.quick else 0.0)]
+    for r in missed:
+        print(f"MISSED: {r.what}: {r.rate:.1%}", file=sys.stderr)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

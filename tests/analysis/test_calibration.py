@@ -1,0 +1,40 @@
+"""The calibration of the verdict, run small: the bounds hold within chance."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "verdict_calibration.py"
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    spec = importlib.util.spec_from_file_location("verdict_calibration", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_the_verdict_is_as_sure_as_it_says_within_chance(calibration, capsys):
+    assert calibration.main(["--quick", "--seed", "1"]) == 0
+    printed = capsys.readouterr().out
+    assert "a winner is declared" in printed
+    assert "at least 90.0%" in printed
+
+
+def test_a_verdict_with_intervals_of_half_the_width_would_be_caught(calibration, monkeypatch):
+    honest = calibration._pairs_covered
+
+    def shrunk(verdict):
+        middle = (verdict.pairs.low_AA + verdict.pairs.high_AA) / 2
+        half = (verdict.pairs.high_AA - middle) / 2
+        verdict.pairs.low_AA[:], verdict.pairs.high_AA[:] = middle - half, middle + half
+        return honest(verdict)
+
+    monkeypatch.setattr(calibration, "_pairs_covered", shrunk)
+    covered = calibration.coverage_rows(studies=60, checked=1, seed=0)[0]
+    assert not covered.met(slack=3.0)

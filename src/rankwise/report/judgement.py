@@ -248,7 +248,7 @@ def _digits(verdict: Verdict) -> int:
         return min(6, decimals_for(min(widths)))
     means = sorted(arm.mean for arm in verdict.arms if arm.mean is not None)
     gaps = [b - a for a, b in itertools.pairwise(means) if b > a]
-    return min(6, max(4, decimals_for(min(gaps)))) if gaps else 4
+    return 4 if not gaps else min(4, max(1, decimals_for(min(gaps))))
 
 
 def words(name: str) -> str:

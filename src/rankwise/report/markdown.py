@@ -22,7 +22,7 @@ from rankwise.report.document import (
 
 _PIECES = re.compile(f"{CODE}(.*?){END_CODE}", re.DOTALL)
 # An underscore inside a word is no emphasis in GFM, so `eval_loss` may stay readable.
-_SPECIAL = re.compile(r"([\\`*\[\]<>|~$]|(?<!\w)_|_(?!\w)|(?<=\w)://)")
+_SPECIAL = re.compile(r"([\\`*\[\]<>|~$]|(?<![^\W_])_|_(?![^\W_])|(?<=\w)://)")
 
 
 def to_markdown(document: Document, figure_folder: str = "figures") -> str:
@@ -104,7 +104,9 @@ def _html_text(text: str) -> str:
 
 
 def _line_start(text: str) -> str:
-    return re.sub(r"^(#|\+|-|\d+[.)])", r"\\\1", text.replace("\n", " "))
+    """One line that does not begin a heading or a list."""
+    line = re.sub(r"^(#+|[+-])(?=\s)", r"\\\1", text.replace("\n", " "))
+    return re.sub(r"^(\d+)([.)])(?=\s)", r"\1\\\2", line)
 
 
 def _fenced(text: str, language: str) -> str:

@@ -70,7 +70,8 @@ def _run_of(records: Records, arm: str, seed: int | None) -> RunFacts:
         done = [run for run in done if run.seed == seed]
     if not done:
         states = ", ".join(f"seed {run.seed} {run.state}" for run in records.runs_of(arm))
-        raise UserError(f"{arm}: no finished run{'' if seed is None else f' of seed {seed}'}: {states}")
+        which = "" if seed is None else f" of seed {seed}"
+        raise UserError(f"{arm}: no finished run{which}: {states}")
     sign = 1 if records.lower_is_better else -1
     return min(done, key=lambda run: (sign * (run.value or 0.0), run.seed))
 
@@ -87,7 +88,7 @@ def merge(source: Path, to: Path, spec: StudySpec, label_names: list[str] | None
         model = spec.model.model_copy(update={"dtype": "float32", "quantization": "none"})
         labels = None if label_names is None else len(label_names)
         cpu = torch.device("cpu")
-        base = load_base(model, spec.task, labels, cpu, tokenizer.pad_token_id, "eager").model
+        base: Any = load_base(model, spec.task, labels, cpu, tokenizer.pad_token_id, "eager").model
         if label_names is not None:
             base.config.id2label = dict(enumerate(label_names))
             base.config.label2id = {name: number for number, name in enumerate(label_names)}

@@ -35,7 +35,6 @@ from rankwise.plan.arms import Arm, make_arms
 from rankwise.plan.cohorts import Run, cohorts_of
 from rankwise.spec import ModelSpec, StudySpec
 
-
 COMFORTABLE = 0.7  # share of the free memory that a cohort may take, where none is given
 
 
@@ -147,9 +146,7 @@ def look_ahead(spec: StudySpec, base_dir: Path) -> Outlook:
         arm.id: None if arm.method == "full" else resolve_adapter(structure, arm, spec.task)
         for arm in arms
     }
-    footprints = {
-        arm.id: footprint(structure, arm, spec.task, adapters[arm.id]) for arm in arms
-    }
+    footprints = {arm.id: footprint(structure, arm, spec.task, adapters[arm.id]) for arm in arms}
     _check_length(spec, structure)
     tokenizer = load_tokenizer(spec.model)
     data = make_examples(split, spec.data, spec.task, tokenizer, base_dir)
@@ -188,7 +185,8 @@ def _training_parts(
 ) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
     """Each arm's training examples by training id; arms of one augmentation share theirs."""
     made = {(spec.data.augment, spec.data.max_samples): data.train}
-    train, notes = {}, []
+    train: dict[str, tuple[Example, ...]] = {}
+    notes: list[str] = []
     for arm in arms:
         kind = (arm.augment, arm.max_samples)
         if kind not in made:

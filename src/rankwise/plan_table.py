@@ -45,9 +45,7 @@ def plan_facts(outlook: Outlook) -> dict[str, Any]:
     }
 
 
-def _arm_facts(
-    outlook: Outlook, arm: Arm, device: torch.device, seconds: float
-) -> dict[str, Any]:
+def _arm_facts(outlook: Outlook, arm: Arm, device: torch.device, seconds: float) -> dict[str, Any]:
     counts, adapter = outlook.footprints[arm.id], outlook.adapters[arm.id]
     modules = [] if adapter is None else [target.name for target in adapter.targets]
     return {
@@ -80,9 +78,7 @@ def run_flops(outlook: Outlook, arm: Arm) -> float:
     evaluated = sum(len(example.input_ids) for example in outlook.data.validation)
     evaluations = -(-steps // (training.eval_steps or max(1, steps // 10)))
     passes = 6 if arm.method == "full" else 4
-    return weights * (
-        passes * rows * sum(lengths) / len(lengths) + 2 * evaluations * evaluated
-    )
+    return weights * (passes * rows * sum(lengths) / len(lengths) + 2 * evaluations * evaluated)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -50,9 +50,7 @@ class ModelSpec(Section):
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         "auto", description="Attention kernel; auto: the faster of eager and sdpa, measured."
     )
-    trust_remote_code: bool = Field(
-        False, description="Run code that a hub model brings along."
-    )
+    trust_remote_code: bool = Field(False, description="Run code that a hub model brings along.")
     allow_pickle: bool = Field(
         False, description="Load weights from pickle files too, not safetensors alone."
     )
@@ -78,9 +76,7 @@ class SplitSpec(Section):
         0.1, description="Test rows: a count, a share below 1, or the name of a hub split."
     )
     train: str | None = Field(None, description="Name of the hub split to train on.")
-    by: str | None = Field(
-        None, description="Column whose equal values stay together on one side."
-    )
+    by: str | None = Field(None, description="Column whose equal values stay together on one side.")
     seed: int = Field(0, description="Seed of the split, the same for every run.")
 
     @field_validator("validation", "test")
@@ -220,7 +216,9 @@ def alpha_of(rule: float | str, r: int) -> float:
         else:
             alpha = float(rule)
     except ValueError:
-        raise ValueError(f"{rule!r} is neither a number nor a rule such as '2r' or 'sqrt'") from None
+        raise ValueError(
+            f"{rule!r} is neither a number nor a rule such as '2r' or 'sqrt'"
+        ) from None
     if not alpha > 0:
         raise ValueError(f"{rule!r} is not positive")
     return alpha

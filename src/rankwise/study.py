@@ -19,6 +19,7 @@ from rankwise.cohort.loop import Cohort, train
 from rankwise.cohort.prepare import Bases, choose_attention, first_rows, make_bank, versions_of
 from rankwise.cohort.probe import probe_company, probe_cost
 from rankwise.cohort.trainee import Trainee
+from rankwise.data.examples import Example
 from rankwise.model.adapter_files import AdapterWriter
 from rankwise.model.adapter_plan import plan_adapter
 from rankwise.model.base import Base
@@ -27,7 +28,7 @@ from rankwise.outlook import Outlook, base_name, pick_device
 from rankwise.plan.cohorts import Run
 from rankwise.report import write_report
 from rankwise.spec_file import dump_spec
-from rankwise.store import Store
+from rankwise.store import Split, Store
 
 AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
 """States of a run that a further call does again; `diverged` would only diverge again."""
@@ -178,7 +179,11 @@ def _begin(study: Study, first: Sequence[Run]) -> None:
 
 def _write_examples(study: Study) -> None:
     data = study.outlook.data
-    for split, examples in (("validation", data.validation), ("test", data.test)):
+    parts: tuple[tuple[Split, Sequence[Example]], ...] = (
+        ("validation", data.validation),
+        ("test", data.test),
+    )
+    for split, examples in parts:
         if examples:
             study.store.save_examples(
                 split,
@@ -223,9 +228,7 @@ def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
     return base, make_bank(base, plans, [run.seed for run in runs])
 
 
-def _disagreement(
-    study: Study, bank: Trainable, runs: Sequence[Run], base: Base
-) -> str | None:
+def _disagreement(study: Study, bank: Trainable, runs: Sequence[Run], base: Base) -> str | None:
     """Why these runs may not train together, or None where they may."""
     if len(runs) == 1 or not isinstance(bank, Bank):
         return None
@@ -313,5 +316,3 @@ def device_name(device: torch.device) -> str:
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return f"{device.type}, {torch.get_num_threads()} threads"
-
-

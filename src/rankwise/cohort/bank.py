@@ -6,6 +6,7 @@ takes the frozen model apart from them again. `WholeModel` gives full fine-tunin
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,7 +41,7 @@ class Bank:
         seeds: Sequence[int],
         new_modules: Sequence[str] = (),
     ) -> None:
-        self.model = model
+        self.model: Any = model
         self.plans = tuple(plans)
         self.seeds = tuple(seeds)
         self.originals: dict[str, nn.Module] = {}
@@ -73,7 +74,7 @@ class Bank:
     def _wrap_biases(self) -> None:
         for name in sorted({name for plan in self.plans for name in plan.biases}):
             members = [k for k, plan in enumerate(self.plans) if name in plan.biases]
-            base = self.model.get_submodule(name)
+            base: Any = self.model.get_submodule(name)
             layer = BankedBias(base, members, base.bias)
             self._replace(name, layer)
             self.biases[name] = layer
@@ -97,12 +98,11 @@ class Bank:
         parent, _, leaf = name.rpartition(".")
         setattr(self.model.get_submodule(parent), leaf, layer)
 
-    def take_apart(self) -> nn.Module:
-        """Give the frozen model back as it was."""
+    def take_apart(self) -> None:
+        """Leave the frozen model as it was."""
         for name, module in self.originals.items():
             parent, _, leaf = name.rpartition(".")
             setattr(self.model.get_submodule(parent), leaf, module)
-        return self.model
 
     @property
     def layers(self) -> list[Banked]:
@@ -193,7 +193,7 @@ class WholeModel:
     def __init__(
         self, model: nn.Module, dtype: torch.dtype, seed: int, new_modules: Sequence[str] = ()
     ) -> None:
-        self.model = model.float()
+        self.model: Any = model.float()
         self.dtype = dtype
         self.selected = (0,)
         for name, module in model.named_children():

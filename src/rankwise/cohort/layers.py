@@ -9,13 +9,14 @@ Legend: K selected runs, M members of this module, S members among the selected,
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from rankwise.cohort.dropout import BatchKey, keep_mask
-from rankwise.cohort.fused import AdaptedLinear
+from rankwise.cohort.fused import adapted_linear
 from rankwise.model.initial import dense_weight
 
 
@@ -29,7 +30,7 @@ class Banked(nn.Module):
 
     def __init__(self, base: nn.Module, members: Sequence[int]) -> None:
         super().__init__()
-        self.base = base
+        self.base: Any = base
         self.slot_of = {run: slot for slot, run in enumerate(members)}
         self.select(tuple(members))
 
@@ -92,12 +93,12 @@ class BankedLinear(Banked):
     ) -> None:
         super().__init__(base, members)
         inputs, outputs, rank = shape
-        device = base.weight.device
+        device = self.base.weight.device
         self.number = number
         self.key: BatchKey | None = None
         self.lora_A = nn.Parameter(torch.zeros(len(members), rank, inputs, device=device))
         self.lora_B = nn.Parameter(torch.zeros(len(members), outputs, rank, device=device))
-        self.register_buffer("scaling", torch.ones(len(members), 1, 1, device=device))
+        self.scaling: Tensor = torch.ones(len(members), 1, 1, device=device)
         self.dropout = [0.0] * len(members)
         self.ranks = [rank] * len(members)
         self.start_A: Tensor | None = None
@@ -134,7 +135,7 @@ class BankedLinear(Banked):
         mask_SNI = self.mask(x_SNI)
         if self.members is not None and self.start_A is None and _is_plain(self.base):
             weight_OI = self.base.weight if isinstance(self.base, nn.Linear) else self.base.weight.T
-            out_KNO = AdaptedLinear.apply(
+            out_KNO = adapted_linear(
                 x.reshape(self.runs, -1, x.shape[-1]),
                 weight_OI,
                 self.bias,
@@ -144,8 +145,7 @@ class BankedLinear(Banked):
                 mask_SNI,
                 self.members,
             )
-            adapted: Tensor = out_KNO.view(*x.shape[:-1], -1)
-            return adapted
+            return out_KNO.view(*x.shape[:-1], -1)
         out: Tensor = self.base(x)
         dropped_SNI = x_SNI if mask_SNI is None else x_SNI * mask_SNI
         delta_SNO = self.product(dropped_SNI, a_SRI, b_SOR)
@@ -155,10 +155,10 @@ class BankedLinear(Banked):
         return self.add_to_blocks(out, delta_SNO)
 
 
-def _is_plain(module: nn.Module) -> bool:
+def _is_plain(module: Any) -> bool:
     """A product by an ordinary weight: no quantisation, nothing of the model's own around it."""
     plain = type(module) is nn.Linear or type(module).__name__ == "Conv1D"
-    return plain and module.weight.is_floating_point()
+    return plain and bool(module.weight.is_floating_point())
 
 
 class BankedDora(BankedLinear):
@@ -174,7 +174,7 @@ class BankedDora(BankedLinear):
     ) -> None:
         super().__init__(base, members, shape, number)
         weight_OI = dense_weight(base)
-        self.register_buffer("weight_norm2", weight_OI.float().square().sum(1))
+        self.weight_norm2: Tensor = weight_OI.float().square().sum(1)
         self.magnitude = nn.Parameter(self.weight_norm2.sqrt().repeat(len(members), 1))
 
     def norm(self) -> Tensor:
@@ -248,7 +248,8 @@ class BankedModule(Banked):
         out = self.base(x)
         out_K = out.reshape(self.runs, -1, *out.shape[1:]).to(trained_S.dtype)
         places_S = torch.tensor(self.places, device=out.device)
-        return out_K.index_copy(0, places_S, trained_S).flatten(0, 1)
+        mixed: Tensor = out_K.index_copy(0, places_S, trained_S).flatten(0, 1)
+        return mixed
 
     def _call(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         out: Tensor = functional_call(self.base, dict(weights), (x,))

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -24,7 +25,7 @@ from rankwise.cohort.trainee import Trainee, start_trainee
 from rankwise.data.examples import Example
 from rankwise.model.adapter_files import AdapterWriter
 from rankwise.plan.cohorts import Run
-from rankwise.store import Store
+from rankwise.store import Split, Store
 
 HISTORY = 8  # steps of loss and gradient norm kept as evidence, should the run diverge
 
@@ -144,8 +145,9 @@ def _loss_and_backward(
     ]
     windows_K = total_KN.new_tensor([trainee.window for trainee in active])
     loss_K = (total_KN * total_KN.new_tensor(weights_KN)).sum(1) / windows_K
-    loss_K.sum().backward()
-    return loss_K.detach().double().cpu().numpy()
+    torch.autograd.backward(loss_K.sum())
+    shares_K: NDArray[np.float64] = loss_K.detach().double().cpu().numpy()
+    return shares_K
 
 
 def _save(cohort: Cohort, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
@@ -164,7 +166,7 @@ def _log_step(trainee: Trainee, store: Store, norm: float) -> None:
     store.log(trainee.run.id, trainee.step + 1, values)
 
 
-def _record(store: Store, trainee: Trainee, split: str, result: Evaluation) -> None:
+def _record(store: Store, trainee: Trainee, split: Split, result: Evaluation) -> None:
     step = trainee.best_step if split == "test" else trainee.step
     store.save_evaluation(
         trainee.run.id, step, split, result.losses_E, result.correct_E, result.metrics()

@@ -11,6 +11,7 @@ or classes.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +57,7 @@ class LabelledPositions(nn.Module):
 
     def __init__(self, head: nn.Module) -> None:
         super().__init__()
-        self.head = head
+        self.head: Any = head
         self.positions_P: Tensor | None = None
 
     @property
@@ -104,7 +105,7 @@ def row_losses(model: nn.Module, task: str, batch: Batch) -> RowLosses:
     if task == "SEQ_CLS":
         return _class_losses(model, batch)
     if task == "SEQ_2_SEQ_LM":
-        inputs = {"decoder_input_ids": _shifted_right(model, batch.labels)}
+        inputs: dict[str, Any] = {"decoder_input_ids": _shifted_right(model, batch.labels)}
         labels_NL = batch.labels
     else:
         inputs = {"use_cache": False}

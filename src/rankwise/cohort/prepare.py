@@ -63,9 +63,7 @@ class Bases:
         )
 
 
-def make_bank(
-    base: Base, plans: Sequence[AdapterPlan | None], seeds: Sequence[int]
-) -> Trainable:
+def make_bank(base: Base, plans: Sequence[AdapterPlan | None], seeds: Sequence[int]) -> Trainable:
     """The bank of a cohort; a single run without a plan trains the whole model."""
     first = plans[0]
     if first is None:
@@ -89,7 +87,7 @@ def choose_attention(model: nn.Module, task: str, batch: Batch, trials: int = 3)
             continue
         for trial in range(trials + 1):
             started = time.perf_counter()
-            row_losses(model, task, batch).total.sum().backward()
+            torch.autograd.backward(row_losses(model, task, batch).total.sum())
             _wait_for(batch.input_ids.device)
             if trial:
                 took = time.perf_counter() - started

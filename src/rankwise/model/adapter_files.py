@@ -1,6 +1,5 @@
 """Adapters on disk, as peft writes them: adapter_config.json and adapter_model.safetensors."""
 
-import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -60,7 +59,7 @@ class AdapterWriter:
                 config = peft_config(plan, self.task, self.base_name, self.model, bool(start))
                 config.save_pretrained(ready)
             shutil.rmtree(target, ignore_errors=True)
-            os.replace(ready, target)
+            ready.rename(target)
         return target
 
 
@@ -74,7 +73,7 @@ def peft_state(
     """
     tensors = {}
     for name, value in state.items():
-        module, _, leaf = name.rpartition(".bias")
+        module = name.removesuffix(".bias")
         if name.endswith(".bias") and module in plan.factors:
             name = f"{module}.base_layer.bias"
         elif name in start:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -127,7 +128,7 @@ def load_base(
         model,
         dtype,
         missing,
-        fingerprint(model),
+        fingerprint(model, missing),
         sum(p.numel() for p in model.parameters()),
         sum(p.numel() * p.element_size() for p in model.parameters()),
     )
@@ -206,10 +207,15 @@ def dequantised(folder: str, gguf_file: str) -> str:
     return str(target)
 
 
-def fingerprint(model: nn.Module) -> str:
-    """A hash over every weight's name, shape and 64 evenly spaced values, 16 hex digits."""
+def fingerprint(model: nn.Module, new_modules: Sequence[str]) -> str:
+    """A hash over every weight's name, shape and 64 evenly spaced values, 16 hex digits.
+
+    Weights that the base did not bring are drawn for each run, and are no part of it.
+    """
     digest = hashlib.sha256()
     for name, parameter in sorted(model.named_parameters()):
+        if name.startswith(tuple(new_modules)):
+            continue
         flat = parameter.detach().flatten()
         sample = flat[:: max(1, len(flat) // 64)].float().cpu().numpy()
         digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.tobytes())

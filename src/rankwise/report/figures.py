@@ -233,9 +233,15 @@ def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) 
     )
     if len(points) <= 12:
         layers.append(
-            base.mark_text(align="left", dx=7, dy=-7, fontSize=10, limit=150).encode(
-                y=y, text="arm:N", color=altair.value("currentColor")
-            )
+            base.mark_text(
+                align="left",
+                dx=7,
+                dy=-7,
+                fontSize=10,
+                limit=150,
+                # On a phone the names would lie over each other; there the tooltip has them.
+                opacity=altair.expr("width < 400 ? 0 : 1"),
+            ).encode(y=y, text="arm:N", color=altair.value("currentColor"))
         )
     return _finished(altair.layer(*layers), "front", alt, height=280)
 

@@ -41,11 +41,14 @@ CLAIMS = {
 
 def lead(judgement: Judgement) -> tuple[Block, ...]:
     """The verdict, noise floor, detectable effect, recommendation and failures, in that order."""
-    items = [_noise(judgement), _detectable(judgement), _use(judgement), _failures(judgement)]
-    speaks = f"The intervals speak for {CLAIMS[judgement.verdict.claim]}."
+    items = [_failures(judgement)]
+    if judgement.verdict.best is not None:
+        speaks = f"The intervals speak for {CLAIMS[judgement.verdict.claim]}."
+        first = [_noise(judgement), _detectable(judgement), _use(judgement)]
+        items = [*first, *items, speaks]
     return (
         Paragraph(_headline(judgement), "verdict"),
-        Bullets(tuple(item for item in (*items, speaks) if item)),
+        Bullets(tuple(item for item in items if item)),
     )
 
 
@@ -177,7 +180,7 @@ def ranking(judgement: Judgement) -> Section:
     ]
     metric = words(verdict.metric)
     head = ("", "arm", "verdict", metric, "from best", "95 % interval", "p", "test")
-    head_more = ("runs", "spread", f"95 % interval of {metric}", "learning rate")
+    head_more = ("runs", "spread", "own 95 % interval", "learning rate")
     blocks: list[Block] = [
         table(
             (*head, *head_more),
@@ -193,7 +196,7 @@ def ranking(judgement: Judgement) -> Section:
     if judgement.on_test is not None:
         blocks.append(Paragraph(_on_test(judgement, judgement.on_test)))
     warnings = cautions(verdict)
-    if warnings:
+    if warnings and verdict.best is not None:
         blocks.append(Bullets(tuple(clean(text) for text in warnings)))
     return Section("Ranking", "ranking", tuple(blocks))
 

@@ -89,7 +89,7 @@ def _alternative(judgement: Judgement) -> str:
         return ""
     share = other.saved / (other.memory + other.saved)
     if share < LEAST_SAVING:
-        return f"no arm needs {percent(LEAST_SAVING, 0)} less than this one."
+        return f"no arm needs less by {percent(LEAST_SAVING, 0)} or more."
     text = f"{code(other.arm)} needs {size(other.memory)}, {percent(share)} less"
     if other.difference is None:
         return f"{text}, and is tied for best as well."

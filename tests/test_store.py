@@ -118,6 +118,16 @@ def test_a_damaged_file_is_a_store_error(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
+def test_damage_inside_the_file_is_a_store_error_when_it_is_met(tmp_path: Path) -> None:
+    with Store(tmp_path, create=True) as store:
+        with_one_run(store)
+    path = tmp_path / "study.db"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+    with pytest.raises(StoreError, match=r"study\.db"), Store(tmp_path) as store:
+        store.arms()
+
+
 def test_records_of_a_newer_rankwise_are_left_alone(tmp_path: Path) -> None:
     Store(tmp_path, create=True).close()
     db = sqlite3.connect(tmp_path / "study.db")

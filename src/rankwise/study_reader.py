@@ -108,12 +108,7 @@ class StudyReader:
             "WHERE run_id = ? AND split = ? ORDER BY step",
             (run_id, split),
         )
-        return tuple(
-            Evaluation(
-                run_id, split, step, from_blob(losses), from_blob(c) if c else None, json.loads(m)
-            )
-            for step, losses, c, m in rows
-        )
+        return tuple(_evaluation(run_id, split, *row) for row in rows)
 
     def evaluation_at(self, run_id: str, step: int, split: Split = "validation") -> Evaluation:
         """One evaluation of a run.
@@ -122,21 +117,13 @@ class StudyReader:
             StoreError: there is none at this step.
         """
         row = self._row(
-            "SELECT losses, correct, metrics FROM evaluation "
+            "SELECT step, losses, correct, metrics FROM evaluation "
             "WHERE run_id = ? AND split = ? AND step = ?",
             (run_id, split, step),
         )
         if row is None:
             raise StoreError(f"{self.folder}: {run_id} has no {split} evaluation at step {step}")
-        losses, correct, metrics = row
-        return Evaluation(
-            run_id,
-            split,
-            step,
-            from_blob(losses),
-            from_blob(correct) if correct else None,
-            json.loads(metrics),
-        )
+        return _evaluation(run_id, split, *row)
 
     def evaluation_metrics(
         self, run_id: str, split: Split = "validation"
@@ -151,8 +138,8 @@ class StudyReader:
     def best_step(self, run_id: str, metric: str | None = None) -> int | None:
         """Step of a run's best validation by `metric` (default: the study's objective).
 
-        The earliest of equals; None where nothing finite was evaluated. Losses and perplexities are best
-        low, all other metrics best high.
+        The earliest of equals; None where nothing finite was evaluated. Losses and perplexities
+        are best low, all other metrics best high.
         """
         name = metric or str(self.study().spec.get("objective", {}).get("metric", "eval_loss"))
         sign = 1 if name.endswith(("loss", "perplexity")) else -1
@@ -175,3 +162,16 @@ class StudyReader:
     def notes(self) -> tuple[tuple[str, str], ...]:
         """All remarks as (kind, text), in the order they were made."""
         return tuple(self._rows("SELECT kind, text FROM note ORDER BY id"))
+
+
+def _evaluation(
+    run_id: str, split: str, step: int, losses: bytes, correct: bytes | None, metrics: str
+) -> Evaluation:
+    return Evaluation(
+        run_id,
+        split,
+        step,
+        from_blob(losses),
+        None if correct is None else from_blob(correct),
+        json.loads(metrics),
+    )

@@ -14,6 +14,9 @@ USER_MISTAKE = 2
 OURS = 1
 INTERRUPTED = 130
 
+UsageError: Any = typer.BadParameter.__base__
+"""What a wrong option raises; newer typers bring their own click, so it is had from here."""
+
 app = typer.Typer(
     name="rankwise",
     no_args_is_help=True,
@@ -43,10 +46,10 @@ def rankwise(
 @app.command()
 def plan(spec: SpecFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show what a study would do: arms, parameters, memory, time. Loads no weights."""
+    outlook = look(spec, overrides)
     from rankwise.plan_table import plan_facts, print_plan
 
-    quiet_libraries()
-    facts = plan_facts(look(spec, overrides))
+    facts = plan_facts(outlook)
     print(json.dumps(facts, indent=2)) if as_json else print_plan(facts)
 
 
@@ -60,11 +63,10 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a study, or go on with it: what is done is not done again."""
+    outlook = look(spec, overrides)
     from rankwise.progress import show
     from rankwise.study import run_study
 
-    quiet_libraries()
-    outlook = look(spec, overrides)
     folder = out or Path("studies") / outlook.spec.study
     show(run_study(outlook, folder), outlook, quiet=as_json)
     _print_status(folder, as_json)
@@ -140,6 +142,7 @@ def look(spec: Path, overrides: list[str] | None) -> Any:
 
     study = load_spec(spec, overrides or [])
     make_arms(study)  # a mistake in the arms is told before torch is imported
+    quiet_libraries()
     from rankwise.outlook import look_ahead
 
     return look_ahead(study, spec.parent)
@@ -176,16 +179,20 @@ def _print_status(folder: Path, as_json: bool) -> None:
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, an interruption 130."""
     try:
-        app()
+        code = app(standalone_mode=False)
+    except UsageError as error:
+        error.show()
+        sys.exit(error.exit_code)
     except UserError as error:
         print(f"rankwise: {error}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
     except StoreError as error:
         print(f"rankwise: {error}", file=sys.stderr)
         sys.exit(OURS)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, typer.Abort):
         print("rankwise: interrupted; the same command goes on from here", file=sys.stderr)
         sys.exit(INTERRUPTED)
+    sys.exit(code or 0)
 
 
 if __name__ == "__main__":

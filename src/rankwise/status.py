@@ -27,7 +27,7 @@ def status_facts(folder: Path) -> dict[str, Any]:
             "spread": arm.spread,
             "seeds": len(arm.seeds_done),
             "test": arm.test,
-            "cost": price_of(arm, records.cost),
+            "cost": price_of(arm, records.cost).strip(" ()"),
         }
         for arm in ranked(judgement)
     ]
@@ -61,7 +61,7 @@ def print_status(facts: dict[str, Any]) -> None:
     metric = facts["metric"]
     table = Table(box=None, pad_edge=False)
     for title in ("", "arm", metric, "spread over seeds", "seeds", "cost"):
-        table.add_column(title, justify="left" if title == "arm" else "right")
+        table.add_column(title, justify="left" if title == "arm" else "right", no_wrap=True)
     for place, arm in enumerate(facts["arms"], start=1):
         table.add_row(
             str(place),

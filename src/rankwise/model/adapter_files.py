@@ -111,11 +111,14 @@ def peft_config(
         alpha_pattern={f"^{name}": a for name, a in alphas.items() if a != alpha},
         bias=_bias_word(plan),
         use_dora=plan.dora,
-        fan_in_fan_out=any(
-            type(model.get_submodule(name)).__name__ == "Conv1D" for name in plan.factors
-        ),
+        fan_in_fan_out=any(_is_conv1d(model.get_submodule(name)) for name in plan.factors),
         modules_to_save=list(plan.saved) or None,
     )
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """Whether a module, or what the bank has wrapped around, stores its weight as (in, out)."""
+    return any(type(part).__name__ == "Conv1D" for part in module.modules())
 
 
 def short_names(model: nn.Module, targets: set[str]) -> list[str]:

@@ -137,6 +137,20 @@ def test_records_of_a_newer_rankwise_are_left_alone(tmp_path: Path) -> None:
         Store(tmp_path)
 
 
+def test_records_of_the_first_version_are_brought_up_to_date(tmp_path: Path) -> None:
+    db = sqlite3.connect(tmp_path / "study.db")
+    db.executescript(f"{MIGRATIONS[0]} PRAGMA user_version=1;")
+    db.execute("INSERT INTO arm VALUES ('a1', 't1', 'old', '{}', '{}')")
+    db.commit()
+    db.close()
+    with Store(tmp_path) as store:
+        store.add_arm("a2", "t2", "new", {}, {}, {"layer.0.q": 4})
+        assert [(arm.name, arm.ranks) for arm in store.arms()] == [
+            ("old", {}),
+            ("new", {"layer.0.q": 4}),
+        ]
+
+
 def test_one_process_writes_while_others_read(tmp_path: Path) -> None:
     with Store(tmp_path, create=True) as writer:
         run = with_one_run(writer)

@@ -61,10 +61,12 @@ class StudyReader:
 
     def arms(self) -> tuple[ArmRecord, ...]:
         """All arms in the order they were added."""
-        rows = self._rows("SELECT id, training_id, name, settings, costs FROM arm ORDER BY rowid")
+        rows = self._rows(
+            "SELECT id, training_id, name, settings, costs, ranks FROM arm ORDER BY rowid"
+        )
         return tuple(
-            ArmRecord(i, t, name, json.loads(settings), json.loads(costs))
-            for i, t, name, settings, costs in rows
+            ArmRecord(i, t, name, json.loads(settings), json.loads(costs), json.loads(ranks))
+            for i, t, name, settings, costs, ranks in rows
         )
 
     def runs(self) -> tuple[RunRecord, ...]:

@@ -57,6 +57,7 @@ MIGRATIONS = (
     CREATE TABLE note (
         id INTEGER PRIMARY KEY, kind TEXT NOT NULL, text TEXT NOT NULL, UNIQUE (kind, text));
     """,
+    "ALTER TABLE arm ADD COLUMN ranks TEXT NOT NULL DEFAULT '{}';",
 )
 """One SQL script a version, never edited once released: a new column is a new script."""
 
@@ -75,13 +76,14 @@ class StudyRecord:
 
 @dataclass(frozen=True)
 class ArmRecord:
-    """One configuration; `settings` are flat dotted keys, `costs` are numbers with their unit."""
+    """One configuration: `settings` by dotted name, `costs` before it ran, rank by module name."""
 
     id: str
     training_id: str
     name: str
     settings: dict[str, Any]
     costs: dict[str, float]
+    ranks: dict[str, int]
 
 
 @dataclass(frozen=True)

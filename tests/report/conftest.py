@@ -70,6 +70,7 @@ def write_study(
     seed_noise: float = 0.004,
     answers: bool = False,
     prefix: str = "",
+    ranks: dict[str, dict[str, int]] | None = None,
 ) -> Path:
     """A study folder with runs of known mean loss; `broken`: run id to state, cause, evidence."""
     rng = np.random.default_rng(7)
@@ -109,7 +110,7 @@ def write_study(
                 "total_params": 22_713_216 + params,
                 "storage_bytes": 4 * params,
             }
-            store.add_arm(arm_id, arm_id, name, settings, costs)
+            store.add_arm(arm_id, arm_id, name, settings, costs, (ranks or {}).get(name))
             store.save_probe(
                 arm_id,
                 {

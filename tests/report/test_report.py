@@ -160,6 +160,21 @@ def test_a_study_that_has_not_run_yet_gets_a_report_that_says_so(make_study: Any
     assert not (folder / "recommended.yaml").exists()
 
 
+def test_ranks_that_differ_by_layer_get_a_figure_and_uniform_ones_do_not(
+    make_study: Any, some_settings: list[dict[str, Any]]
+) -> None:
+    falling = {f"encoder.layer.{n}.attention.self.query": 8 - 2 * n for n in range(4)}
+    flat = dict.fromkeys(falling, 4)
+    arms = [("falling", some_settings[0]), ("flat", some_settings[1])]
+    folder = make_study(arms=arms, examples=40, ranks={"falling": falling, "flat": flat})
+    write_report(folder)
+    section = read(folder, "report.md").split("## Ranks by layer")[1].split("\n## ")[0]
+    assert "between 2 and 8, over layers 0 to 3" in section
+    assert "`falling`" in section
+    assert "`flat`" not in section
+    assert "falling: query" in read(folder, "figures/ranks.svg")
+
+
 def test_importing_the_report_loads_neither_pandas_nor_altair_nor_scipy() -> None:
     code = (
         "import sys, rankwise.report\n"

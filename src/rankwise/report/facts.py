@@ -308,7 +308,7 @@ def _arm_facts(
         validation=means([run.validation for run in done]),
         test=means([run.test for run in done]),
         test_spread=spreads([run.test for run in done]),
-        ranks=_ranks(arm.settings),
+        ranks=arm.ranks or _ranks(arm.settings),
     )
 
 
@@ -356,7 +356,8 @@ def _costs(arm: ArmRecord, runs: Sequence[RunFacts], probe: Mapping[str, Any]) -
 
 
 def _ranks(settings: Mapping[str, Any]) -> dict[str, int]:
-    pattern = settings.get("lora.rank_pattern") or settings.get("ranks.allocation") or {}
+    """Ranks written in the settings, for arms whose modules were not recorded."""
+    pattern = settings.get("lora.rank_pattern") or {}
     return {str(module): int(rank) for module, rank in pattern.items()}
 
 

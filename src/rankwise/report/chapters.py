@@ -14,7 +14,6 @@ from rankwise.report.document import (
     code,
     table,
 )
-from rankwise.report.facts import ArmFacts, Records, RunFacts
 from rankwise.report.judgement import Judgement, ranked, words
 from rankwise.report.numbers import (
     MISSING,
@@ -27,6 +26,7 @@ from rankwise.report.numbers import (
     setting,
     size,
 )
+from rankwise.report.records import ArmFacts, Records, RunFacts
 
 MOST_RUNS = 300
 

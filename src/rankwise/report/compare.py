@@ -21,7 +21,7 @@ from rankwise.report.document import (
     strong,
     table,
 )
-from rankwise.report.facts import ArmFacts, Floats, Records, lower_is_better, read_records
+from rankwise.report.facts import read_records
 from rankwise.report.judgement import scores_of, scores_on_test, words
 from rankwise.report.markdown import to_markdown
 from rankwise.report.more_chapters import measures_table, quotes_of
@@ -38,6 +38,7 @@ from rankwise.report.numbers import (
     signed,
     size,
 )
+from rankwise.report.records import ArmFacts, Floats, Records, lower_is_better
 from rankwise.store import Store
 
 FORMS = {"bytes": size, "seconds": duration, "parameters": count}

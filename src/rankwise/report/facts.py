@@ -1,147 +1,37 @@
 """What a study's records say before any judgement: runs, arms, costs, curves, and score arrays.
 
-Everything later in the report is computed from `Records`, whether rankwise made the results or
-not (`outside.py` builds the same from a table). Array suffixes: A arms, S seeds, E examples.
+`outside.py` builds the same `Records` from a table.
 """
 
 import itertools
-import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rankwise.analysis.forensics import StepRecord
-from rankwise.store import FINISHED, ArmRecord, Evaluation, ExamplesRecord, RunRecord, Store
+from rankwise.report.arrays import by_example, by_run, weights_of
+from rankwise.report.records import (
+    Answer,
+    ArmFacts,
+    Cost,
+    Records,
+    RunFacts,
+    is_failure,
+    lower_is_better,
+    means,
+    spreads,
+    varying_settings,
+)
+from rankwise.store import FINISHED, ArmRecord, Evaluation, RunRecord, Store
 
-Floats = NDArray[np.float64]
+__all__ = ["Records", "RunFacts", "facts_json", "read_records"]
+
 TRAIN_POINTS = 60
 TAIL_STEPS = 40
-COSTS = ("trainable_params", "memory", "time")
-
-
-@dataclass(frozen=True)
-class RunFacts:
-    """One run. `value` is the deciding metric at the best step; None where nothing was evaluated.
-
-    curve        (step, deciding metric) of every validation
-    train_curve  (step, mean training loss of the steps up to it), at most TRAIN_POINTS
-    tail         the last steps of a run that ended without a result
-    validation   all validation metrics at the best step; test: those of the test read
-    """
-
-    id: str
-    arm: str
-    seed: int
-    state: str
-    cause: str | None
-    evidence: dict[str, Any]
-    value: float | None
-    best_step: int | None
-    last_step: int | None
-    validation: dict[str, float]
-    test: dict[str, float]
-    curve: tuple[tuple[int, float], ...]
-    train_curve: tuple[tuple[int, float], ...]
-    tail: tuple[StepRecord, ...] = ()
-
-    @property
-    def finished(self) -> bool:
-        """Whether the run may be ranked."""
-        return self.state in FINISHED and self.value is not None and math.isfinite(self.value)
-
-
-@dataclass(frozen=True)
-class Cost:
-    """A price with its origin: value in `unit`, and how it was come by ("solo probe", ...)."""
-
-    value: float
-    unit: str
-    path: str
-
-
-@dataclass(frozen=True)
-class ArmFacts:
-    """One arm: settings, costs by name, plain mean and spread over its finished seeds.
-
-    spread is the sample standard deviation over seeds, None with fewer than two.
-    """
-
-    id: str
-    name: str
-    method: str
-    settings: dict[str, Any]
-    costs: dict[str, Cost]
-    seeds_done: tuple[int, ...]
-    failed: tuple[str, ...]
-    open: tuple[str, ...]
-    mean: float | None
-    spread: float | None
-    best: float | None
-    validation: dict[str, float]
-    test: dict[str, float]
-    test_spread: dict[str, float]
-    ranks: dict[str, int] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """A generated answer and its measures, of a run or of the untrained base."""
-
-    arm: str
-    seed: int | None
-    prompt: str
-    reference: str | None
-    answer: str
-    measures: dict[str, float]
-
-
-@dataclass(frozen=True, eq=False)
-class Records:
-    """All of a study (or of a table of outside results) in one reading.
-
-    x_ASE      deciding metric by example at each run's best step, NaN where a run is not finished;
-               None where the metric is not a mean over examples or no record goes that deep
-    x_AS       deciding metric by run
-    extra_ASE, test_ASE  other metrics by example at the best step, all of them on the test part
-    test_size  items behind each x_AS where no record by example exists, else None
-    groups_E, weights_E  of the validation examples, with x_ASE
-    """
-
-    title: str
-    origin: str
-    metric: str
-    lower_is_better: bool
-    cost: str
-    study: dict[str, Any]
-    varying: tuple[str, ...]
-    seeds: tuple[int, ...]
-    arms: tuple[ArmFacts, ...]
-    runs: tuple[RunFacts, ...]
-    answers: tuple[Answer, ...]
-    notes: tuple[tuple[str, str], ...]
-    x_AS: Floats
-    x_ASE: Floats | None
-    groups_E: NDArray[Any] | None
-    weights_E: Floats | None
-    test_size: int | None
-    extra_ASE: dict[str, Floats]
-    test_ASE: dict[str, Floats] = field(default_factory=dict)
-    test_groups_E: NDArray[Any] | None = None
-    test_weights_E: Floats | None = None
-
-    def arm(self, name: str) -> ArmFacts:
-        """The arm of this name (StopIteration where there is none)."""
-        return next(arm for arm in self.arms if arm.name == name)
-
-    def runs_of(self, name: str) -> tuple[RunFacts, ...]:
-        """The runs of an arm, by seed."""
-        return tuple(run for run in self.runs if run.arm == name)
 
 
 def read_records(store: Store) -> Records:
@@ -167,8 +57,8 @@ def read_records(store: Store) -> Records:
     )
     seeds = tuple(sorted({run.seed for run in runs})) or tuple(study.spec.get("seeds", (0,)))
     examples = store.examples("validation")
-    by_example = _by_example(arms, seeds, runs, best, examples)
-    deciding = by_example.get(metric)
+    scores = by_example(arms, seeds, runs, best, examples)
+    deciding = scores.get(metric)
     test_examples = store.examples("test")
     return Records(
         title=str(study.spec.get("study", store.folder.name)),
@@ -190,31 +80,16 @@ def read_records(store: Store) -> Records:
         runs=runs,
         answers=_answers(store, {run.id: run for run in runs}),
         notes=store.notes(),
-        x_AS=_by_run(arms, seeds, runs),
+        x_AS=by_run(arms, seeds, runs),
         x_ASE=deciding,
         groups_E=None if examples is None or deciding is None else examples.groups,
-        weights_E=_weights(examples.weights if examples else None, metric, deciding),
+        weights_E=weights_of(examples.weights if examples else None, metric, deciding),
         test_size=None,
-        extra_ASE={name: x for name, x in by_example.items() if name != metric},
-        test_ASE=_by_example(arms, seeds, runs, on_test, test_examples),
+        extra_ASE={name: x for name, x in scores.items() if name != metric},
+        test_ASE=by_example(arms, seeds, runs, on_test, test_examples),
         test_groups_E=None if test_examples is None else test_examples.groups,
         test_weights_E=None if test_examples is None else test_examples.weights,
     )
-
-
-def lower_is_better(metric: str) -> bool:
-    """Losses and perplexities are best low, everything else best high."""
-    return metric.endswith(("loss", "perplexity"))
-
-
-def varying_settings(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
-    """Names of the settings in which arms differ, in the order in which they first appear."""
-    names = dict.fromkeys(name for one in settings for name in one)
-
-    def spellings(name: str) -> set[str]:
-        return {json.dumps(one.get(name, "absent"), sort_keys=True) for one in settings}
-
-    return tuple(name for name in names if len(spellings(name)) > 1)
 
 
 def _run_facts(
@@ -312,24 +187,6 @@ def _arm_facts(
     )
 
 
-def is_failure(run: RunFacts) -> bool:
-    """Whether a run ended without a result that may be ranked (pruned and interrupted included)."""
-    return run.state not in ("planned", "running") and not run.finished
-
-
-def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means of the metrics that every row has."""
-    names = [name for name in (rows[0] if rows else {}) if all(name in row for row in rows)]
-    return {name: statistics.fmean(row[name] for row in rows) for name in names}
-
-
-def spreads(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Sample standard deviations over rows of the metrics that every row has; none for one row."""
-    if len(rows) < 2:
-        return {}
-    return {name: statistics.stdev(row[name] for row in rows) for name in means(rows)}
-
-
 def _costs(arm: ArmRecord, runs: Sequence[RunFacts], probe: Mapping[str, Any]) -> dict[str, Cost]:
     path = str(probe.get("path", "solo probe"))
     costs: dict[str, Cost] = {}
@@ -359,52 +216,6 @@ def _ranks(settings: Mapping[str, Any]) -> dict[str, int]:
     """Ranks written in the settings, for arms whose modules were not recorded."""
     pattern = settings.get("lora.rank_pattern") or {}
     return {str(module): int(rank) for module, rank in pattern.items()}
-
-
-def _place(
-    arms: Sequence[ArmFacts], seeds: Sequence[int], runs: Sequence[RunFacts]
-) -> dict[str, tuple[int, int]]:
-    row = {arm.name: a for a, arm in enumerate(arms)}
-    column = {seed: s for s, seed in enumerate(seeds)}
-    return {run.id: (row[run.arm], column[run.seed]) for run in runs}
-
-
-def _by_run(arms: Sequence[ArmFacts], seeds: Sequence[int], runs: Sequence[RunFacts]) -> Floats:
-    x_AS = np.full((len(arms), len(seeds)), np.nan)
-    place = _place(arms, seeds, runs)
-    for run in runs:
-        if run.finished:
-            x_AS[place[run.id]] = run.value
-    return x_AS
-
-
-def _by_example(
-    arms: Sequence[ArmFacts],
-    seeds: Sequence[int],
-    runs: Sequence[RunFacts],
-    best: Mapping[str, Evaluation],
-    examples: ExamplesRecord | None,
-) -> dict[str, Floats]:
-    """Losses, and correctness where every finished run has it, as (A, S, E) arrays."""
-    done = [run for run in runs if run.finished and run.id in best]
-    if not done or examples is None:
-        return {}
-    shape = (len(arms), len(seeds), len(examples.weights))
-    place = _place(arms, seeds, runs)
-    found = {"eval_loss": np.full(shape, np.nan)}
-    if all(best[run.id].correct is not None for run in done):
-        found["eval_accuracy"] = np.full(shape, np.nan)
-    for run in done:
-        found["eval_loss"][place[run.id]] = best[run.id].losses
-        if "eval_accuracy" in found:
-            found["eval_accuracy"][place[run.id]] = best[run.id].correct
-    return found
-
-
-def _weights(weights: NDArray[Any] | None, metric: str, x_ASE: Floats | None) -> Floats | None:
-    if weights is None or x_ASE is None or metric != "eval_loss":
-        return None
-    return np.asarray(weights, dtype=np.float64)
 
 
 def _answers(store: Store, runs: Mapping[str, RunFacts]) -> tuple[Answer, ...]:

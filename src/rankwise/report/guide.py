@@ -16,12 +16,13 @@ from rankwise.report.document import (
     strong,
     table,
 )
-from rankwise.report.facts import Records, read_records
+from rankwise.report.facts import read_records
 from rankwise.report.judgement import Judgement, judge_records, words
 from rankwise.report.literature import FINDINGS, Finding, setting_key
 from rankwise.report.markdown import to_markdown
 from rankwise.report.numbers import MISSING, interval, listing, plural, signed, size
 from rankwise.report.outside import read_outside
+from rankwise.report.records import Records
 from rankwise.store import FILE, Store
 
 TITLES = {

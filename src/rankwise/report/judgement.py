@@ -17,7 +17,8 @@ from rankwise.analysis.pareto import Front, Recommendation, front, recommend
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import Shape, shapes
 from rankwise.analysis.verdict import Verdict, judge, judge_parts
-from rankwise.report.facts import (
+from rankwise.report.numbers import decimals_for, setting
+from rankwise.report.records import (
     ArmFacts,
     Records,
     RunFacts,
@@ -25,7 +26,6 @@ from rankwise.report.facts import (
     lower_is_better,
     varying_settings,
 )
-from rankwise.report.numbers import decimals_for, setting
 
 WORDS = {
     "eval_loss": "validation loss",

@@ -18,10 +18,11 @@ from rankwise.analysis.pareto import Front, Recommendation
 from rankwise.analysis.shapes import Shape
 from rankwise.analysis.verdict import ArmResult, DetectableEffect, Difference, Verdict
 from rankwise.analysis.verdict_words import verdict_sentences
-from rankwise.report.facts import Answer, ArmFacts, Records, RunFacts, read_records
+from rankwise.report.facts import read_records
 from rankwise.report.judgement import Judgement, judge_records
 from rankwise.report.more_chapters import group_runs
 from rankwise.report.recommend import recommended_spec
+from rankwise.report.records import Answer, ArmFacts, Records, RunFacts
 from rankwise.report.runs_chapter import described
 from rankwise.store import FILE, Store
 

@@ -18,9 +18,9 @@ from rankwise.report.document import (
     code,
     table,
 )
-from rankwise.report.facts import Answer
 from rankwise.report.judgement import Judgement, prices_of, ranked, words
 from rankwise.report.numbers import MISSING, count, listing, number, setting
+from rankwise.report.records import Answer
 
 MOST_PROMPTS = 8
 MOST_ANSWERS = 6

@@ -15,7 +15,6 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.effects_chapter import rate_mark
-from rankwise.report.facts import ArmFacts
 from rankwise.report.judgement import Judgement, against_best, words
 from rankwise.report.numbers import (
     MISSING,
@@ -28,6 +27,7 @@ from rankwise.report.numbers import (
     signed,
     size,
 )
+from rankwise.report.records import ArmFacts
 
 CLAIMS = {
     "seeds and examples": "other seeds and other examples of the same kind",

@@ -3,7 +3,6 @@
 They become the same `Records` as a study, and so get the same verdicts and the same report.
 """
 
-import csv
 import hashlib
 import json
 import math
@@ -12,12 +11,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import numpy as np
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankwise.errors import DataError
-from rankwise.report.facts import ArmFacts, Cost, Records, RunFacts, is_failure, varying_settings
+from rankwise.report.arrays import by_run
+from rankwise.report.records import ArmFacts, Cost, Records, RunFacts, is_failure, varying_settings
+from rankwise.report.tables import PEFT_COLUMNS, csv_rows, peft_rows
 
 CostName = Literal["trainable_params", "memory", "time", "storage"]
 UNITS = {"trainable_params": "parameters", "memory": "bytes", "time": "seconds", "storage": "bytes"}
@@ -91,9 +91,9 @@ def read_outside(path: Path, mapping: Mapping[str, Any] | Path | None = None) ->
     if isinstance(mapping, Path):
         mapping = _mapping_file(mapping)
     if path.is_dir():
-        rows, columns = _peft_rows(path), _columns(PEFT_COLUMNS | dict(mapping or {}), path)
+        rows, columns = peft_rows(path), _columns(PEFT_COLUMNS | dict(mapping or {}), path)
     else:
-        rows = _csv_rows(path)
+        rows = csv_rows(path)
         columns = _columns(mapping if mapping else _guess(rows[0], path), path)
     _check_columns(columns, rows[0], path)
     return _records(rows, columns, path)
@@ -134,40 +134,6 @@ def _guess(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
     if "test_size" in row:
         guess["test_size"] = "test_size"
     return guess
-
-
-def _csv_rows(path: Path) -> list[dict[str, Any]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a table ({error})") from None
-    head = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=head.count)
-    rows = []
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    for number, row in enumerate(reader, start=2):
-        if None in row or None in row.values():
-            raise DataError(
-                f"{path}: line {number} has not the {len(reader.fieldnames or ())} columns "
-                "of the head"
-            )
-        rows.append({name.strip(): _value(text) for name, text in row.items()})
-    if not rows:
-        raise DataError(f"{path}: no rows; a head and a row a run are wanted")
-    return rows
-
-
-def _value(text: str) -> Any:
-    text = text.strip()
-    if text == "":
-        return None
-    if text.lower() in ("true", "false"):
-        return text.lower() == "true"
-    try:
-        number = float(text)
-    except ValueError:
-        return text
-    return int(number) if number.is_integer() and "." not in text and "e" not in text else number
 
 
 def _check_columns(columns: Columns, row: Mapping[str, Any], path: Path) -> None:
@@ -225,7 +191,7 @@ def _records(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) ->
         runs=tuple(sorted(runs, key=lambda run: (list(by_arm).index(run.arm), run.seed))),
         answers=(),
         notes=tuple(dict.fromkeys(notes)),
-        x_AS=_values(arms, seeds, runs),
+        x_AS=by_run(arms, seeds, runs),
         x_ASE=None,
         groups_E=None,
         weights_E=None,
@@ -364,15 +330,6 @@ def _arm(
     )
 
 
-def _values(arms: Sequence[ArmFacts], seeds: Sequence[int], runs: Sequence[RunFacts]) -> np.ndarray:
-    x_AS = np.full((len(arms), len(seeds)), np.nan)
-    row = {arm.name: a for a, arm in enumerate(arms)}
-    for run in runs:
-        if run.value is not None:
-            x_AS[row[run.arm], seeds.index(run.seed)] = run.value
-    return x_AS
-
-
 def _test_size(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) -> int | None:
     if not isinstance(columns.test_size, str):
         return columns.test_size
@@ -391,65 +348,3 @@ def _digest(path: Path) -> str:
     for file in files:
         digest.update(file.read_bytes())
     return digest.hexdigest()
-
-
-PEFT_COLUMNS: dict[str, Any] = {
-    "metric": "test accuracy",
-    "arm": "experiment",
-    "seed": "seed",
-    "state": "status",
-    "test_size": 1319,  # GSM8K's test part, which the suite reads whole
-    "costs": {
-        "trainable_params": "num_trainable_params",
-        "memory": "accelerator_memory_max",
-        "time": "train_time",
-        "storage": "file_size",
-    },
-    "factors": [
-        "peft_type",
-        "r",
-        "lora_alpha",
-        "lora_dropout",
-        "target_modules",
-        "lr",
-        "use_dora",
-        "use_rslora",
-        "max_steps",
-        "lr_scheduler",
-    ],
-    "title": "PEFT method comparison, MetaMathQA",
-}
-
-
-def _peft_rows(folder: Path) -> list[dict[str, Any]]:
-    """One row a file of `method_comparison/MetaMathQA` in huggingface/peft."""
-    rows = []
-    for file in sorted(folder.glob("*.json")):
-        try:
-            rows.append(_peft_row(json.loads(file.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{file}: not a result file of PEFT's comparison ({error!r})") from None
-    if not rows:
-        raise DataError(f"{folder}: no study (study.db) and no JSON result files here")
-    return rows
-
-
-def _peft_row(result: Mapping[str, Any]) -> dict[str, Any]:
-    run, train = result["run_info"], result["train_info"]
-    config, training = run.get("peft_config") or {}, run["train_config"]
-    targets = config.get("target_modules")
-    last = train["metrics"][-1] if train["metrics"] else {}
-    costs = {name: train.get(name) for name in PEFT_COLUMNS["costs"].values()}
-    return {
-        "experiment": run["experiment_name"],
-        "seed": training["seed"],
-        "status": train["status"],
-        "test accuracy": last.get("test accuracy"),
-        "peft_type": config.get("peft_type") or "full fine-tuning",
-        **{name: config.get(name) for name in ("r", "lora_alpha", "lora_dropout")},
-        "target_modules": ", ".join(sorted(targets)) if isinstance(targets, list) else targets,
-        "lr": (training.get("optimizer_kwargs") or {}).get("lr"),
-        **{name: config.get(name) for name in ("use_dora", "use_rslora")},
-        **{name: training.get(name) for name in ("max_steps", "lr_scheduler")},
-        **costs,
-    }

@@ -15,7 +15,6 @@ from rankwise.report.document import (
     code,
     table,
 )
-from rankwise.report.facts import ArmFacts
 from rankwise.report.judgement import Judgement, against_best, words
 from rankwise.report.numbers import (
     MISSING,
@@ -29,6 +28,7 @@ from rankwise.report.numbers import (
     signed,
     size,
 )
+from rankwise.report.records import ArmFacts
 
 LEAST_SAVING = 0.02
 FORMS = {"bytes": size, "seconds": duration, "parameters": count}

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from rankwise.report.facts import Records
+from rankwise.report.records import Records
 
 SCHEDULES = {  # Axolotl knows the schedules of transformers, under these names
     "linear": "linear",

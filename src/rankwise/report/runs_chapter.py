@@ -20,9 +20,9 @@ from rankwise.report.document import (
     strong,
     table,
 )
-from rankwise.report.facts import ArmFacts, Records, RunFacts, is_failure
 from rankwise.report.judgement import Judgement, failed_runs, ranked, words
 from rankwise.report.numbers import MISSING, count, listing, number, percent, plural
+from rankwise.report.records import ArmFacts, Records, RunFacts, is_failure
 
 CAUTION = {True: "yes", False: "no", None: MISSING}
 MOST_FAILURES = 30

@@ -68,9 +68,9 @@ def seed_pools(arm_R: Ints, seed_R: Ints, mean_R: Floats, design: Design) -> tup
     """One pool for all arms, then one for each arm whose runs spread more than those of the rest.
 
     Empty where no arm has a second run to compare. An arm leaves the pool when the F test of its
-    own misfit against the misfit of the rest is beyond 5 % (Bonferroni over arms). Measured: one
-    arm in ten with five times the spread, intervals of its differences cover 76 % if pooled and
-    88 % so; without such an arm nothing is lost (95.4 and 95.1 %).
+    own misfit against the misfit of the rest is beyond 5 % (Bonferroni over arms). In 1,500
+    simulated studies with one arm of five times the spread, 95 % intervals of its differences held
+    the truth in 76 % if pooled and in 88 % so; without such an arm in 95.4 and 95.1 %.
     """
     in_R = np.ones(len(arm_R), dtype=bool)
     own: list[Pool] = []

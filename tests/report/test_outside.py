@@ -12,7 +12,11 @@ import pytest
 
 from rankwise.errors import DataError
 from rankwise.report.facts import facts_json
+from rankwise.report.judgement import judge_records
+from rankwise.report.machine import as_json, facts_of
+from rankwise.report.markdown import to_markdown
 from rankwise.report.outside import read_outside, write_outside_report
+from rankwise.report.story import tell
 
 SWEEP = """arm,r,alpha,dropout,scheduler,data,val_loss
 exp3,24,64,0.10,linear,augmented,1.2727
@@ -42,9 +46,17 @@ lora,lora,294912,1.2537
 
 def report_on(tmp_path: Path, text: str, mapping: Any = None) -> tuple[str, dict[str, Any]]:
     (tmp_path / "results.csv").write_text(text, encoding="utf-8")
-    path = write_outside_report(tmp_path / "results.csv", mapping)
+    judgement = judge_records(read_outside(tmp_path / "results.csv", mapping))
+    return to_markdown(tell(judgement)), as_json(facts_of(judgement))
+
+
+def test_report_and_facts_are_written_beside_the_table(tmp_path: Path) -> None:
+    text, facts = report_on(tmp_path, SWEEP)
+    (tmp_path / "columns.yaml").write_text("{metric: val_loss, arm: arm}", encoding="utf-8")
+    path = write_outside_report(tmp_path / "results.csv", tmp_path / "columns.yaml")
     assert path == tmp_path / "results-report" / "report.html"
-    return (path.parent / "report.md").read_text(encoding="utf-8"), facts_json(path.parent)
+    assert facts_json(path.parent)["verdict"] == facts["verdict"]
+    assert (path.parent / "report.md").read_text(encoding="utf-8").split()[:9] == text.split()[:9]
 
 
 def test_a_sweep_of_single_runs_has_no_winner_and_an_inseparable_schedule(tmp_path: Path) -> None:
@@ -156,9 +168,9 @@ PEFT = Path(__file__).parents[3] / "shared" / "data" / "peft_metamathqa"
 
 
 @pytest.mark.skipif(not PEFT.is_dir(), reason="PEFT's public results are not here")
-def test_of_63_public_results_most_of_the_order_does_not_survive(tmp_path: Path) -> None:
-    path = write_outside_report(PEFT, None, tmp_path / "peft")
-    facts = facts_json(path.parent)
+def test_of_63_public_results_most_of_the_order_does_not_survive() -> None:
+    judgement = judge_records(read_outside(PEFT))
+    facts = as_json(facts_of(judgement))
     assert len(facts["arms"]) == 63
     assert facts["verdict"]["winner"] is None
     assert facts["verdict"]["claim"] == "examples"

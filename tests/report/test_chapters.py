@@ -1,0 +1,223 @@
+"""Each chapter claims what its numbers bear, and is absent where it has nothing to say."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from rankwise.report import recommend
+from rankwise.report.facts import read_records
+from rankwise.report.judgement import judge_records
+from rankwise.report.markdown import to_markdown
+from rankwise.report.story import tell
+from rankwise.store import Store
+
+Arms = list[tuple[str, dict[str, Any]]]
+
+
+def report_of(folder: Path) -> str:
+    with Store(folder) as store:
+        records = read_records(store)
+    return to_markdown(tell(judge_records(records)))
+
+
+def chapter(text: str, title: str) -> str:
+    return text.split(f"## {title}")[1].split("\n## ")[0]
+
+
+def full_arm(rate: float) -> dict[str, Any]:
+    return {"method": "full", "training.learning_rate": rate, "training.max_steps": 120,
+            "lora.r": 0, "lora.target_modules": []}  # fmt: skip
+
+
+def with_full(settings: Sequence[dict[str, Any]]) -> Arms:
+    return [("small", settings[0]), ("large", settings[-1]), ("full", full_arm(1e-5))]
+
+
+def truth_with_full(settings: dict[str, Any]) -> float:
+    return 0.40 if settings["method"] == "full" else 0.50 + 0.001 * settings["lora.r"]
+
+
+def test_full_fine_tuning_is_set_against_the_best_adapter_with_an_interval(
+    make_study: Any, some_settings: list[dict[str, Any]]
+) -> None:
+    folder = make_study(arms=with_full(some_settings), truth=truth_with_full, examples=200)
+    text = chapter(report_of(folder), "LoRA against full fine-tuning")
+    assert "share of all parameters" in text
+    assert "`small` less `full`: validation loss +0.1" in text
+    assert "`full` is better" in text
+    assert "one set of settings only" in text
+
+
+def test_one_clear_winner_is_called_best(
+    make_study: Any, some_settings: list[dict[str, Any]]
+) -> None:
+    folder = make_study(arms=with_full(some_settings), truth=truth_with_full, seeds=(0, 1, 2))
+    lines = report_of(folder).splitlines()
+    assert lines[2].startswith("**Best:** `full`, validation loss 0.4")
+    assert any(line.startswith("- Use **`full`**") for line in lines[:10])
+
+
+def test_an_arm_with_less_memory_is_offered_with_its_price(
+    make_study: Any, some_settings: list[dict[str, Any]]
+) -> None:
+    folder = make_study(arms=with_full(some_settings), truth=truth_with_full, examples=200)
+    with Store(folder) as store:
+        ids = {arm.name: arm.id for arm in store.arms()}
+        for name, gigabytes in (("small", 1.0), ("large", 2.0), ("full", 4.0)):
+            probe = {"step_seconds": 1.0, "memory_bytes": gigabytes * 2**30, "path": "alone"}
+            store.save_probe(ids[name], probe)
+    text = chapter(report_of(folder), "The configuration to use")
+    assert "For little memory: `small` needs 1.0 GiB, 75.0 % less; its validation loss" in text
+
+
+def test_one_seed_gives_no_winner_however_clear_the_examples(
+    make_study: Any, some_settings: list[dict[str, Any]]
+) -> None:
+    folder = make_study(arms=with_full(some_settings), truth=truth_with_full, seeds=(0,))
+    text = report_of(folder)
+    assert text.splitlines()[2].startswith("**Best of these runs:** `full`")
+    assert "another seed may turn the order" in text
+    assert "Noise floor: unknown" in text
+
+
+def test_one_arm_is_compared_with_nothing(
+    make_study: Any, some_settings: list[dict[str, Any]]
+) -> None:
+    text = report_of(make_study(arms=[("only", some_settings[0])], examples=50))
+    assert "**One arm, nothing to compare it with:** `only`" in text
+    assert "## What each setting does" not in text
+    assert "## Quality against cost" not in text
+
+
+def test_each_kind_of_failure_has_cause_evidence_and_remedy(make_study: Any) -> None:
+    broken = {
+        "r4_lr0.001_q/seed-0": ("out_of_memory", "needed 9 GiB, 8 were free", {"step": 2}),
+        "r4_lr0.001_q/seed-1": ("crashed", "KeyError: 'x'", {"step": 5, "traceback": "T" * 300}),
+        "r4_lr0.005_q/seed-0": ("interrupted", "signal 15", {"step": 50}),
+    }
+    folder = make_study(examples=50, broken=broken)
+    text = report_of(folder)
+    found = chapter(text, "Runs without a result")
+    for run, (state, cause, _) in broken.items():
+        line = next(one for one in found.splitlines() if one.startswith(f"- `{run}`"))
+        assert state.replace("_", " ") in line
+        assert cause in line
+        assert line.index("**Cause:**") < line.index("**Evidence:**") < line.index("**Remedy:**")
+    assert "T" * 300 in found
+    assert "3 runs of 16" in found
+    ranking = chapter(text, "Ranking")
+    assert "| – | `r4_lr0.001_q` | no result, not ranked |" in ranking
+
+
+def bent(curve: Sequence[float]) -> list[tuple[int, float]]:
+    return [(10 * (n + 1), value) for n, value in enumerate(curve)]
+
+
+def study_with_curve(
+    make_study: Any, settings: dict[str, Any], curve: Sequence[float], training: Sequence[float]
+) -> Path:
+    folder: Path = make_study(arms=[("only", settings)], examples=20, evaluations=(10,))
+    with Store(folder) as store:
+        for run in store.runs():
+            store.restart_run(run.id)
+            wobble = 0.001 * run.seed
+            for (step, value), loss in zip(bent(curve), training, strict=True):
+                store.log(run.id, step, {"loss": loss})
+                losses = np.full(20, value + wobble)
+                metrics = {"eval_loss": value + wobble}
+                store.save_evaluation(run.id, step, "validation", losses, None, metrics)
+            store.set_state(run.id, "done")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("curve", "training", "still", "over"),
+    [
+        ([1.0, 0.8, 0.6, 0.5, 0.4], [1.0, 0.8, 0.6, 0.5, 0.4], "yes", "no"),
+        ([1.0, 0.5, 0.6, 0.7, 0.8], [1.0, 0.8, 0.6, 0.5, 0.4], "no", "yes"),
+        ([1.0, 0.5, 0.6, 0.7, 0.8], [1.0, 0.8, 0.9, 1.0, 1.1], "no", "no"),
+        ([1.0, 0.5, 0.5, 0.5, 0.5], [1.0, 0.8, 0.6, 0.5, 0.4], "no", "no"),
+    ],
+)
+def test_curves_are_described_by_numbers(
+    make_study: Any,
+    some_settings: list[dict[str, Any]],
+    curve: list[float],
+    training: list[float],
+    still: str,
+    over: str,
+) -> None:
+    folder = study_with_curve(make_study, some_settings[0], curve, training)
+    text = chapter(report_of(folder), "Learning curves")
+    row = next(line for line in text.splitlines() if line.startswith("| `only`"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert (cells[8], cells[9]) == (still, over)
+    assert ("Still improving at the end: `only`" in text) is (still == "yes")
+
+
+def records_with(make_study: Any, **settings: Any) -> Any:
+    spec = {
+        "study": "s", "task": "CAUSAL_LM", "model": {"name": "org/model"},
+        "data": {"source": "x", "prompt": "p", "completion": "c", "max_length": 256},
+    }  # fmt: skip
+    base = {
+        "method": "lora", "lora.r": 16, "lora.lora_alpha": 32.0, "lora.lora_dropout": 0.05,
+        "lora.target_modules": ["q_proj", "v_proj"], "lora.use_rslora": True, "lora.bias": "none",
+        "training.learning_rate": 0.0002, "training.max_steps": 100, "training.warmup_steps": 10,
+        "training.lr_scheduler_type": "cosine", "training.per_device_train_batch_size": 4,
+    }  # fmt: skip
+    folder = make_study(arms=[("arm", {**base, **settings})], examples=20, spec=spec)
+    with Store(folder) as store:
+        return read_records(store)
+
+
+def test_the_peft_snippet_makes_the_configuration(make_study: Any) -> None:
+    from peft import LoraConfig
+
+    text = recommend.peft_snippet(records_with(make_study), "arm")
+    assert text is not None
+    made: dict[str, Any] = {}
+    exec(text, made)
+    expected = LoraConfig(
+        task_type="CAUSAL_LM", r=16, lora_alpha=32.0, lora_dropout=0.05, use_rslora=True,
+        target_modules=["q_proj", "v_proj"], bias="none",
+    )  # fmt: skip
+    assert made["config"].to_dict() == expected.to_dict()
+
+
+def test_snippets_for_trainers_carry_the_settings_in_their_own_names(make_study: Any) -> None:
+    records = records_with(make_study, **{"model.quantization": "nf4"})
+    factory = yaml.safe_load(recommend.llama_factory_snippet(records, "arm") or "")
+    assert (factory["lora_rank"], factory["lora_alpha"], factory["lora_target"]) == (
+        16, 32, "q_proj,v_proj",
+    )  # fmt: skip
+    assert (factory["quantization_bit"], factory["use_rslora"]) == (4, True)
+    assert factory["learning_rate"] == 0.0002
+    axolotl = yaml.safe_load(recommend.axolotl_snippet(records, "arm") or "")
+    assert (axolotl["adapter"], axolotl["load_in_4bit"]) == ("qlora", True)
+    assert (axolotl["micro_batch_size"], axolotl["max_steps"]) == (4, 100)
+    assert axolotl["lora_target_modules"] == ["q_proj", "v_proj"]
+    assert axolotl["lr_scheduler"] == "cosine"
+
+
+def test_no_snippet_is_made_for_what_a_trainer_does_not_know(make_study: Any) -> None:
+    records = records_with(make_study, **{"training.lr_scheduler_type": "warmup_stable_decay"})
+    assert recommend.axolotl_snippet(records, "arm") is None
+    full = records_with(make_study, method="full")
+    assert recommend.peft_snippet(full, "arm") is None
+
+
+def test_an_arm_that_its_own_interval_excludes_is_passed_over_though_tied(tmp_path: Path) -> None:
+    from rankwise.report.outside import read_outside
+
+    rows = [("best", 0.60, 9e6), ("close", 0.59, 5e6), ("cheap", 0.555, 1e6)]
+    rows += [(f"bad{n}", 0.1, 2e6) for n in range(12)]
+    lines = "\n".join(f"{a},{s},{int(p)},1319" for a, s, p in rows)
+    (tmp_path / "t.csv").write_text(f"arm,accuracy,trainable_params,test_size\n{lines}\n")
+    judgement = judge_records(read_outside(tmp_path / "t.csv"))
+    assert set(judgement.verdict.tie_group) == {"best", "close", "cheap"}
+    assert judgement.choice.arm == "close"

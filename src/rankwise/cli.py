@@ -21,6 +21,7 @@ app = typer.Typer(
     name="rankwise",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     help="Train LoRA configurations side by side over one frozen base, and learn which to use.",
 )
 
@@ -104,6 +105,32 @@ def report(
         print(json.dumps(facts_json(path.parent), indent=2))
     else:
         print(path)
+
+
+@app.command()
+def compare(
+    folder: Folder,
+    first: Annotated[str, typer.Argument(help="Name of an arm.")],
+    second: Annotated[str, typer.Argument(help="Name of another arm.")],
+    as_json: AsJson = False,
+) -> None:
+    """Two arms side by side: settings, metrics with intervals, answers."""
+    from rankwise.report.compare import compare_arms
+
+    text, facts = compare_arms(folder, first, second)
+    print(json.dumps(facts, indent=2) if as_json else text)
+
+
+@app.command()
+def guide(
+    folders: Annotated[list[Path], typer.Argument(help="Folders of studies, or result tables.")],
+    as_json: AsJson = False,
+) -> None:
+    """A guide to the settings: what these studies found, beside the literature."""
+    from rankwise.report.guide import write_guide
+
+    text = write_guide(folders)
+    print(json.dumps({"guide": text}) if as_json else text)
 
 
 @app.command()

@@ -1,0 +1,262 @@
+"""One cohort against peft + transformers.Trainer, run after run: time per run and losses.
+
+The arms are the quickstart's. Two baselines at the cohort's precision:
+  (a) trainer: `peft` + Trainer as people run it, defaults untouched (base dropout on, the default
+      attention, batches drawn by Trainer);
+  (b) same-work: base dropout off, the faster attention, the very same batches; of bf16 weights
+      and bf16 autocast the faster one is taken.
+Each method runs in a process of its own, one after the other. A run's time is that of its
+training steps and evaluations; loading and tokenising are left out on all sides.
+
+Usage: cohort_vs_peft.py [--spec FILE] [--arms N] [--sizes 1 8 32] [--threads N] [--out FILE]
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
+METHODS = ("trainer", "same-work-bf16", "same-work-autocast")
+
+
+def main() -> None:
+    """Measure, print a table, and write the figures where `--out` says."""
+    options = parse()
+    if options.method:
+        found = measure(options)
+        print("RESULT " + json.dumps(found))
+        return
+    baselines = {method: in_process(options, method, options.arms) for method in METHODS}
+    cohorts = {size: in_process(options, "cohort", size) for size in options.sizes}
+    same_work = min(METHODS[1:], key=lambda method: baselines[method]["seconds"])
+    lines = [
+        f"{baselines['trainer']['device']}, {baselines['trainer']['dtype']}; "
+        f"{options.arms} arms one after another",
+        f"{'method':<32}{'seconds a run':>15}{'eval loss':>12}",
+    ]
+    for method in METHODS:
+        lines.append(row(method, baselines[method]))
+    for size, found in cohorts.items():
+        lines.append(row(f"cohort of {size}", found))
+        for name, label in (("trainer", "(a)"), (same_work, "(b)")):
+            ratio = baselines[name]["seconds"] / found["seconds"]
+            lines.append(f"  {label} {name}: {ratio:.2f} times the cohort's time a run")
+    print("\n".join(lines))
+    if options.out:
+        facts = {"baselines": baselines, "cohorts": cohorts}
+        options.out.write_text(json.dumps(facts, indent=2) + "\n")
+
+
+def row(name: str, found: dict[str, Any]) -> str:
+    """One line of the table."""
+    return f"{name:<32}{found['seconds']:>15.1f}{found['loss']:>12.4f}"
+
+
+def parse() -> argparse.Namespace:
+    """Command-line options; `--method` is for the processes that this one starts."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--spec", type=Path, default=QUICKSTART)
+    parser.add_argument("--arms", type=int, default=8, help="arms for the baselines")
+    parser.add_argument("--sizes", type=int, nargs="+", default=[1, 8, 16], help="cohort sizes")
+    parser.add_argument("--threads", type=int, default=None)
+    parser.add_argument("--out", type=Path, default=None)
+    parser.add_argument("--method", default=None, help=argparse.SUPPRESS)
+    parser.add_argument("--count", type=int, default=1, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def in_process(options: argparse.Namespace, method: str, count: int) -> dict[str, Any]:
+    """Run one method in a process of its own and read its result."""
+    command = [sys.executable, __file__, "--spec", str(options.spec)]
+    command += ["--method", method, "--count", str(count)]
+    if options.threads:
+        command += ["--threads", str(options.threads)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+    last = next(line for line in done.stdout.splitlines() if line.startswith("RESULT "))
+    found: dict[str, Any] = json.loads(last.removeprefix("RESULT "))
+    print(f"measured {method} ({count}): {found['seconds']:.1f} s a run", file=sys.stderr)
+    return found
+
+
+def measure(options: argparse.Namespace) -> dict[str, Any]:
+    """Time one method: seconds a run, mean final validation loss."""
+    import torch
+
+    from rankwise.cli import quiet_libraries
+    from rankwise.model.base import choose_dtype
+    from rankwise.outlook import look_ahead, pick_device
+    from rankwise.spec_file import load_spec
+    from rankwise.study import device_name
+
+    quiet_libraries()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    outlook = look_ahead(load_spec(options.spec), options.spec.parent)
+    device = pick_device("auto")
+    if options.method == "cohort":
+        found = time_cohort(outlook, device, options.count)
+    else:
+        found = time_trainer(outlook, device, options.method, options.count)
+    dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
+    return {**found, "device": device_name(device), "dtype": dtype}
+
+
+def time_cohort(outlook: Any, device: Any, size: int) -> dict[str, Any]:
+    """One cohort of `size` runs: all arms at the first seed, then at the next."""
+    import torch
+
+    from rankwise.cohort.batch import Task
+    from rankwise.cohort.loop import Cohort, train
+    from rankwise.cohort.prepare import Bases, choose_attention, make_bank
+    from rankwise.model.adapter_files import AdapterWriter
+    from rankwise.model.adapter_plan import plan_adapter
+    from rankwise.plan.cohorts import Run
+    from rankwise.store import Store
+
+    spec, tokenizer = outlook.spec, outlook.tokenizer
+    pad = tokenizer.pad_token_id
+    bases = Bases(spec.model, spec.task, outlook.num_labels, pad, device, "eager")
+    base = bases.frozen("none")
+    count = len(outlook.arms)
+    runs = [Run(outlook.arms[i % count], i // count) for i in range(size)]
+    (runs,) = outlook.cohorts(runs, device)
+    plans = [plan_adapter(outlook.adapters[run.arm.id]) for run in runs]
+    task = Task(spec.task, pad, spec.data.max_length, device)
+    from rankwise.cohort.batch import chosen_rows, parts_of
+
+    rows = chosen_rows([outlook.data.train] * size, [run.seed for run in runs], 16, 0)
+    parts = list(parts_of(rows, [run.seed for run in runs], 0, task))
+    choose_attention(base.model, spec.task, parts[-1].batch)
+    bank = make_bank(base, plans, [run.seed for run in runs])
+    with tempfile.TemporaryDirectory() as folder, Store(Path(folder), create=True) as store:
+        for run in runs:
+            store.add_arm(run.arm.id, run.arm.training_id, run.arm.name, run.arm.settings, {})
+            store.add_run(run.id, run.arm.id, run.seed)
+        writer = AdapterWriter(Path(folder), "base", spec.task, base.model)
+        cohort = Cohort(runs, bank, task, outlook.train, outlook.data.validation, (), writer)
+        started = time.perf_counter()
+        for _ in train(cohort, store):
+            pass
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        seconds = (time.perf_counter() - started) / size
+        last = [store.evaluations(run.id)[-1].metrics["eval_loss"] for run in runs]
+    return {"seconds": seconds, "loss": statistics.mean(last)}
+
+
+def time_trainer(outlook: Any, device: Any, method: str, count: int) -> dict[str, Any]:
+    """peft + Trainer on the first `count` arms at the first seed, one after another."""
+    import torch
+    import transformers
+    from peft import LoraConfig, get_peft_model
+    from torch.utils.data import SequentialSampler
+
+    from rankwise.cohort.prepare import ATTENTIONS, Bases
+    from rankwise.data.batches import rows_at
+    from rankwise.model.base import choose_dtype
+
+    spec = outlook.spec
+    training_rows, validation = outlook.data.train, outlook.data.validation
+    bf16 = choose_dtype("auto", device) is torch.bfloat16
+    same_work = method != "trainer"
+    losses, seconds = [], []
+
+    class InOrder(transformers.Trainer):
+        """Batches in the order in which they lie: those of the cohort."""
+
+        def _get_train_sampler(self, *_: Any) -> Any:
+            return SequentialSampler(self.train_dataset)
+
+    def load(arm: Any, attention: str) -> Any:
+        model = spec.model.model_copy(
+            update={"dtype": "auto" if method == "same-work-bf16" else "float32"}
+        )
+        pad = outlook.tokenizer.pad_token_id
+        bases = Bases(model, spec.task, outlook.num_labels, pad, device, attention)
+        base = bases.frozen("none").model
+        if same_work:
+            for module in base.modules():
+                if isinstance(module, torch.nn.Dropout):
+                    module.p = 0.0
+        targets = [target.name for target in outlook.adapters[arm.id].targets]
+        lora = arm.lora
+        alpha = outlook.adapters[arm.id].lora.lora_alpha
+        config = LoraConfig(
+            task_type=spec.task,
+            r=lora.r,
+            lora_alpha=alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=targets,
+        )
+        return get_peft_model(base, config)
+
+    def as_rows(examples: Any) -> list[dict[str, Any]]:
+        return [{"input_ids": e.input_ids.tolist(), "labels": int(e.labels)} for e in examples]
+
+    def run_one(arm: Any, attention: str, steps: int, folder: str) -> tuple[float, float]:
+        settings = arm.training
+        batch = settings.per_device_train_batch_size
+        rows = training_rows
+        if same_work:
+            order = [i for step in range(steps) for i in rows_at(len(rows), batch, 0, step)]
+            rows = [rows[i] for i in order]
+        arguments = transformers.TrainingArguments(
+            output_dir=folder,
+            max_steps=steps,
+            per_device_train_batch_size=batch,
+            per_device_eval_batch_size=settings.per_device_eval_batch_size,
+            learning_rate=settings.learning_rate,
+            lr_scheduler_type=settings.lr_scheduler_type,
+            warmup_steps=settings.warmup_steps,
+            max_grad_norm=settings.max_grad_norm,
+            eval_strategy="steps",
+            eval_steps=settings.eval_steps,
+            save_strategy="no",
+            report_to=[],
+            use_cpu=device.type == "cpu",
+            disable_tqdm=True,
+            seed=0,
+            bf16=bf16 and method != "same-work-bf16",
+            logging_steps=steps,
+        )
+        kind = InOrder if same_work else transformers.Trainer
+        trainer = kind(
+            model=load(arm, attention),
+            args=arguments,
+            train_dataset=as_rows(rows),
+            eval_dataset=as_rows(validation),
+            data_collator=transformers.DataCollatorWithPadding(outlook.tokenizer),
+        )
+        started = time.perf_counter()
+        trainer.train()
+        took = time.perf_counter() - started
+        found = [log["eval_loss"] for log in trainer.state.log_history if "eval_loss" in log]
+        return took, found[-1] if found else float("nan")
+
+    with tempfile.TemporaryDirectory() as folder:
+        attention = "sdpa"
+        if same_work:  # the faster attention, by a few steps of each
+            trial = {a: run_one(outlook.arms[0], a, 6, folder)[0] for a in ATTENTIONS}
+            attention = min(trial, key=lambda name: trial[name])
+        for arm in outlook.arms[:count]:
+            took, loss = run_one(arm, attention, outlook.steps(arm), folder)
+            seconds.append(took)
+            losses.append(loss)
+    return {
+        "seconds": statistics.mean(seconds),
+        "loss": statistics.mean(losses),
+        "attention": attention,
+        "all_seconds": seconds,
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,32 @@
+"""The documents say what the code says."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="module")
+def generate():
+    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_commands_page_is_the_help_of_the_commands(generate):
+    assert (ROOT / "docs" / "commands.md").read_text() == generate.commands_page()
+
+
+def test_the_readme_names_every_file(generate):
+    assert (ROOT / "README.md").read_text() == generate.readme_with_tree()
+
+
+def test_every_link_in_the_documents_leads_somewhere():
+    for page in [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")]:
+        for target in re.findall(r"\]\(([^)#]+)", page.read_text()):
+            if not target.startswith("http"):
+                assert (page.parent / target).exists(), f"{page.name}: {target}"

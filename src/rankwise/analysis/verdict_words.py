@@ -155,9 +155,9 @@ def _claim_cautions(verdict: Verdict) -> list[str]:
         )
     if "seeds" in verdict.claim and verdict.seeds <= FEW_SEEDS:
         found.append(
-            f"{verdict.seeds} seeds hardly show whether an arm is less stable than the others; where "
-            "one had four times their seed spread, 95 % intervals of its differences held the truth "
-            "in 83 to 85 % of simulated studies (docs/calibration.md)."
+            f"{verdict.seeds} seeds hardly show whether an arm is less stable than the others; "
+            "where one had four times their seed spread, 95 % intervals of its differences held "
+            "the truth in 83 to 85 % of simulated studies (docs/calibration.md)."
         )
     if "seeds" in verdict.claim and not verdict.paired:
         found.append(

@@ -347,4 +347,14 @@ def _finished(chart: Any, name: str, alt: str, height: int) -> dict[str, Any]:
         .to_dict()
     )
     spec["config"]["background"] = None  # altair has no word for none
-    return spec
+    rounded: dict[str, Any] = _rounded(spec)
+    return rounded
+
+
+def _rounded(value: Any) -> Any:
+    """Floats to seven digits: the last bits of a sum may differ with the number of threads."""
+    if isinstance(value, dict):
+        return {key: _rounded(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_rounded(part) for part in value]
+    return float(f"{value:.7g}") if isinstance(value, float) else value

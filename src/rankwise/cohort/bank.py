@@ -68,6 +68,8 @@ class Bank:
             for slot, (run, factor) in enumerate(zip(members, factors, strict=True)):
                 layer.scaling[slot] = factor.scaling
                 _start(layer, slot, self.plans[run].init, f"{self.seeds[run]}/{name}")
+            if isinstance(layer, BankedDora):
+                layer.start_magnitude()
             self._replace(name, layer)
             self.linears[name] = layer
 

@@ -177,10 +177,20 @@ class BankedDora(BankedLinear):
         self.weight_norm2: Tensor = weight_OI.float().square().sum(1)
         self.magnitude = nn.Parameter(self.weight_norm2.sqrt().repeat(len(members), 1))
 
+    def start_magnitude(self) -> None:
+        """Set every member's magnitude to the norm that its first factors give: y = W x then."""
+        self.magnitude.data.copy_(self.norm())
+
     def norm(self) -> Tensor:
-        """||W + s B A|| of the selected members, (S, O), without gradient."""
+        """||W + s B A|| of the selected members, (S, O), without gradient.
+
+        Where first factors are taken off the weight, they count as further, negative ranks.
+        """
         with torch.no_grad():
             a_SRI, b_SOR = self.present(self.lora_A), self.present(self.lora_B)
+            if self.start_A is not None and self.start_B is not None:
+                a_SRI = torch.cat([a_SRI, self.present(self.start_A)], dim=1)
+                b_SOR = torch.cat([b_SOR, -self.present(self.start_B)], dim=2)
             scaled_SOR = self.present(self.scaling) * b_SOR
             cross_SOR = dense_weight(self.base).to(a_SRI.dtype) @ a_SRI.mT
             gram_SRR = a_SRI @ a_SRI.mT
@@ -197,12 +207,17 @@ class BankedDora(BankedLinear):
         d_SNI = x_SNI if mask_SNI is None else x_SNI * mask_SNI
         ratio_S1O = (self.present(self.magnitude) / self.norm()).unsqueeze(1)
         if mask_SNI is None:
-            base_SNO = self.blocks(out).reshape(len(x_SNI), -1, out.shape[-1])
-            base_SNO = base_SNO if self.bias is None else base_SNO - self.bias
+            frozen_SNO = self.blocks(out).reshape(len(x_SNI), -1, out.shape[-1])
+            frozen_SNO = frozen_SNO if self.bias is None else frozen_SNO - self.bias
         else:
-            base_SNO = d_SNI @ dense_weight(self.base).to(d_SNI.dtype).mT
+            frozen_SNO = d_SNI @ dense_weight(self.base).to(d_SNI.dtype).mT
         delta_SNO = self.product(d_SNI, self.present(self.lora_A), self.present(self.lora_B))
-        return self.add_to_blocks(out, (ratio_S1O - 1) * base_SNO + ratio_S1O * delta_SNO)
+        if self.start_A is None or self.start_B is None:
+            return self.add_to_blocks(out, (ratio_S1O - 1) * frozen_SNO + ratio_S1O * delta_SNO)
+        start_A, start_B = self.present(self.start_A), self.present(self.start_B)
+        frozen_SNO = frozen_SNO - self.product(d_SNI, start_A, start_B)
+        change_SNO = (ratio_S1O - 1) * frozen_SNO + ratio_S1O * delta_SNO
+        return self.add_to_blocks(out, change_SNO - self.product(x_SNI, start_A, start_B))
 
 
 class BankedBias(Banked):

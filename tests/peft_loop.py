@@ -1,0 +1,104 @@
+"""The reference: an arm as people write it, one peft model and a plain loop."""
+
+import copy
+
+import numpy as np
+import torch
+from peft import LoraConfig, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
+from transformers import Trainer, get_scheduler
+
+from rankwise.data.batches import pad, rows_at
+from tiny import LENGTH, TASKS
+
+
+def peft_model(kind, base, lora, **settings):
+    """A peft model on a copy of the base, from an arm's own settings and those given instead."""
+    fields = {
+        "r": lora.r,
+        "lora_alpha": lora.lora_alpha,
+        "target_modules": _plain(lora.target_modules),
+        "exclude_modules": _plain(lora.exclude_modules),
+        "layers_to_transform": _plain(lora.layers_to_transform),
+        "rank_pattern": dict(lora.rank_pattern),
+        "alpha_pattern": dict(lora.alpha_pattern),
+        "bias": lora.bias,
+        "use_rslora": lora.use_rslora,
+        "use_dora": lora.use_dora,
+        "init_lora_weights": lora.init_lora_weights,
+        "modules_to_save": _plain(lora.modules_to_save) or None,
+        "fan_in_fan_out": kind == "gpt2",
+    }
+    config = LoraConfig(task_type=TASKS[kind], **fields | settings)
+    return get_peft_model(copy.deepcopy(base), config).eval()
+
+
+def _plain(value):
+    return list(value) if isinstance(value, tuple) else value
+
+
+def trained_weights(model):
+    """The trained parameters of a peft model, under this project's names."""
+    found = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            for part in ("base_model.model.", ".default", ".modules_to_save", ".base_layer"):
+                name = name.replace(part, "")
+            found[name.replace("magnitude_vector.weight", "magnitude_vector")] = parameter
+    return found
+
+
+def optimizer_of(model, training):
+    """AdamW as transformers' Trainer sets it up, or peft's LoRA+ optimizer."""
+    rate, decay = training.learning_rate, training.weight_decay
+    if training.loraplus_lr_ratio is not None:
+        return create_loraplus_optimizer(
+            model,
+            torch.optim.AdamW,
+            lr=rate,
+            loraplus_lr_ratio=training.loraplus_lr_ratio,
+            loraplus_weight_decay=decay,
+        )
+    decayed = set(Trainer.get_decay_parameter_names(None, model))
+    trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    return torch.optim.AdamW(
+        [
+            {"params": [p for n, p in trained if n in decayed], "weight_decay": decay},
+            {"params": [p for n, p in trained if n not in decayed], "weight_decay": 0.0},
+        ],
+        lr=rate,
+    )
+
+
+def plain_loop(model, task, training, seed, examples, steps, loss_of=None):
+    """Losses of `steps` optimizer steps; `loss_of(model, batch)` where not the model's own."""
+    optimizer = optimizer_of(model, training)
+    warmup = training.warmup_steps or int(np.ceil(training.warmup_ratio * steps))
+    schedule = get_scheduler(
+        training.lr_scheduler_type,
+        optimizer,
+        num_warmup_steps=warmup,
+        num_training_steps=steps,
+        scheduler_specific_kwargs=dict(training.lr_scheduler_kwargs),
+    )
+    size, parts = training.per_device_train_batch_size, training.gradient_accumulation_steps
+    losses = []
+    for step in range(steps):
+        # One window as one batch: its loss is the mean over all of its targets.
+        places = [
+            i
+            for part in range(parts)
+            for i in rows_at(len(examples), size, seed, step * parts + part)
+        ]
+        arrays = pad([examples[i] for i in places], 0, LENGTH, task=task)
+        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        loss = model(**batch).loss if loss_of is None else loss_of(model, batch)
+        optimizer.zero_grad()
+        loss.backward()
+        if training.max_grad_norm:
+            trained = [p for p in model.parameters() if p.requires_grad]
+            torch.nn.utils.clip_grad_norm_(trained, training.max_grad_norm)
+        optimizer.step()
+        schedule.step()
+        losses.append(loss.item())
+    return np.array(losses)

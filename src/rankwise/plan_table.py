@@ -124,8 +124,9 @@ def print_plan(facts: dict[str, Any]) -> None:
     console.print(table)
     sizes = ", ".join(str(len(cohort)) for cohort in facts["cohorts"])
     console.print(
-        f"{len(facts['arms'])} arms x {len(facts['seeds'])} seeds = {facts['runs']} runs in "
-        f"{len(facts['cohorts'])} cohorts of {sizes}; about {minutes(facts['seconds'])} "
+        f"{counted(len(facts['arms']), 'arm')} x {counted(len(facts['seeds']), 'seed')} = "
+        f"{counted(facts['runs'], 'run')} in {counted(len(facts['cohorts']), 'cohort')} of "
+        f"{sizes}; about {minutes(facts['seconds'])} "
         "(an estimate from the speed of one matrix product)"
     )
 
@@ -137,6 +138,11 @@ def _modules(arm: dict[str, Any]) -> str:
     ranks = sorted(set(arm["ranks"].values()))
     span = f"r {ranks[0]}" if len(ranks) == 1 else f"r {ranks[0]} to {ranks[-1]}"
     return f"{', '.join(leaves)} ({len(arm['modules'])} modules, {span})"
+
+
+def counted(number: int, what: str) -> str:
+    """A number of things: 1 arm, 2 arms."""
+    return f"{number} {what}{'' if number == 1 else 's'}"
 
 
 def minutes(seconds: float) -> str:

@@ -96,11 +96,12 @@ class Watch:
     def picture(self, progress: Progress) -> Group:
         """The headline and a line for every run in training."""
         table = Table(box=None, pad_edge=False)
-        for title in ("run", "step", "loss", "best validation loss"):
+        metric = next((t.metric for t in progress.trainees), "eval_loss")
+        for title in ("run", "step", "loss", f"best {metric}"):
             table.add_column(title, justify="left" if title == "run" else "right")
         for trainee in progress.trainees:
             loss = self.losses.get(trainee.run.id)
-            best = trainee.best_loss if trainee.best_step >= 0 else None
+            best = trainee.best
             table.add_row(
                 trainee.run.id,
                 f"{trainee.step}/{trainee.max_steps}"

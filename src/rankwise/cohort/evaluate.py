@@ -4,20 +4,59 @@ Legend: K runs, E examples.
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from rankwise.answers import accuracy, macro_f1, matthews
-from rankwise.cohort.bank import Trainable
 from rankwise.cohort.batch import Task, collate
+from rankwise.cohort.dropout import BatchKey
 from rankwise.cohort.loss import row_losses
 from rankwise.data.examples import Example
 
 TOKENS_OF_A_PASS = 8192  # bounds the memory of one evaluation pass
+
+
+class Forward(Protocol):
+    """What evaluation and generation need of a bank."""
+
+    @property
+    def model(self) -> Any:
+        """The model, which sees the rows of the selected runs, one run after the other."""
+
+    @property
+    def selected(self) -> Sequence[int]:
+        """The runs."""
+
+    def set_batch(self, key: BatchKey | None) -> None:
+        """None: no dropout."""
+
+    def context(self) -> AbstractContextManager[Any]:
+        """The precision of a forward pass."""
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """The base as nobody trained it, behind the face of a bank of one run.
+
+    Attributes:
+        model: The frozen model, with no bank in it or none of its runs selected.
+    """
+
+    model: Any
+    selected: Sequence[int] = (0,)
+
+    def set_batch(self, key: BatchKey | None) -> None:
+        """There is no dropout."""
+
+    def context(self) -> AbstractContextManager[Any]:
+        """The base's own precision."""
+        return nullcontext()
 
 
 @dataclass(frozen=True)
@@ -29,12 +68,14 @@ class Evaluation:
         targets_E: Number of targets of each example.
         predicted_E: Predicted class of each example, for classification.
         labels_E: True class of each example, for classification.
+        likeness: Measures of what the model wrote, for sequence to sequence.
     """
 
     losses_E: NDArray[np.float64]
     targets_E: NDArray[np.float64]
     predicted_E: NDArray[np.int64] | None = None
     labels_E: NDArray[np.int64] | None = None
+    likeness: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def loss(self) -> float:
@@ -47,21 +88,23 @@ class Evaluation:
         return None if self.predicted_E is None else self.predicted_E == self.labels_E
 
     def metrics(self) -> dict[str, float]:
-        """The set's metrics by name: loss, and perplexity or the measures of classification."""
+        """The set's metrics by name; none is a number where the loss is none."""
+        found = {"eval_loss": self.loss}
         if self.predicted_E is None or self.labels_E is None:
-            return {"eval_loss": self.loss, "eval_perplexity": math.exp(min(self.loss, 700.0))}
-        return {
-            "eval_loss": self.loss,
-            "eval_accuracy": accuracy(self.labels_E, self.predicted_E),
-            "eval_macro_f1": macro_f1(self.labels_E, self.predicted_E),
-            "eval_matthews": matthews(self.labels_E, self.predicted_E),
-        }
+            found["eval_perplexity"] = math.exp(min(self.loss, 700.0))
+            found |= self.likeness
+        else:
+            found["eval_accuracy"] = accuracy(self.labels_E, self.predicted_E)
+            found["eval_macro_f1"] = macro_f1(self.labels_E, self.predicted_E)
+            found["eval_matthews"] = matthews(self.labels_E, self.predicted_E)
+        # a model whose loss is NaN still names a class, the first one: that is no accuracy
+        if not math.isfinite(self.loss):
+            return {**dict.fromkeys(found, math.nan), "eval_loss": self.loss}
+        return found
 
 
 @torch.no_grad()
-def evaluate(
-    bank: Trainable, examples: Sequence[Example], task: Task, rows: int
-) -> list[Evaluation]:
+def evaluate(bank: Forward, examples: Sequence[Example], task: Task, rows: int) -> list[Evaluation]:
     """Every selected run on the same examples, K evaluations in the order of the selection.
 
     Args:
@@ -75,7 +118,7 @@ def evaluate(
     targets_E = np.empty(len(examples))
     predicted_KE = np.empty((runs, len(examples)), dtype=np.int64)
     bank.set_batch(None)
-    for places in passes(examples, runs, rows):
+    for places in passes([len(example.input_ids) for example in examples], runs, rows):
         batch = collate([examples[i] for _ in range(runs) for i in places], task)
         with bank.context():
             result = row_losses(bank.model, task.name, batch)
@@ -93,12 +136,18 @@ def evaluate(
     ]
 
 
-def passes(examples: Sequence[Example], runs: int, rows: int) -> list[list[int]]:
-    """Places of the examples, sorted by length and cut so that a pass stays within its bounds."""
-    order = sorted(range(len(examples)), key=lambda i: (len(examples[i].input_ids), i))
+def passes(lengths: Sequence[int], runs: int, rows: int) -> list[list[int]]:
+    """Places of rows of these lengths, sorted and cut so that a pass stays within its bounds.
+
+    Args:
+        lengths: Tokens of each row of one run.
+        runs: How many runs take each row.
+        rows: Most rows of one run in a pass.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
     cut: list[list[int]] = [[]]
     for i in order:
-        tokens = (len(cut[-1]) + 1) * runs * len(examples[i].input_ids)
+        tokens = (len(cut[-1]) + 1) * runs * lengths[i]
         if cut[-1] and (len(cut[-1]) == rows or tokens > TOKENS_OF_A_PASS):
             cut.append([])
         cut[-1].append(i)

@@ -3,14 +3,15 @@
 It reads top to bottom: evaluate, save, batch, loss, backward, step, log. The cohort moves through
 batches together; a run takes its optimizer step when its own accumulation window closes. A run
 that ends, by its own steps, early stopping or divergence, leaves the selection, and those left
-do not notice.
+do not notice. At the end the best weights of each run read the test part and answer the prompts.
 
 Legend: K runs in training, N rows of a run.
 """
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,11 +21,19 @@ from torch import Tensor
 from rankwise.cohort.bank import Trainable, WholeModel
 from rankwise.cohort.batch import Part, Task, chosen_rows, parts_of
 from rankwise.cohort.evaluate import Evaluation, evaluate
+from rankwise.cohort.generate import (
+    Question,
+    answer_record,
+    end_tokens,
+    generate,
+    likeness_to_targets,
+)
 from rankwise.cohort.loss import row_losses
 from rankwise.cohort.trainee import Trainee, start_trainee
 from rankwise.data.examples import Example
 from rankwise.model.adapter_files import AdapterWriter
 from rankwise.plan.cohorts import Run
+from rankwise.spec import GenerationSpec
 from rankwise.store import Split, Store
 
 HISTORY = 8  # steps of loss and gradient norm kept as evidence, should the run diverge
@@ -32,7 +41,16 @@ HISTORY = 8  # steps of loss and gradient norm kept as evidence, should the run 
 
 @dataclass
 class Cohort:
-    """All that a cohort needs to train: built by the study, spent by the loop."""
+    """All that a cohort needs to train: built by the study, spent by the loop.
+
+    Attributes:
+        train: Training examples by training id.
+        metric: The validation metric that decides which step is best.
+        tokenizer: Writes out what models generate; without one nothing is generated.
+        sharing: By run id, the runs that its training stands for, itself among them; where a run
+            is not named it stands for itself.
+        questions: What is asked of arms with these settings; nothing where they are not named.
+    """
 
     runs: Sequence[Run]
     bank: Trainable
@@ -41,6 +59,10 @@ class Cohort:
     validation: Sequence[Example]
     test: Sequence[Example]
     writer: AdapterWriter
+    metric: str = "eval_loss"
+    tokenizer: Any = None
+    sharing: Mapping[str, Sequence[Run]] = field(default_factory=dict)
+    questions: Mapping[GenerationSpec, Sequence[Question]] = field(default_factory=dict)
 
 
 def train(cohort: Cohort, store: Store) -> Iterator[list[Trainee]]:
@@ -51,7 +73,13 @@ def train(cohort: Cohort, store: Store) -> Iterator[list[Trainee]]:
     """
     bank, task = cohort.bank, cohort.task
     trainees = [
-        start_trainee(run, place, cohort.train[run.arm.training_id], bank.parameters_of(place))
+        start_trainee(
+            run,
+            place,
+            cohort.train[run.arm.training_id],
+            bank.parameters_of(place),
+            cohort.metric,
+        )
         for place, run in enumerate(cohort.runs)
     ]
     for trainee in trainees:
@@ -63,13 +91,9 @@ def train(cohort: Cohort, store: Store) -> Iterator[list[Trainee]]:
         # Evaluate the runs that have come to one of their evaluation steps.
         due = [t for t in stepped if t.state == "running" and t.evaluation_due()]
         if due:
-            bank.select([t.place for t in due])
-            rows = max(t.training.per_device_eval_batch_size for t in due)
-            for trainee, result in zip(
-                due, evaluate(bank, cohort.validation, task, rows), strict=True
-            ):
+            for trainee, result in zip(due, _evaluated(cohort, due, "validation"), strict=True):
                 _record(store, trainee, "validation", result)
-                if trainee.note_validation(result.loss):
+                if trainee.note_validation(result.metrics()):
                     # Save the best so far, in memory for the test and in its folder for good.
                     best[trainee.place] = bank.state_of(trainee.place)
                     _save(cohort, trainee, best[trainee.place])
@@ -113,19 +137,59 @@ def train(cohort: Cohort, store: Store) -> Iterator[list[Trainee]]:
         micro_step += 1
         yield trainees
 
-    # The test part is read once, by each run's best weights.
+    # The test part is read once, by each run's best weights, which then answer the prompts.
     finished = [t for t in trainees if t.state in ("done", "stopped_early") and t.place in best]
+    for trainee in finished:
+        bank.load_state(trainee.place, best[trainee.place])
     if cohort.test and finished:
-        for trainee in finished:
-            bank.load_state(trainee.place, best[trainee.place])
-        bank.select([t.place for t in finished])
-        rows = max(t.training.per_device_eval_batch_size for t in finished)
-        for trainee, result in zip(finished, evaluate(bank, cohort.test, task, rows), strict=True):
+        for trainee, result in zip(finished, _evaluated(cohort, finished, "test"), strict=True):
             _record(store, trainee, "test", result)
+    _ask(cohort, finished, store)
     for trainee in finished:
         store.set_state(trainee.run.id, trainee.state)
     store.flush()
     yield trainees
+
+
+def _evaluated(cohort: Cohort, trainees: Sequence[Trainee], split: Split) -> list[Evaluation]:
+    """These runs on one split, in their order."""
+    bank, task = cohort.bank, cohort.task
+    bank.select([t.place for t in trainees])
+    examples = cohort.validation if split == "validation" else cohort.test
+    rows = max(t.training.per_device_eval_batch_size for t in trainees)
+    results = evaluate(bank, examples, task, rows)
+    if task.name != "SEQ_2_SEQ_LM" or cohort.tokenizer is None:
+        return results
+    likeness = likeness_to_targets(bank, examples, task, cohort.tokenizer)
+    return [replace(one, likeness=like) for one, like in zip(results, likeness, strict=True)]
+
+
+def _ask(cohort: Cohort, finished: Sequence[Trainee], store: Store) -> None:
+    """Put the prompts to the best weights, for each run and for those that share its training.
+
+    A failure here is written down and costs no training that is already done.
+    """
+    members: dict[GenerationSpec, list[tuple[int, Run]]] = {}
+    for trainee in finished:
+        for run in cohort.sharing.get(trainee.run.id, (trainee.run,)):
+            if run.arm.generation in cohort.questions:
+                members.setdefault(run.arm.generation, []).append((trainee.place, run))
+    for asked, answering in members.items():
+        questions = cohort.questions[asked]
+        cohort.bank.select([place for place, _ in answering])
+        ends = end_tokens(cohort.bank.model, cohort.tokenizer)
+        try:
+            answers_KP = generate(cohort.bank, questions, asked, cohort.task, ends)
+        except (RuntimeError, MemoryError) as error:
+            names = ", ".join(run.id for _, run in answering)
+            store.add_note("generation", f"no answers of {names}: {str(error).splitlines()[0]}")
+            continue
+        for (_, run), answers in zip(answering, answers_KP, strict=True):
+            records = [
+                answer_record(question, answer, cohort.tokenizer)
+                for question, answer in zip(questions, answers, strict=True)
+            ]
+            store.save_answers(run.id, run.arm.id, records)
 
 
 def _loss_and_backward(
@@ -175,7 +239,7 @@ def _record(store: Store, trainee: Trainee, split: Split, result: Evaluation) ->
 
 def _settle(trainee: Trainee, store: Store) -> None:
     """Whether this evaluation was the run's last."""
-    if not math.isfinite(trainee.best_loss):
+    if trainee.best is None:
         _diverged(trainee, store, math.nan)
     elif trainee.step == trainee.max_steps:
         trainee.state = "done"

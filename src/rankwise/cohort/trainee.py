@@ -1,7 +1,7 @@
 """One run in training: its optimizer, schedule, and how far it has come."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -23,7 +23,8 @@ class Trainee:
         step: Optimizer steps done.
         window: Targets in the accumulation window under way, over which its loss is a mean.
         losses: Loss sums of that window's batches so far.
-        best: Lowest validation loss so far, and the step it came at.
+        metric: The validation metric that decides; a loss is best low, all others high.
+        best: Best value of it so far, None before there was a number; it came at `best_step`.
     """
 
     run: Run
@@ -37,7 +38,8 @@ class Trainee:
     step: int = 0
     window: float = 1.0
     losses: float = 0.0
-    best_loss: float = math.inf
+    metric: str = "eval_loss"
+    best: float | None = None
     best_step: int = -1
     waited: int = 0
     state: str = "running"
@@ -91,14 +93,17 @@ class Trainee:
                 parameter.grad.zero_()
         self.step += 1
 
-    def note_validation(self, loss: float) -> bool:
-        """Whether this validation loss is the best so far; counts the evaluations without gain."""
-        improved = loss < self.best_loss - (
-            self.training.early_stopping_threshold if self.best_step >= 0 else 0.0
-        )
-        self.waited = 0 if improved else self.waited + 1
-        if loss < self.best_loss:
-            self.best_loss, self.best_step = loss, self.step
+    def note_validation(self, metrics: Mapping[str, float]) -> bool:
+        """Whether this validation is the best so far; counts the evaluations without gain."""
+        value = metrics[self.metric]
+        if self.best is None:
+            gain = math.inf if math.isfinite(value) else math.nan
+        else:
+            gain = self.best - value if self.metric.endswith("loss") else value - self.best
+        enough = gain > self.training.early_stopping_threshold
+        self.waited = 0 if enough else self.waited + 1
+        if gain > 0:
+            self.best, self.best_step = value, self.step
             return True
         return False
 
@@ -109,14 +114,20 @@ class Trainee:
 
 
 def start_trainee(
-    run: Run, place: int, examples: Sequence[Example], parameters: dict[str, nn.Parameter]
+    run: Run,
+    place: int,
+    examples: Sequence[Example],
+    parameters: dict[str, nn.Parameter],
+    metric: str = "eval_loss",
 ) -> Trainee:
     """A run at step 0, with its optimizer and schedule."""
     steps = steps_of(run.arm.training, len(examples))
     optimizer = make_optimizer(run.arm.training, parameters)
     weights = class_weights(examples) if run.arm.training.class_weights == "balanced" else None
     schedule = make_schedule(run.arm.training, optimizer, steps)
-    return Trainee(run, place, examples, steps, parameters, optimizer, schedule, weights)
+    return Trainee(
+        run, place, examples, steps, parameters, optimizer, schedule, weights, metric=metric
+    )
 
 
 def steps_of(training: TrainingSpec, rows: int) -> int:

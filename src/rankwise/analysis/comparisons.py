@@ -210,5 +210,5 @@ def _settle_words(
     end = "" if seeds_known else "; a second seed is needed before seeds can be planned"
     return (
         f"{pair}: if the difference seen ({abs(value):.3g}) is the true one, "
-        f"{' or '.join(ways)} would find it with a chance of {power:.0%}{end}."
+        f"{' or '.join(ways)} would find it with a chance of about {power:.0%}{end}."
     )

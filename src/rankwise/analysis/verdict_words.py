@@ -111,7 +111,7 @@ def _noise(verdict: Verdict) -> list[str]:
         size += f" and {count(d.examples, verdict.unit[:-1], verdict.unit)}" if d.examples else ""
         found.append(
             f"With {size} a true difference of {number(d.value, d.value)} from the best could "
-            "have been seen (with a chance of 80 % or more)."
+            f"have been seen (with a chance of {d.power:.0%} or more)."
         )
     return found
 

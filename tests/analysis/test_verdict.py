@@ -1,6 +1,7 @@
 """The verdict against scipy and statsmodels, and the claims it must never make."""
 
 import dataclasses
+import doctest
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
+from rankwise.analysis import wording
 from rankwise.analysis.comparisons import detectable, holm_all_pairs, holm_with_best, power_of_t
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import judge
@@ -291,3 +293,9 @@ def test_equal_means_over_seeds_give_an_interval_and_no_warning():
     verdict = judge(by_run(odd))
     assert verdict.arms[0].unstable
     assert verdict.arms[0].low < 0.5 < verdict.arms[0].high
+
+
+def test_numbers_are_written_as_the_examples_of_wording_say():
+    result = doctest.testmod(wording)
+    assert result.attempted > 3
+    assert result.failed == 0

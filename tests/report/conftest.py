@@ -117,7 +117,7 @@ def write_study(
                     "step_seconds": 0.1 + params / 1e7,
                     "eval_seconds": 2.0,
                     "memory_bytes": 3e8 + 12 * params,
-                    "path": "alone",
+                    "path": "peak",
                 },
             )
             for seed in seeds:

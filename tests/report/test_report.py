@@ -78,7 +78,7 @@ def test_a_diverged_run_is_neither_ranked_nor_dropped(report: Path) -> None:
 
 def test_costs_name_the_way_they_were_come_by(report: Path) -> None:
     text = read(report, "report.md")
-    assert "Memory: measured, alone" in text
+    assert "Memory: each arm alone, peak" in text
     assert "Trainable parameters: counted from the configuration." in text
 
 

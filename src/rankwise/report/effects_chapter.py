@@ -17,14 +17,13 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.judgement import Judgement, words
-from rankwise.report.numbers import MISSING, interval, listing, number, plural, signed
+from rankwise.report.numbers import interval, listing, p_value, plural, signed
 
 MOST_ROWS = 40
 MOST_FLAGS = 6
 BASES = {
     "noise": "The intervals rest on the noise of seeds and examples.",
-    "misfit": "Settings do not simply add up beyond that noise (or there is one seed only), so "
-    "the intervals rest on what the additive model leaves over.",
+    "misfit": "There is one seed an arm, so the intervals rest on what adding up leaves over.",
     "examples": "One seed an arm and no arm to spare: the intervals rest on the examples alone "
     "and speak for these very runs.",
     "nothing": "Nothing is known of the noise, so there are differences and no intervals: whether "
@@ -66,14 +65,29 @@ def effects(judgement: Judgement) -> Section | None:
 
 
 def _method(found: Effects) -> str:
-    text = "Difference in the deciding metric when one setting changes and the others stay equal."
-    text += " " + BASES[found.basis]
-    if found.misfit_p is not None:
-        adds = "do not add up" if found.misfit_p < 0.05 else "may simply add up"
-        text += f" Test that settings add up: p = {number(found.misfit_p, 3)}, so they {adds}."
+    text = "Difference in the deciding metric when one setting changes and the others stay equal. "
+    if found.basis != "misfit":
+        text += BASES[found.basis]
+    elif found.misfit_p is None:
+        text += BASES["misfit"]
+    else:
+        text += (
+            f"Settings do not simply add up (p {_less(found.misfit_p)}): these are averages over "
+            "the other settings, their intervals rest on what adding up leaves over, and what "
+            "works together stands below."
+        )
+    if found.basis == "noise" and found.misfit_p is not None:
+        text += (
+            f" Whether settings add up was tested: no departure found (p {_less(found.misfit_p)})."
+        )
     if found.left_out:
         text += f" Without a result, and so left out: {listing([code(a) for a in found.left_out])}."
     return text
+
+
+def _less(p: float) -> str:
+    shown = p_value(p)
+    return shown if shown.startswith("<") else f"= {shown}"
 
 
 def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
@@ -85,7 +99,7 @@ def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
             code(d.high),
             signed(d.value, digits),
             interval(d.low_bound, d.high_bound, digits),
-            _p(d.p_adjusted),
+            p_value(d.p_adjusted),
             str(len(d.pairs)) if d.pairs else "0",
             _said(judgement, d.value, d.low_bound, d.high_bound, d.p_adjusted),
         )
@@ -108,10 +122,6 @@ def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
         "what it does",
     )
     return table(head, cells, numeric=(3, 4, 5, 6), caption=caption)
-
-
-def _p(p: float | None) -> str:
-    return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _said(
@@ -174,7 +184,7 @@ def _not_separable(found: Effects) -> list[Block]:
     ]
     if not items:
         return []
-    intro = "What these arms cannot separate, so that no number is given:"
+    intro = "What these arms cannot separate:"
     return [Paragraph(intro), Bullets(tuple(items))]
 
 
@@ -240,7 +250,16 @@ def _interactions(judgement: Judgement) -> list[Block]:
     if found.not_separable:
         caption += f" Not separable: {plural(len(found.not_separable), 'more pair')}."
     head = ("setting", "and", "largest at", "difference of differences", "95 % interval", "p")
-    return [Details("Interactions", (table(head, rows, numeric=(3, 4, 5), caption=caption),))]
+    shown = table(head, rows, numeric=(3, 4, 5), caption=caption)
+    clear = [
+        f"{code(one.first)} and {code(one.second)}"
+        for one in found.tested
+        if one.p_adjusted is not None and one.p_adjusted < 0.05
+    ]
+    if not clear:
+        return [Details("Interactions: none found beyond chance", (shown,))]
+    remark = f"These work differently together than apart: {'; '.join(clear)}."
+    return [Paragraph(remark, "warning"), shown]
 
 
 def _interaction(judgement: Judgement, one: Interaction) -> tuple[str, ...]:
@@ -251,7 +270,7 @@ def _interaction(judgement: Judgement, one: Interaction) -> tuple[str, ...]:
         f"{code(one.high)}, {code(one.other)}",
         signed(one.value, digits),
         interval(one.low_bound, one.high_bound, digits),
-        _p(one.p_adjusted),
+        p_value(one.p_adjusted),
     )
 
 

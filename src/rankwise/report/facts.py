@@ -188,27 +188,33 @@ def _arm_facts(
 
 
 def _costs(arm: ArmRecord, runs: Sequence[RunFacts], probe: Mapping[str, Any]) -> dict[str, Cost]:
-    path = str(probe.get("path", "solo probe"))
     costs: dict[str, Cost] = {}
     for name in ("trainable_params", "total_params"):
         if name in arm.costs:
             costs[name] = Cost(arm.costs[name], "parameters", "counted from the configuration")
     if "storage_bytes" in arm.costs:
-        costs["storage"] = Cost(arm.costs["storage_bytes"], "bytes", "counted")
+        storage = arm.costs["storage_bytes"]
+        costs["storage"] = Cost(storage, "bytes", "counted from the configuration")
     if "memory_bytes" in probe:
-        costs["memory"] = Cost(float(probe["memory_bytes"]), "bytes", f"measured, {path}")
+        path = f"each arm alone, {probe.get('path', 'measured')}"
+        costs["memory"] = Cost(float(probe["memory_bytes"]), "bytes", path)
     elif "memory_bytes" in arm.costs:
         costs["memory"] = Cost(arm.costs["memory_bytes"], "bytes", "predicted, not measured")
     if "step_seconds" in probe:
-        steps = max((run.last_step or 0 for run in runs if run.finished), default=0)
-        seconds = float(probe["step_seconds"])
-        costs["step_time"] = Cost(seconds, "seconds", f"measured, {path}")
-        if steps:
-            evaluations = max(len(run.curve) for run in runs if run.finished)
-            total = seconds * steps + float(probe.get("eval_seconds", 0)) * evaluations
-            costs["time"] = Cost(
-                total, "seconds", f"time of a step and an evaluation ({path}) times their number"
-            )
+        costs |= _times(probe, [run for run in runs if run.finished])
+    return costs
+
+
+def _times(probe: Mapping[str, Any], done: Sequence[RunFacts]) -> dict[str, Cost]:
+    """Seconds of a step, and of a whole run where one has finished."""
+    seconds = float(probe["step_seconds"])
+    costs = {"step_time": Cost(seconds, "seconds", "each arm alone, timed in a short trial")}
+    if done:
+        steps = max(run.last_step or 0 for run in done)
+        evaluations = max(len(run.curve) for run in done)
+        total = seconds * steps + float(probe.get("eval_seconds", 0)) * evaluations
+        path = "each arm alone, time of a step and of an evaluation in a short trial times their "
+        costs["time"] = Cost(total, "seconds", f"{path}number")
     return costs
 
 

@@ -37,6 +37,11 @@ def interval(low: float | None, high: float | None, decimals: int = 4) -> str:
     return f"{number(low, decimals)} to {number(high, decimals)}"
 
 
+def p_value(p: float | None) -> str:
+    """A p value to three decimals, "<0.001" below that; a dash where there is none."""
+    return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def count(value: float | None) -> str:
     """A whole number with thousands set off: 294,912."""
     return MISSING if value is None or not math.isfinite(value) else f"{round(value):,}"
@@ -73,7 +78,7 @@ def duration(value: float | None) -> str:
 
 def setting(value: Any) -> str:
     """A setting's value as a person would type it."""
-    if value is None:
+    if value is None or (isinstance(value, list | tuple | Mapping) and not value):
         return "none"
     if isinstance(value, bool):
         return "true" if value else "false"

@@ -15,8 +15,18 @@ GREY = "#8c8c8c"
 GROUP_COLOURS = (OKABE_ITO[0], OKABE_ITO[4], OKABE_ITO[1], GREY)
 SHAPES = ["circle", "diamond", "triangle-up", "square", "cross"]
 DASHES = [[1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 2]]
+STATE_COLOURS = {  # light enough for black letters
+    "diverged": "#D55E00",
+    "out of memory": "#E69F00",
+    "crashed": "#CC79A7",
+    "pruned": "#56B4E9",
+    "interrupted": "#F0E442",
+    "stopped early": "#009E73",
+    "done": "#bdbdbd",
+}
 CLAIMS = ("clear of zero", "not clear of zero")
 MOST_ARMS = 40
+MOST_NUMBERS = 24
 MOST_LINES = len(OKABE_ITO)
 WIDTH = 620
 ROW = 24
@@ -247,41 +257,51 @@ def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) 
 
 
 def ranks_by_layer(cells: Sequence[tuple[str, str, int, float]], alt: str) -> dict[str, Any]:
-    """Rank of each layer as lines, one a module and arm: (arm, module, layer, rank)."""
+    """Rank of each layer as a number on a shade: cells are (arm, module, layer, rank)."""
     import altair
 
-    series = list(dict.fromkeys(f"{arm}: {module}" for arm, module, _, _ in cells))
-    values = [
-        {"series": f"{arm}: {module}", "layer": layer, "rank": rank}
+    rows = list(dict.fromkeys(f"{arm}: {module}" for arm, module, _, _ in cells))[:MOST_ARMS]
+    values: list[dict[str, Any]] = [
+        {"row": f"{arm}: {module}", "layer": layer, "rank": rank}
         for arm, module, layer, rank in cells
-        if f"{arm}: {module}" in series[: 2 * MOST_LINES]
+        if f"{arm}: {module}" in rows
     ]
-    colours = list(OKABE_ITO) * 2
-    chart = (
-        altair.Chart(altair.Data(values=values))
-        .mark_line(point=True, interpolate="step", strokeWidth=2)
-        .encode(
-            x=altair.X("layer:Q", title="layer", axis=altair.Axis(tickMinStep=1)),
-            y=altair.Y("rank:Q", title="rank", axis=altair.Axis(tickMinStep=1)),
-            color=altair.Color(
-                "series:N", title=None, scale=altair.Scale(range=colours[: len(series)])
-            ),
-            strokeDash=altair.StrokeDash("series:N", title=None),
-            tooltip=["series:N", "layer:Q", "rank:Q"],
-        )
+    middle = (min(v["rank"] for v in values) + max(v["rank"] for v in values)) / 2
+    base = altair.Chart(altair.Data(values=values)).encode(
+        x=altair.X("layer:O", title="layer", axis=altair.Axis(labelAngle=0, labelOverlap=True)),
+        y=altair.Y("row:N", sort=rows, title=None),
+        tooltip=["row:N", "layer:O", "rank:Q"],
     )
-    return _finished(chart, "ranks", alt, height=220)
+    shades = base.mark_rect().encode(
+        color=altair.Color("rank:Q", scale=altair.Scale(scheme="cividis"), legend=None)
+    )
+    layers = len({v["layer"] for v in values})
+    numbers = base.mark_text(fontSize=10).encode(
+        text=altair.Text("rank:Q", format=".3~g"),
+        color=altair.condition(
+            f"datum.rank > {middle}", altair.value("#000000"), altair.value("#ffffff")
+        ),
+        # Too many layers for the width: the shade and the tooltip have to do.
+        opacity=altair.value(1 if layers <= MOST_NUMBERS else 0),
+    )
+    height = ROW * len(rows) + 10
+    return _finished(altair.layer(shades, numbers), "ranks", alt, height=height)
 
 
 def outcomes(cells: Sequence[tuple[str, int, str]], alt: str) -> dict[str, Any]:
-    """What became of each run: (arm, seed, state), a cell each, with its first letter."""
+    """What became of each run: (arm, seed, state), a cell each; a letter where it is not done."""
     import altair
 
     states = list(dict.fromkeys(state for _, _, state in cells))
-    colours = [GREY if s == "done" else OKABE_ITO[(i + 4) % 6] for i, s in enumerate(states)]
+    colours = [STATE_COLOURS.get(state, GREY) for state in states]
     arms = list(dict.fromkeys(arm for arm, _, _ in cells))[:MOST_ARMS]
     values = [
-        {"arm": arm, "seed": str(seed), "state": state, "letter": state[0].upper()}
+        {
+            "arm": arm,
+            "seed": str(seed),
+            "state": state,
+            "letter": "" if state == "done" else state[0].upper(),
+        }
         for arm, seed, state in cells
         if arm in arms
     ]

@@ -1,6 +1,5 @@
 """From records to judgement: the analyses of a study, run once, for every form of the report."""
 
-import itertools
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -238,7 +237,7 @@ def prices_of(records: Records, cost: str) -> dict[str, float | None]:
 
 
 def _digits(verdict: Verdict) -> int:
-    """Decimals with two digits of the smallest spread that decides anything."""
+    """Decimals with two digits of the smallest spread that decides anything; 4 if none is known."""
     widths = [
         (one.high - one.low) / 2
         for one in verdict.with_best
@@ -246,9 +245,7 @@ def _digits(verdict: Verdict) -> int:
     ]
     if widths:
         return min(6, decimals_for(min(widths)))
-    means = sorted(arm.mean for arm in verdict.arms if arm.mean is not None)
-    gaps = [b - a for a, b in itertools.pairwise(means) if b > a]
-    return 4 if not gaps else min(4, max(1, decimals_for(min(gaps))))
+    return 4
 
 
 def words(name: str) -> str:

@@ -4,7 +4,13 @@ import re
 import statistics
 from collections.abc import Sequence
 
-from rankwise.analysis.groups import Group, GroupRun, at_equal_budget, summarize_groups
+from rankwise.analysis.groups import (
+    Group,
+    GroupDifference,
+    GroupRun,
+    at_equal_budget,
+    summarize_groups,
+)
 from rankwise.report import figures
 from rankwise.report.document import (
     Block,
@@ -19,7 +25,16 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.judgement import Judgement, prices_of, ranked, words
-from rankwise.report.numbers import MISSING, count, listing, number, setting
+from rankwise.report.numbers import (
+    MISSING,
+    count,
+    interval,
+    listing,
+    number,
+    plural,
+    setting,
+    signed,
+)
 from rankwise.report.records import Answer
 
 MOST_PROMPTS = 8
@@ -60,7 +75,7 @@ def groups(judgement: Judgement) -> Section | None:
     equal = at_equal_budget(judgement.parts, member, budget, metric)
     if equal:
         blocks.append(Paragraph("At exactly equal budgets:"))
-        blocks.append(Bullets(tuple(clean(one.sentence) for one in equal[:12])))
+        blocks.append(Bullets(tuple(_equal_words(judgement, one) for one in equal[:12])))
     elif any(value is not None for value in budget.values()):
         blocks.append(
             Paragraph(
@@ -70,6 +85,17 @@ def groups(judgement: Judgement) -> Section | None:
             )
         )
     return Section(f"Groups by {code(key)}", "groups", tuple(blocks))
+
+
+def _equal_words(judgement: Judgement, one: GroupDifference) -> str:
+    digits = judgement.digits
+    known = "cannot tell whether by chance" if one.low is None else "95 % interval "
+    bounds = "" if one.low is None else interval(one.low, one.high, digits)
+    return (
+        f"With {count(one.budget)} parameters each, {code(one.first)} less {code(one.second)}: "
+        f"{signed(one.value, digits)} ({known}{bounds}; {plural(len(one.first_arms), 'arm')} "
+        f"against {len(one.second_arms)})."
+    )
 
 
 def _members(judgement: Judgement, key: str) -> tuple[dict[str, str], dict[str, float | None]]:
@@ -127,7 +153,7 @@ def ranks(judgement: Judgement) -> Section | None:
         f"Ranks by layer of {listing([arm.name for arm in arms], 4)}: between {lows:g} and "
         f"{highs:g}, over layers {min(c[2] for c in cells)} to {max(c[2] for c in cells)}."
     )
-    caption = "Rank by layer, one line a kind of module and arm; the mean where a layer has more."
+    caption = "Rank by layer, one row a kind of module and arm; the mean where there are several."
     figure = Figure("ranks", caption, alt, figures.ranks_by_layer(cells, alt))
     rows = [
         (

@@ -181,18 +181,18 @@ def _diagnosis(judgement: Judgement, run: RunFacts) -> str:
     """State, cause, evidence and remedy of one run in one item."""
     found = judgement.diagnoses[run.id]
     sure = "" if found.certain else " (the likeliest cause; the records do not prove it)"
-    evidence = " ".join(clean(text) for text in found.evidence)
+    evidence = " ".join(_sentence(text) for text in found.evidence)
     if run.cause and run.cause not in found.evidence:
-        evidence = f"Recorded: {_cause(run)} {evidence}"
+        evidence = f"Recorded: {_sentence(run.cause)} {evidence}"
     return (
         f"{code(run.id)}, {run.state.replace('_', ' ')}. {strong('Cause:')} {found.cause}{sure} "
         f"{strong('Evidence:')} {evidence} {strong('Remedy:')} {found.remedy}"
     )
 
 
-def _cause(run: RunFacts) -> str:
-    text = clean(run.cause or "no cause was recorded")
-    return text if text.endswith(".") else f"{text}."
+def _sentence(text: str) -> str:
+    text = clean(text).strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
 
 
 def _evidence(run: RunFacts) -> list[Block]:
@@ -224,7 +224,7 @@ def _outcomes(records: Records) -> Figure:
     cells = [(run.arm, run.seed, run.state.replace("_", " ")) for run in records.runs]
     bad = [f"{run.id} {run.state.replace('_', ' ')}" for run in records.runs if is_failure(run)]
     alt = f"What became of {len(records.runs)} runs. Without a result: {listing(bad, 8)}."
-    caption = "What became of each run; the letter is the first of its state."
+    caption = "What became of each run; a letter, the first of its state, where it is not done."
     concerned = list(dict.fromkeys(run.arm for run in records.runs if is_failure(run)))
     if len(concerned) < len(records.arms) and len(records.arms) > figures.MOST_ARMS:
         cells = [cell for cell in cells if cell[0] in concerned]

@@ -14,6 +14,7 @@ import psutil
 import torch
 from torch import nn
 
+from rankwise.cohort.generate import Question, questions_of
 from rankwise.cohort.trainee import steps_of
 from rankwise.data.augment import check_augment
 from rankwise.data.examples import Example, StudyData, make_examples, train_examples
@@ -33,9 +34,14 @@ from rankwise.model.footprint import (
 from rankwise.model.skeleton import skeleton
 from rankwise.plan.arms import Arm, make_arms
 from rankwise.plan.cohorts import Run, cohorts_of
-from rankwise.spec import ModelSpec, StudySpec
+from rankwise.spec import GenerationSpec, ModelSpec, StudySpec
 
 COMFORTABLE = 0.7  # share of the free memory that a cohort may take, where none is given
+METRICS = {
+    "CAUSAL_LM": ("eval_loss",),
+    "SEQ_CLS": ("eval_loss", "eval_accuracy", "eval_macro_f1", "eval_matthews"),
+    "SEQ_2_SEQ_LM": ("eval_loss", "eval_rougeL", "eval_chrf"),
+}
 
 
 @dataclass(frozen=True)
@@ -46,6 +52,7 @@ class Outlook:
         adapters: What an arm's runs train, by arm id; None for full fine-tuning.
         footprints: Parameters of each arm, by arm id.
         train: An arm's training examples, by training id; equal ones are shared.
+        questions: What arms with these settings are asked after training.
         structure: The base model on the meta device.
         notes: What should be known about the data.
     """
@@ -59,6 +66,7 @@ class Outlook:
     tokenizer: Any
     data: StudyData
     train: Mapping[str, tuple[Example, ...]]
+    questions: Mapping[GenerationSpec, tuple[Question, ...]]
     notes: tuple[str, ...]
 
     @property
@@ -102,14 +110,16 @@ class Outlook:
     def cohorts(self, runs: Sequence[Run], device: torch.device) -> list[tuple[Run, ...]]:
         """The runs as they will be trained together; in each, those that adapt least first.
 
-        In that order the runs that adapt a module lie side by side in the batch.
+        In that order the runs that adapt a module lie side by side in the batch. Of runs that
+        share a training, the first one is trained.
         """
 
         def breadth(run: Run) -> tuple[str, ...]:
             adapter = self.adapters[run.arm.id]
             return tuple(target.name for target in adapter.targets) if adapter else ()
 
-        together = cohorts_of(runs, lambda some: self.largest_cohort(some, device))
+        trained = tuple(shared_trainings(runs))
+        together = cohorts_of(trained, lambda some: self.largest_cohort(some, device))
         return [
             tuple(sorted(cohort, key=lambda run: (len(breadth(run)), breadth(run), run.seed)))
             for cohort in together
@@ -137,6 +147,8 @@ def look_ahead(spec: StudySpec, base_dir: Path) -> Outlook:
         SpecError, DataError, ModelError: a mistake, with place, finding and remedy.
     """
     arms = make_arms(spec)
+    _check_metric(spec)
+    _check_asked(spec, arms)
     for augment in dict.fromkeys(arm.augment for arm in arms):
         check_augment(augment, spec.data, base_dir)
     split = split_rows(read_rows(spec.data, base_dir), spec.data)
@@ -148,9 +160,17 @@ def look_ahead(spec: StudySpec, base_dir: Path) -> Outlook:
     }
     footprints = {arm.id: footprint(structure, arm, spec.task, adapters[arm.id]) for arm in arms}
     _check_length(spec, structure)
+    _check_start(spec, structure)
     tokenizer = load_tokenizer(spec.model)
     data = make_examples(split, spec.data, spec.task, tokenizer, base_dir)
     train, notes = _training_parts(spec, arms, split, data, tokenizer, base_dir)
+    questions = {
+        asked: questions_of(asked, spec.data, spec.task, data.validation, tokenizer)
+        for asked in dict.fromkeys(arm.generation for arm in arms)
+        if _asks(asked)
+    }
+    for asked, prompts in questions.items():
+        _check_room(spec, structure, asked, prompts)
     return Outlook(
         spec,
         arms,
@@ -161,8 +181,73 @@ def look_ahead(spec: StudySpec, base_dir: Path) -> Outlook:
         tokenizer,
         data,
         train,
+        questions,
         tuple(dict.fromkeys([*data.notes, *notes])),
     )
+
+
+def shared_trainings(runs: Sequence[Run]) -> dict[Run, tuple[Run, ...]]:
+    """The runs that need a training of their own, each with all that it stands for.
+
+    Arms that differ in what is asked after training alone share one training at each seed.
+    """
+    found: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.arm.training_id, run.seed), []).append(run)
+    return {together[0]: tuple(together) for together in found.values()}
+
+
+def _check_metric(spec: StudySpec) -> None:
+    able = METRICS[spec.task]
+    if spec.objective.metric not in able:
+        raise SpecError(
+            f"objective.metric: {spec.objective.metric} is not measured for task {spec.task}; "
+            f"use {' or '.join(able)}"
+        )
+
+
+def _asks(asked: GenerationSpec) -> bool:
+    return bool(asked.prompts or asked.prompts_from_validation)
+
+
+def _check_asked(spec: StudySpec, arms: Sequence[Arm]) -> None:
+    """Refuse settings of generation where nothing can be generated, or nothing is asked."""
+    every = [spec.generation, *(arm.generation for arm in arms)]
+    if all(asked == GenerationSpec.model_validate({}) for asked in every):
+        return
+    if spec.task == "SEQ_CLS":
+        raise SpecError(
+            "generation: a classifier (task SEQ_CLS) writes no text; remove the section, or use "
+            "task CAUSAL_LM or SEQ_2_SEQ_LM"
+        )
+    if not any(_asks(asked) for asked in every):
+        raise SpecError(
+            "generation: nothing is asked; give generation.prompts or "
+            "generation.prompts_from_validation, or remove the section"
+        )
+    for name in ("temperature", "top_p", "seed"):
+        standard = GenerationSpec.model_fields[name].default
+        given = getattr(spec.generation, name) != standard
+        if given and not any(asked.do_sample for asked in every):
+            raise SpecError(
+                f"generation.{name}: without effect, for answers are not sampled; set "
+                f"generation.do_sample: true, or remove it"
+            )
+
+
+def _check_room(
+    spec: StudySpec, structure: nn.Module, asked: GenerationSpec, prompts: Sequence[Question]
+) -> None:
+    """Refuse answers that would run past the model's positions."""
+    most = getattr(structure.config, "max_position_embeddings", None)
+    longest = 1 if spec.task == "SEQ_2_SEQ_LM" else max(len(prompt.ids) for prompt in prompts)
+    if isinstance(most, int) and longest + asked.max_new_tokens > most:
+        room = most - longest
+        remedy = f"use {room} or less, or shorter prompts" if room > 0 else "use shorter prompts"
+        raise SpecError(
+            f"generation.max_new_tokens: {asked.max_new_tokens} after a prompt of {longest} tokens "
+            f"are more than the {most} positions of {base_name(spec.model)}; {remedy}"
+        )
 
 
 def _check_length(spec: StudySpec, structure: nn.Module) -> None:
@@ -172,6 +257,17 @@ def _check_length(spec: StudySpec, structure: nn.Module) -> None:
         raise SpecError(
             f"data.max_length: {spec.data.max_length} tokens are more than the {most} positions of "
             f"{base_name(spec.model)}; use {most} or less"
+        )
+
+
+def _check_start(spec: StudySpec, structure: nn.Module) -> None:
+    """Refuse a model of sequences to sequences that does not know how a target starts."""
+    start = getattr(structure.config, "decoder_start_token_id", None)
+    if spec.task == "SEQ_2_SEQ_LM" and start is None:
+        place = "model.config" if spec.model.config is not None else "the model's config.json"
+        raise SpecError(
+            f"{place}: decoder_start_token_id is missing, the token that every target starts with; "
+            f"set it (in the T5 family it is that of pad_token_id)"
         )
 
 

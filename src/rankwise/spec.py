@@ -321,7 +321,15 @@ class GenerationSpec(Section):
     temperature: Annotated[float, Field(gt=0)] = Field(1.0, description="Temperature of sampling.")
     top_p: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Nucleus of sampling.")
     num_beams: Count = Field(1, description="Beams of beam search.")
-    seed: int = Field(0, description="Seed of sampling, the same for all arms.")
+    seed: Annotated[int, Field(ge=0)] = Field(
+        0, description="Seed of sampling, the same for all arms."
+    )
+
+    @model_validator(mode="after")
+    def _one_search(self) -> "GenerationSpec":
+        if self.do_sample and self.num_beams > 1:
+            raise ValueError("sample (`do_sample`) or search with `num_beams`, not both")
+        return self
 
 
 class ObjectiveSpec(Section):

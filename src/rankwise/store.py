@@ -201,6 +201,26 @@ class Store(StudyReader):
             db.execute("DELETE FROM answers WHERE run_id = ?", (run_id,))
         self.set_state(run_id, "planned")
 
+    def copy_run(self, run_id: str, to: str) -> None:
+        """Gives run `to` the records of the run whose training it shares, all but its answers."""
+        self.flush()
+        with self._writing() as db:
+            for table, columns in (
+                ("metric", "step, name, value"),
+                ("evaluation", "split, step, metrics, losses, correct"),
+            ):
+                db.execute(f"DELETE FROM {table} WHERE run_id = ?", (to,))
+                db.execute(
+                    f"INSERT INTO {table} (run_id, {columns}) "
+                    f"SELECT ?, {columns} FROM {table} WHERE run_id = ?",
+                    (to, run_id),
+                )
+            db.execute(
+                "UPDATE run SET (state, cause, evidence) = "
+                "(SELECT state, cause, evidence FROM run WHERE id = ?) WHERE id = ?",
+                (run_id, to),
+            )
+
     def set_state(
         self,
         run_id: str,

@@ -4,8 +4,10 @@ What the store already has is not done again, and what has been measured is neve
 in one cohort is written down with its cause, and the others go on.
 """
 
+import shutil
+import tempfile
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +17,14 @@ import torch
 from rankwise import __version__
 from rankwise.cohort.bank import Bank, Trainable
 from rankwise.cohort.batch import Part, Task, chosen_rows, parts_of, target_count
+from rankwise.cohort.evaluate import Untouched
+from rankwise.cohort.interview import (
+    SPOKEN_EXAMPLES,
+    ask_base,
+    base_metrics,
+    rate_answers,
+    unrated,
+)
 from rankwise.cohort.loop import Cohort, train
 from rankwise.cohort.prepare import Bases, choose_attention, first_rows, make_bank, versions_of
 from rankwise.cohort.probe import probe_company, probe_cost
@@ -24,7 +34,7 @@ from rankwise.model.adapter_files import AdapterWriter
 from rankwise.model.adapter_plan import plan_adapter
 from rankwise.model.base import Base
 from rankwise.model.skeleton import locate_model
-from rankwise.outlook import Outlook, base_name, pick_device
+from rankwise.outlook import Outlook, base_name, pick_device, shared_trainings
 from rankwise.plan.cohorts import Run
 from rankwise.report import write_report
 from rankwise.spec_file import dump_spec
@@ -58,7 +68,11 @@ class Progress:
 
 @dataclass
 class Study:
-    """A study under way."""
+    """A study under way.
+
+    Attributes:
+        sharing: By id of a run that is trained, all runs that its training stands for.
+    """
 
     outlook: Outlook
     folder: Path
@@ -66,6 +80,7 @@ class Study:
     bases: Bases
     task: Task
     progress: Progress
+    sharing: Mapping[str, Sequence[Run]] = field(default_factory=dict)
 
 
 def run_study(outlook: Outlook, folder: Path) -> Iterator[Progress]:
@@ -80,9 +95,15 @@ def run_study(outlook: Outlook, folder: Path) -> Iterator[Progress]:
         StoreError: the folder holds another study, or is in use.
     """
     with Store(folder, create=True) as store:
+        study = _open_study(outlook, folder, store)
         missing = missing_runs(outlook, store)
         if missing:
-            yield from _train_missing(_open_study(outlook, folder, store), missing)
+            yield from _train_missing(study, missing)
+        if unrated(store, outlook.arms):
+            study.progress.news.append("rating the answers by the untouched base")
+            yield study.progress
+            base = Untouched(_yardstick(study).model)
+            rate_answers(base, outlook.arms, outlook.questions, study.task, store)
     write_report(folder)
 
 
@@ -111,12 +132,14 @@ def _open_study(outlook: Outlook, folder: Path, store: Store) -> Study:
 
 def _train_missing(study: Study, missing: list[Run]) -> Iterator[Progress]:
     progress = study.progress
-    progress.runs = len(missing)
+    trainings = shared_trainings(missing)
+    study.sharing = {run.id: together for run, together in trainings.items()}
+    progress.runs = len(trainings)
     progress.news.append(f"loading {base_name(study.outlook.spec.model)}")
     yield progress
     waiting = study.outlook.cohorts(missing, study.task.device)
     progress.cohorts = len(waiting)
-    _begin(study, waiting[0])
+    _begin(study)
     for run in missing:
         study.store.restart_run(run.id)
     while waiting:
@@ -138,20 +161,26 @@ def _train_missing(study: Study, missing: list[Run]) -> Iterator[Progress]:
             _note_crash(study, runs, error)
         finally:
             _mark_interrupted(study, runs)
+            _share_results(study, runs)
         yield progress
 
 
-def _begin(study: Study, first: Sequence[Run]) -> None:
-    """Write down what the study is, with what, on what."""
+def _yardstick(study: Study) -> Base:
+    """The base that is measured and rates answers: as the first arm of the plan holds it."""
+    return study.bases.frozen(study.outlook.runs[0].arm.quantization)
+
+
+def _begin(study: Study) -> None:
+    """Write down what the study is, with what, on what, and what the untouched base can do."""
     outlook, store = study.outlook, study.store
     spec = outlook.spec
-    base = study.bases.frozen(first[0].arm.quantization)
+    base = _yardstick(study)
     if study.bases.attention == "auto":
-        batch = _parts_of_one(study, first[0])[-1].batch
+        batch = _parts_of_one(study, outlook.runs[0])[-1].batch
         study.bases.attention = choose_attention(base.model, spec.task, batch)
     store.begin_study(
         dump_spec(spec),
-        spec.model_dump(mode="json"),
+        spec.model_dump(mode="json", warnings=False),
         {"rankwise": __version__, **versions_of(PACKAGES)},
         {"device": device_name(study.task.device), "threads": torch.get_num_threads()},
         {
@@ -160,6 +189,7 @@ def _begin(study: Study, first: Sequence[Run]) -> None:
             "dtype": str(base.dtype).removeprefix("torch."),
             "attention": study.bases.attention,
             "total_params": next(iter(outlook.footprints.values())).base,
+            **_base_facts(study, base),
         },
         {
             "fingerprint": outlook.data.fingerprint,
@@ -175,6 +205,37 @@ def _begin(study: Study, first: Sequence[Run]) -> None:
         store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs)
     for run in outlook.runs:
         store.add_run(run.id, run.arm.id, run.seed)
+    _note_what_is_shared(study)
+    base_face = Untouched(base.model)
+    ask_base(base_face, outlook.arms, outlook.questions, study.task, outlook.tokenizer, store)
+
+
+def _base_facts(study: Study, base: Base) -> dict[str, float]:
+    """Validation metrics of the untouched base, measured when the study begins."""
+    outlook, store = study.outlook, study.store
+    known = store.study().model if store.begun() else {}
+    if "base_eval_loss" in known:
+        return {name: value for name, value in known.items() if name.startswith("base_eval_")}
+    rows = outlook.spec.training.per_device_eval_batch_size
+    validation, tokenizer = outlook.data.validation, outlook.tokenizer
+    return base_metrics(Untouched(base.model), validation, study.task, rows, tokenizer)
+
+
+def _note_what_is_shared(study: Study) -> None:
+    """For the report: which arms are one training, and what is measured on a part only."""
+    outlook, store = study.outlook, study.store
+    for together in shared_trainings(outlook.runs).values():
+        names = ", ".join(run.arm.name for run in together)
+        if len(together) > 1:
+            store.add_note("sharing", f"trained once, as they differ in generation alone: {names}")
+    if study.task.name == "SEQ_2_SEQ_LM":
+        count = len(outlook.data.validation)
+        store.add_note(
+            "generation",
+            f"eval_rougeL and eval_chrf are those of what is written for the first "
+            f"{min(count, SPOKEN_EXAMPLES)} of {count} validation examples, by greedy search and "
+            f"no longer than the longest of their targets (test likewise)",
+        )
 
 
 def _write_examples(study: Study) -> None:
@@ -224,7 +285,11 @@ def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
         base = study.bases.whole()
         return base, make_bank(base, [None], [runs[0].seed])
     base = study.bases.frozen(runs[0].arm.quantization)
-    plans = [plan_adapter(adapter) for adapter in adapters if adapter is not None]
+    plans = [
+        plan_adapter(adapter, study.outlook.structure)
+        for adapter in adapters
+        if adapter is not None
+    ]
     return base, make_bank(base, plans, [run.seed for run in runs])
 
 
@@ -253,6 +318,10 @@ def _cohort_of(study: Study, runs: Sequence[Run], base: Base, bank: Trainable) -
         outlook.data.validation,
         outlook.data.test,
         AdapterWriter(study.folder / "adapters", name, study.task.name, base.model),
+        outlook.spec.objective.metric,
+        outlook.tokenizer,
+        study.sharing,
+        outlook.questions,
     )
 
 
@@ -267,9 +336,10 @@ def _price_arms(study: Study, cohort: Cohort, base: Base) -> None:
     """What each arm of the cohort costs alone, by a short trial of its first run."""
     known = set(study.store.probes())
     for place, run in enumerate(cohort.runs):
-        if run.arm.id in known:
+        unknown = {other.arm.id for other in study.sharing[run.id]} - known
+        if not unknown:
             continue
-        known.add(run.arm.id)
+        known |= unknown
         cohort.bank.select([place])
         cost = probe_cost(
             cohort.bank,
@@ -280,7 +350,29 @@ def _price_arms(study: Study, cohort: Cohort, base: Base) -> None:
             cohort.validation,
             PRICE_TRIALS,
         )
-        study.store.save_probe(run.arm.id, cost.as_dict())
+        for arm_id in sorted(unknown):
+            study.store.save_probe(arm_id, cost.as_dict())
+
+
+def _share_results(study: Study, runs: Sequence[Run]) -> None:
+    """Give what these runs have come to, to the runs that share their training."""
+    adapters = study.folder / "adapters"
+    for run in runs:
+        for other in study.sharing[run.id]:
+            if other.id == run.id:
+                continue
+            if (adapters / run.id).is_dir():
+                _copy_folder(adapters / run.id, adapters / other.id)
+            study.store.copy_run(run.id, other.id)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    """A copy that appears whole or not at all, in place of what was there."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
+        ready = shutil.copytree(source, Path(scratch) / "copy")
+        shutil.rmtree(target, ignore_errors=True)
+        ready.rename(target)
 
 
 def _is_shortage(error: Exception) -> bool:

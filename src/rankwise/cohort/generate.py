@@ -12,10 +12,9 @@ put aside: the spec alone says how answers are made, equally for all arms.
 Legend: K runs, P prompts, T tokens of a prompt, V vocabulary.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -25,17 +24,13 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
-from rankwise.answers import answer_measures, chrf, rouge_l
 from rankwise.cohort.batch import Task
-from rankwise.cohort.evaluate import Forward, evaluate, passes
-from rankwise.data.batches import IGNORED
+from rankwise.cohort.evaluate import Forward, passes
 from rankwise.data.examples import Example, prompt_ids, prompt_of
 from rankwise.errors import SpecError
 from rankwise.spec import DataSpec, GenerationSpec
 
 IntArray = NDArray[np.int64]
-SPOKEN_EXAMPLES = 64  # targets that a sequence-to-sequence model writes at every evaluation
-RATED_ROWS = 32
 
 
 @dataclass(frozen=True, eq=False)
@@ -258,78 +253,3 @@ def _answer(row: Sequence[int], ends: Sequence[int]) -> Answer:
         if token in ends:
             return Answer(tuple(row[:length]), False)
     return Answer(tuple(row), True)
-
-
-def answer_record(question: Question, answer: Answer, tokenizer: Any) -> dict[str, Any]:
-    """An answer with its measures, ready for the store; `ids` are its tokens."""
-    text = readable(answer.ids, tokenizer)
-    return {
-        "prompt": question.text,
-        "reference": question.reference,
-        "answer": text,
-        "measures": answer_measures(
-            text, len(answer.ids), answer.cut_off, question.text, question.reference
-        ),
-        "ids": list(answer.ids),
-    }
-
-
-def perplexities(
-    base: Forward, spoken: Sequence[tuple[IntArray, Sequence[int]]], task: Task
-) -> list[float | None]:
-    """exp of the mean loss of each answer's tokens after its prompt; None for an empty answer.
-
-    Args:
-        base: One model, the untouched base.
-        spoken: (prompt ids, answer ids).
-        task: As for `generate`.
-    """
-    asked = [place for place, (_, answer) in enumerate(spoken) if len(answer)]
-    found: list[float | None] = [None] * len(spoken)
-    if not asked:
-        return found
-    examples = [_spoken_example(*spoken[place], task.name) for place in asked]
-    longest = max(len(example.input_ids) for example in examples)
-    (result,) = evaluate(base, examples, replace(task, max_length=longest), RATED_ROWS)
-    for place, loss in zip(asked, result.losses_E, strict=True):
-        found[place] = math.exp(min(float(loss), 700.0))
-    return found
-
-
-def _spoken_example(prompt: IntArray, answer: Sequence[int], task: str) -> Example:
-    ids = np.array(answer, dtype=np.int64)
-    if task == "SEQ_2_SEQ_LM":
-        return Example(prompt, ids, 0, "")
-    silent = np.full(len(prompt), IGNORED, dtype=np.int64)
-    return Example(np.concatenate([prompt, ids]), np.concatenate([silent, ids]), 0, "")
-
-
-def likeness_to_targets(
-    bank: Forward, examples: Sequence[Example], task: Task, tokenizer: Any
-) -> list[dict[str, float]]:
-    """eval_rougeL (mean, 0..1) and eval_chrf (of the corpus, 0..100) of every selected run.
-
-    Of the targets that it writes for the first `SPOKEN_EXAMPLES`, by greedy search, no longer than
-    the longest true one: a sequence-to-sequence model is used for what it writes, not for its loss.
-    """
-    some = examples[:SPOKEN_EXAMPLES]
-    references = [example.reference or "" for example in some]
-    prompts = [
-        Question(number, example.text, example.input_ids, example.reference)
-        for number, example in enumerate(some)
-    ]
-    asked = GenerationSpec.model_validate({"max_new_tokens": longest_target(some)})
-    answers_KP = generate(bank, prompts, asked, task, end_tokens(bank.model, tokenizer))
-    texts_KP = [[readable(one.ids, tokenizer) for one in answers] for answers in answers_KP]
-    return [
-        {
-            "eval_rougeL": float(rouge_l(texts, references).mean()),
-            "eval_chrf": chrf(texts, references),
-        }
-        for texts in texts_KP
-    ]
-
-
-def longest_target(examples: Sequence[Example]) -> int:
-    """Tokens of the longest target."""
-    return max(len(example.labels) for example in examples)

@@ -21,13 +21,7 @@ from torch import Tensor
 from rankwise.cohort.bank import Trainable, WholeModel
 from rankwise.cohort.batch import Part, Task, chosen_rows, parts_of
 from rankwise.cohort.evaluate import Evaluation, evaluate
-from rankwise.cohort.generate import (
-    Question,
-    answer_record,
-    end_tokens,
-    generate,
-    likeness_to_targets,
-)
+from rankwise.cohort.interview import Questions, ask_runs, likeness_to_targets
 from rankwise.cohort.loss import row_losses
 from rankwise.cohort.trainee import Trainee, start_trainee
 from rankwise.data.examples import Example
@@ -62,7 +56,7 @@ class Cohort:
     metric: str = "eval_loss"
     tokenizer: Any = None
     sharing: Mapping[str, Sequence[Run]] = field(default_factory=dict)
-    questions: Mapping[GenerationSpec, Sequence[Question]] = field(default_factory=dict)
+    questions: Questions = field(default_factory=dict)
 
 
 def train(cohort: Cohort, store: Store) -> Iterator[list[Trainee]]:
@@ -165,31 +159,17 @@ def _evaluated(cohort: Cohort, trainees: Sequence[Trainee], split: Split) -> lis
 
 
 def _ask(cohort: Cohort, finished: Sequence[Trainee], store: Store) -> None:
-    """Put the prompts to the best weights, for each run and for those that share its training.
-
-    A failure here is written down and costs no training that is already done.
-    """
-    members: dict[GenerationSpec, list[tuple[int, Run]]] = {}
+    """Put the prompts to the best weights, for each run and for those that share its training."""
+    answering: dict[GenerationSpec, list[tuple[int, Run]]] = {}
     for trainee in finished:
         for run in cohort.sharing.get(trainee.run.id, (trainee.run,)):
             if run.arm.generation in cohort.questions:
-                members.setdefault(run.arm.generation, []).append((trainee.place, run))
-    for asked, answering in members.items():
-        questions = cohort.questions[asked]
-        cohort.bank.select([place for place, _ in answering])
-        ends = end_tokens(cohort.bank.model, cohort.tokenizer)
-        try:
-            answers_KP = generate(cohort.bank, questions, asked, cohort.task, ends)
-        except (RuntimeError, MemoryError) as error:
-            names = ", ".join(run.id for _, run in answering)
-            store.add_note("generation", f"no answers of {names}: {str(error).splitlines()[0]}")
-            continue
-        for (_, run), answers in zip(answering, answers_KP, strict=True):
-            records = [
-                answer_record(question, answer, cohort.tokenizer)
-                for question, answer in zip(questions, answers, strict=True)
-            ]
-            store.save_answers(run.id, run.arm.id, records)
+                answering.setdefault(run.arm.generation, []).append((trainee.place, run))
+    bank, task = cohort.bank, cohort.task
+    for asked, members in answering.items():
+        bank.select([place for place, _ in members])
+        runs = [run for _, run in members]
+        ask_runs(bank, runs, asked, cohort.questions[asked], task, cohort.tokenizer, store)
 
 
 def _loss_and_backward(

@@ -24,6 +24,7 @@ AUTO_CLASSES = {
 }
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?$")
 COMMON_SETTINGS = {"num_labels", "bos_token_id", "eos_token_id", "pad_token_id"}
+COMMON_SETTINGS |= {"decoder_start_token_id"}  # sequence to sequence cannot do without it
 HUB_TIMEOUT = 5  # seconds for the one question whether the hub has the model
 
 

@@ -128,7 +128,7 @@ def time_cohort(outlook: Any, device: Any, size: int) -> dict[str, Any]:
     count = len(outlook.arms)
     runs = [Run(outlook.arms[i % count], i // count) for i in range(size)]
     (runs,) = outlook.cohorts(runs, device)
-    plans = [plan_adapter(outlook.adapters[run.arm.id]) for run in runs]
+    plans = [plan_adapter(outlook.adapters[run.arm.id], outlook.structure) for run in runs]
     task = Task(spec.task, pad, spec.data.max_length, device)
     from rankwise.cohort.batch import chosen_rows, parts_of
 

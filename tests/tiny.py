@@ -160,13 +160,17 @@ def tiny_arms(kind: str, arms: list[dict[str, Any]], **training: Any) -> tuple[A
 
 
 def tiny_cohort(
-    kind: str, runs: Sequence[Run], folder: Path, base: nn.Module | None = None
+    kind: str,
+    runs: Sequence[Run],
+    folder: Path,
+    base: nn.Module | None = None,
+    new_modules: Sequence[str] = (),
 ) -> tuple[Cohort, Store]:
     """A cohort ready to train, and its store."""
     model = copy.deepcopy(base) if base is not None else tiny_model(kind)
     task = TASKS[kind]
-    plans = [plan_adapter(resolve_adapter(model, run.arm, task)) for run in runs]
-    bank = Bank(model, plans, [run.seed for run in runs])
+    plans = [plan_adapter(resolve_adapter(model, run.arm, task), model) for run in runs]
+    bank = Bank(model, plans, [run.seed for run in runs], new_modules)
     store = Store(folder, create=True)
     for run in runs:
         store.add_arm(run.arm.id, run.arm.training_id, run.arm.name, run.arm.settings, {})

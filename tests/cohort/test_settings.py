@@ -198,6 +198,46 @@ def test_runs_of_a_cohort_may_adapt_different_modules(kind, tmp_path):
     check(kind, runs_of(kind, changes), tmp_path)
 
 
+def test_one_run_may_train_in_full_what_another_adapts(tmp_path):
+    changes = [
+        {"lora.modules_to_save": ["pooler"], "training.learning_rate": 1e-3},
+        {"lora.target_modules": ["query", "pooler.dense"]},
+        {"lora.bias": "all", "lora.r": 3},
+    ]
+    check("bert", runs_of("bert", changes), tmp_path)
+
+
+def test_a_bank_taken_apart_leaves_the_model_as_it_was(tmp_path):
+    base = tiny_model("bert")
+    changes = [{"lora.modules_to_save": ["pooler"]}, {"lora.target_modules": ["pooler.dense"]},
+               {"lora.bias": "all"}]  # fmt: skip
+    cohort, _ = tiny_cohort("bert", runs_of("bert", changes), tmp_path, base)
+    model = cohort.bank.model
+    assert len(list(model.modules())) > len(list(base.modules()))
+    cohort.bank.take_apart()
+    kinds = [(name, type(module)) for name, module in base.named_modules()]
+    assert [(name, type(module)) for name, module in model.named_modules()] == kinds
+    for (_, weight), (_, before) in zip(
+        model.named_parameters(), base.named_parameters(), strict=True
+    ):
+        assert torch.equal(weight, before)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert"])
+def test_dropout_does_not_depend_on_what_neighbours_adapt(kind, tmp_path):
+    base = tiny_model(kind)
+    first, *others = TARGETS[kind]
+    changes = [
+        {"lora.target_modules": names, "lora.lora_dropout": 0.3}
+        for names in (others, [first], [first, *others])
+    ]
+    runs = runs_of(kind, changes)
+    _, store, _ = trained(kind, base, runs, tmp_path / "together")
+    for run in runs:
+        _, alone, _ = trained(kind, base, [run], tmp_path / run.arm.name)
+        np.testing.assert_allclose(logged(store, run), logged(alone, run), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 def test_balanced_classes_weigh_as_in_torchs_weighted_mean(kind, tmp_path):
     changes = [

@@ -5,6 +5,7 @@ each run's weights as ordinary parameters (views of the stacked ones, gradients 
 takes the frozen model apart from them again. `WholeModel` gives full fine-tuning the same face.
 """
 
+import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,9 @@ from rankwise.cohort.layers import (
     BankedLinear,
     BankedModule,
 )
+from rankwise.errors import ModelError
 from rankwise.model.adapter_plan import AdapterPlan
+from rankwise.model.heads import within
 from rankwise.model.initial import initial_factors, seed_of
 
 
@@ -48,21 +51,23 @@ class Bank:
         self.linears: dict[str, BankedLinear] = {}
         self.biases: dict[str, BankedBias] = {}
         self.modules: dict[str, BankedModule] = {}
+        wholes = self._whole_modules()
         self._wrap_linears()
         self._wrap_biases()
-        self._wrap_modules(set(new_modules))
+        self._wrap_modules(wholes, new_modules)
         self.views = [self._views_of(run) for run in range(len(self.plans))]
         self.select(range(len(self.plans)))
 
     def _wrap_linears(self) -> None:
         names = sorted({name for plan in self.plans for name in plan.factors})
-        for number, name in enumerate(names):
+        for name in names:
             members = [k for k, plan in enumerate(self.plans) if name in plan.factors]
             factors = [self.plans[k].factors[name] for k in members]
             base = self.model.get_submodule(name)
             shape = (factors[0].inputs, factors[0].outputs, max(f.rank for f in factors))
             kind = BankedDora if self.plans[members[0]].dora else BankedLinear
-            layer = kind(base, members, shape, number)
+            # Numbered by name, not by place: masks do not depend on what neighbours adapt.
+            layer = kind(base, members, shape, seed_of(name) & 0xFFFFFFFF)
             layer.dropout = [self.plans[k].dropout for k in members]
             layer.ranks = [factor.rank for factor in factors]
             for slot, (run, factor) in enumerate(zip(members, factors, strict=True)):
@@ -81,17 +86,32 @@ class Bank:
             self._replace(name, layer)
             self.biases[name] = layer
 
-    def _wrap_modules(self, new_modules: set[str]) -> None:
-        whole = [set(plan.saved) for plan in self.plans]
-        for name in sorted(set().union(*whole)):
-            members = [k for k, names in enumerate(whole) if name in names]
-            base = self.model.get_submodule(name)
-            layer = BankedModule(base, members)
-            if any(name == new or new.startswith(f"{name}.") for new in new_modules):
-                for slot, run in enumerate(members):
-                    fresh = fresh_weights(self.model, base, f"{self.seeds[run]}/{name}")
-                    for stacked, weight in zip(layer.stacked, fresh, strict=True):
-                        stacked.data[slot] = weight
+    def _whole_modules(self) -> dict[str, nn.Module]:
+        """Modules that some run trains in full, before anything in them is replaced.
+
+        Where another run adapts a part of one, it is copied, so that this remains so.
+        """
+        parts = {name for plan in self.plans for name in (*plan.factors, *plan.biases)}
+        found = {}
+        for name in sorted({name for plan in self.plans for name in plan.saved}):
+            module = self.model.get_submodule(name)
+            if not all(p.is_floating_point() for p in module.parameters()):
+                raise ModelError(
+                    f'lora.modules_to_save: "{name}" is quantised and cannot be trained in full; '
+                    f"leave it out, adapt it by lora.target_modules, or use quantization: none"
+                )
+            shared = any(within(part, [name]) for part in parts)
+            found[name] = copy.deepcopy(module) if shared else module
+        return found
+
+    def _wrap_modules(self, wholes: Mapping[str, nn.Module], new_modules: Sequence[str]) -> None:
+        for name, whole in wholes.items():
+            members = [k for k, plan in enumerate(self.plans) if name in plan.saved]
+            layer = BankedModule(self.model.get_submodule(name), members, whole)
+            for slot, run in enumerate(members):
+                fresh = fresh_weights(self.model, name, self.seeds[run], new_modules)
+                for leaf, weight in fresh.items():
+                    layer.stacked[layer.names.index(leaf)].data[slot] = weight
             self._replace(name, layer)
             self.modules[name] = layer
 
@@ -102,7 +122,7 @@ class Bank:
 
     def take_apart(self) -> None:
         """Leave the frozen model as it was."""
-        for name, module in self.originals.items():
+        for name, module in reversed(self.originals.items()):
             parent, _, leaf = name.rpartition(".")
             setattr(self.model.get_submodule(parent), leaf, module)
 
@@ -198,11 +218,8 @@ class WholeModel:
         self.model: Any = model.float()
         self.dtype = dtype
         self.selected = (0,)
-        for name, module in model.named_children():
-            if any(new == name or new.startswith(f"{name}.") for new in new_modules):
-                fresh = fresh_weights(model, module, f"{seed}/{name}")
-                for parameter, weight in zip(module.parameters(), fresh, strict=True):
-                    parameter.data.copy_(weight)
+        for name, weight in fresh_weights(model, "", seed, new_modules).items():
+            model.get_parameter(name).data.copy_(weight)
         self.model.requires_grad_(True)
         self.parameters = dict(model.named_parameters())
         for parameter in self.parameters.values():
@@ -255,19 +272,32 @@ def _start(layer: BankedLinear, slot: int, init: bool | str, key: str) -> None:
         layer.start_B[slot, :, :rank] = b_OR
 
 
-def fresh_weights(model: nn.Module, module: nn.Module, key: str) -> list[Tensor]:
-    """First weights of a new module by the model's own initialisation, drawn from `key`."""
-    kept = [p.detach().clone() for p in module.parameters()]
-    device = next(module.parameters()).device
-    cuda = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(cuda):
+def fresh_weights(
+    model: nn.Module, name: str, seed: int, new_modules: Sequence[str]
+) -> dict[str, Tensor]:
+    """First weights, by name inside module `name`, of its parts that the base did not bring.
+
+    They are drawn by the model's own initialisation, fp32 and on the CPU, keyed by the run's seed
+    and the part's full name: LoRA and full fine-tuning of one seed start from the same head.
+    """
+    drawn = {}
+    parts: list[str] = []
+    for part, module in model.get_submodule(name).named_modules(prefix=name):
+        names = [weight for weight, _ in module.named_parameters(prefix=part)]
+        if within(part, parts) or not names or not all(within(n, new_modules) for n in names):
+            continue
+        parts.append(part)
+        for weight, value in zip(names, _drawn(model, module, f"{seed}/{part}"), strict=True):
+            drawn[weight.removeprefix(f"{name}.")] = value
+    return drawn
+
+
+def _drawn(model: Any, module: nn.Module, key: str) -> list[Tensor]:
+    copied = copy.deepcopy(module).float().cpu()
+    with torch.random.fork_rng([]):
         torch.manual_seed(seed_of(key))
-        for part in module.modules():
-            for parameter in part.parameters(recurse=False):
-                parameter.__dict__.pop("_is_hf_initialized", None)
-            part.__dict__.pop("_is_hf_initialized", None)
-            model._init_weights(part)  # type: ignore[operator]
-    fresh = [p.detach().float().clone() for p in module.parameters()]
-    for parameter, value in zip(module.parameters(), kept, strict=True):
-        parameter.data.copy_(value)
-    return fresh
+        for part in copied.modules():
+            for marked in (part, *part.parameters(recurse=False)):
+                marked.__dict__.pop("_is_hf_initialized", None)
+            model._init_weights(part)
+    return [parameter.detach() for parameter in copied.parameters()]

@@ -240,14 +240,21 @@ class BankedBias(Banked):
 
 
 class BankedModule(Banked):
-    """Any small module trained in full (a classifier, `modules_to_save`): one copy a member."""
+    """Any small module trained in full (a classifier, `modules_to_save`): one copy a member.
 
-    def __init__(self, base: nn.Module, members: Sequence[int]) -> None:
+    Args:
+        base: What runs that are no members use; parts of it may be in the bank themselves.
+        members: As in `Banked`.
+        whole: The module as the base brought it.
+    """
+
+    def __init__(self, base: nn.Module, members: Sequence[int], whole: nn.Module) -> None:
         super().__init__(base, members)
-        self.names = [name for name, _ in base.named_parameters()]
+        self.whole = (whole,)  # a tuple, so that its weights are not counted as this module's
+        self.names = [name for name, _ in whole.named_parameters()]
         self.stacked = nn.ParameterList(
             nn.Parameter(p.detach().float().repeat(len(members), *[1] * p.dim()))
-            for p in base.parameters()
+            for p in whole.parameters()
         )
 
     def forward(self, x: Tensor) -> Tensor:
@@ -267,5 +274,5 @@ class BankedModule(Banked):
         return mixed
 
     def _call(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
-        out: Tensor = functional_call(self.base, dict(weights), (x,))
+        out: Tensor = functional_call(self.whole[0], dict(weights), (x,))
         return out

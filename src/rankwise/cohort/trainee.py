@@ -162,8 +162,9 @@ def make_optimizer(
 
 
 def _undecayed(name: str) -> bool:
+    """Whether transformers' Trainer leaves a weight of this name without weight decay."""
     layer = name.rpartition(".")[0].rpartition(".")[2].lower()
-    return name.endswith("bias") or "norm" in layer or layer.startswith("ln_")
+    return "bias" in name or "norm" in layer or layer.startswith("ln_")
 
 
 def merged_groups(groups: list[dict[str, object]]) -> list[dict[str, object]]:

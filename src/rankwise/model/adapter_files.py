@@ -24,7 +24,7 @@ class AdapterWriter:
         folder: The study's `adapters`.
         base_name: Where peft will find the base.
         task: In the words of peft.TaskType.
-        model: The base, for its module names (and its own files, in full fine-tuning).
+        model: The base, which writes its own files in full fine-tuning.
     """
 
     folder: Path
@@ -56,7 +56,7 @@ class AdapterWriter:
                 self.model.save_pretrained(ready, state_dict=dict(state))  # type: ignore[operator]
             else:
                 save_file(peft_state(plan, state, start), ready / "adapter_model.safetensors")
-                config = peft_config(plan, self.task, self.base_name, self.model, bool(start))
+                config = peft_config(plan, self.task, self.base_name, bool(start))
                 config.save_pretrained(ready)
             shutil.rmtree(target, ignore_errors=True)
             ready.rename(target)
@@ -86,9 +86,7 @@ def peft_state(
     return tensors
 
 
-def peft_config(
-    plan: AdapterPlan, task: str, base_name: str, model: nn.Module, doubled: bool
-) -> Any:
+def peft_config(plan: AdapterPlan, task: str, base_name: str, doubled: bool) -> Any:
     """The peft.LoraConfig that loads these weights on the untouched base.
 
     Scaling is written as alpha over r in every case, so that no other rule need be known.
@@ -106,26 +104,14 @@ def peft_config(
         r=rank,
         lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,
         lora_dropout=plan.dropout,
-        target_modules=short_names(model, set(plan.factors)),
+        target_modules=list(plan.target_modules),
         rank_pattern={f"^{name}": r for name, r in ranks.items() if r != rank},
         alpha_pattern={f"^{name}": a for name, a in alphas.items() if a != alpha},
         bias=_bias_word(plan),
         use_dora=plan.dora,
-        fan_in_fan_out=any(_is_conv1d(model.get_submodule(name)) for name in plan.factors),
+        fan_in_fan_out=plan.fan_in_fan_out,
         modules_to_save=list(plan.saved) or None,
     )
-
-
-def _is_conv1d(module: nn.Module) -> bool:
-    """Whether a module, or what the bank has wrapped around, stores its weight as (in, out)."""
-    return any(type(part).__name__ == "Conv1D" for part in module.modules())
-
-
-def short_names(model: nn.Module, targets: set[str]) -> list[str]:
-    """The last parts of the targets' names where these mean exactly them, else the full names."""
-    leaves = {name.rpartition(".")[2] for name in targets}
-    meant = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in leaves}
-    return sorted(leaves) if meant == targets else sorted(targets)
 
 
 def _commonest(values: Any) -> Any:

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from torch import nn
+
 from rankwise.model.footprint import Adapter
 from rankwise.plan.target import rank_of, scaling_of
 
@@ -28,6 +30,9 @@ class AdapterPlan:
         dropout: Dropout on the adapters' input.
         init: How A and B start, in peft's words.
         dora: Whether the adapters are weight-decomposed.
+        target_modules: The adapted modules in peft's words: the last parts of their names where
+            these mean exactly them, else their full names.
+        fan_in_fan_out: Whether some adapted module stores its weight as (in, out).
     """
 
     factors: Mapping[str, Factor]
@@ -36,10 +41,17 @@ class AdapterPlan:
     dropout: float = 0.0
     init: bool | str = True
     dora: bool = False
+    target_modules: tuple[str, ...] = ()
+    fan_in_fan_out: bool = False
 
 
-def plan_adapter(adapter: Adapter) -> AdapterPlan:
-    """The plan of an adapter whose modules and ranks are settled."""
+def plan_adapter(adapter: Adapter, model: nn.Module) -> AdapterPlan:
+    """The plan of an adapter whose modules and ranks are settled.
+
+    Args:
+        adapter: What a run trains.
+        model: The base, on any device and with nothing put into it, for its modules' names.
+    """
     lora = adapter.lora
     factors = {
         target.name: Factor(
@@ -57,4 +69,13 @@ def plan_adapter(adapter: Adapter) -> AdapterPlan:
         lora.lora_dropout,
         lora.init_lora_weights,
         lora.use_dora,
+        short_names(model, set(factors)),
+        any(target.kind == "conv1d" for target in adapter.targets),
     )
+
+
+def short_names(model: nn.Module, targets: set[str]) -> tuple[str, ...]:
+    """The last parts of the targets' names where these mean exactly them, else the full names."""
+    leaves = {name.rpartition(".")[2] for name in targets}
+    meant = {name for name, _ in model.named_modules() if name.rpartition(".")[2] in leaves}
+    return tuple(sorted(leaves) if meant == targets else sorted(targets))

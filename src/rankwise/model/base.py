@@ -4,7 +4,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,11 @@ import torch
 from torch import nn
 
 from rankwise.errors import ModelError
-from rankwise.model.skeleton import locate_model
-from rankwise.spec import ModelSpec
+from rankwise.model.heads import saved_names
+from rankwise.model.skeleton import AUTO_CLASSES, first_line, locate_model, skeleton
+from rankwise.spec import LoraSpec, ModelSpec
 
-AUTO_CLASSES = {
-    "CAUSAL_LM": "AutoModelForCausalLM",
-    "SEQ_CLS": "AutoModelForSequenceClassification",
-    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
-}
+QUANTISED = ("Linear4bit", "Linear8bitLt")  # of bitsandbytes
 
 
 @dataclass(frozen=True)
@@ -32,7 +29,6 @@ class Base:
         dtype: Precision of its weights (of its products, where quantised).
         new_modules: Weights that the checkpoint did not hold, such as a fresh classifier.
         fingerprint: A hash over names, shapes and values of the weights.
-        parameters: Number of weights, before any quantisation.
         nbytes: Memory of the weights as loaded.
     """
 
@@ -40,7 +36,6 @@ class Base:
     dtype: torch.dtype
     new_modules: tuple[str, ...]
     fingerprint: str
-    parameters: int
     nbytes: int
 
 
@@ -110,32 +105,47 @@ def load_base(
     dtype = choose_dtype(spec.dtype, device)
     kind = getattr(transformers, AUTO_CLASSES[task])
     options: dict[str, Any] = {"attn_implementation": attention, "dtype": dtype}
-    extra = {"num_labels": num_labels} if num_labels is not None else {}
-    if spec.config is not None:
-        settings = {k: v for k, v in spec.config.items() if k != "model_type"}
-        config = transformers.AutoConfig.for_model(spec.config["model_type"], **settings, **extra)
-        with torch.random.fork_rng([]):
-            torch.manual_seed(0)
-            model = kind.from_config(config, **options)
-        missing: tuple[str, ...] = ("score", "classifier", "pre_classifier")
-    else:
-        model, missing = _load_pretrained(kind, spec, {**options, **extra}, dtype, device)
+    if spec.quantization != "none":
+        structure = skeleton(spec, task, num_labels)
+        options["quantization_config"] = quantization_config(spec, dtype, structure, task)
+        options["device_map"] = {"": device}
+    labels = {"num_labels": num_labels} if num_labels is not None else {}
+    with torch.random.fork_rng([]):  # what a checkpoint lacks is drawn alike on every load
+        torch.manual_seed(0)
+        if spec.config is not None:
+            model, missing = _random_model(kind, spec, task, labels, options)
+        else:
+            model, missing = _load_pretrained(kind, spec, {**options, **labels})
     model.config.pad_token_id = pad_token_id
     model.eval().requires_grad_(False)
     if spec.quantization == "none":
         model.to(device)
-    return Base(
-        model,
-        dtype,
-        missing,
-        fingerprint(model, missing),
-        sum(p.numel() for p in model.parameters()),
-        sum(p.numel() * p.element_size() for p in model.parameters()),
-    )
+    else:
+        _settle_quantised(model)
+    return Base(model, dtype, missing, fingerprint(model, missing), held_bytes(model))
+
+
+def _random_model(
+    kind: Any, spec: ModelSpec, task: str, labels: Mapping[str, int], options: Mapping[str, Any]
+) -> tuple[Any, tuple[str, ...]]:
+    """A model from its configuration. Quantisation is done in loading, so it goes by a folder."""
+    from transformers import AutoConfig
+
+    assert spec.config is not None
+    settings = {k: v for k, v in spec.config.items() if k != "model_type"}
+    config = AutoConfig.for_model(spec.config["model_type"], **settings, **labels)
+    plain = {name: options[name] for name in ("attn_implementation", "dtype")}
+    model = kind.from_config(config, **plain)
+    heads = saved_names(model, LoraSpec.model_validate({}), task)
+    if spec.quantization != "none":
+        with tempfile.TemporaryDirectory() as folder:
+            model.save_pretrained(folder)
+            model = kind.from_pretrained(folder, **options)
+    return model, heads
 
 
 def _load_pretrained(
-    kind: Any, spec: ModelSpec, options: dict[str, Any], dtype: torch.dtype, device: torch.device
+    kind: Any, spec: ModelSpec, options: dict[str, Any]
 ) -> tuple[Any, tuple[str, ...]]:
     place = locate_model(spec.name or "")
     options = {
@@ -145,9 +155,6 @@ def _load_pretrained(
     }
     if spec.revision:
         options["revision"] = spec.revision
-    if spec.quantization != "none":
-        options["quantization_config"] = quantization_config(spec, dtype)
-        options["device_map"] = {"": device}
     gguf = spec.gguf_file or place.gguf_file
     folder = dequantised(place.folder, gguf) if gguf else place.folder
     try:
@@ -159,21 +166,58 @@ def _load_pretrained(
     return model, tuple(sorted(info["missing_keys"]))
 
 
-def quantization_config(spec: ModelSpec, dtype: torch.dtype) -> Any:
-    """bitsandbytes' settings for `quantization: nf4` or `int8`."""
+def quantization_config(
+    spec: ModelSpec, dtype: torch.dtype, structure: nn.Module, task: str
+) -> Any:
+    """bitsandbytes' settings for `quantization: nf4` or `int8`.
+
+    The output layer and a classifier's head keep their precision, the head because it is trained
+    in full.
+    """
     from transformers import BitsAndBytesConfig
 
+    output = structure.get_output_embeddings()  # type: ignore[operator]
+    kept = [name for name, module in structure.named_modules() if module is output]
+    kept += saved_names(structure, LoraSpec.model_validate({}), task)
     if spec.quantization == "int8":
         # Threshold 0: no outlier columns. Those are found over the whole batch, so that a run's
         # numbers would depend on its neighbours.
-        return BitsAndBytesConfig(load_in_8bit=True, llm_int8_threshold=0.0)
+        return BitsAndBytesConfig(
+            load_in_8bit=True, llm_int8_threshold=0.0, llm_int8_skip_modules=kept
+        )
     compute = dtype if spec.compute_dtype == "auto" else getattr(torch, spec.compute_dtype)
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=spec.double_quant,
         bnb_4bit_compute_dtype=compute,
+        llm_int8_skip_modules=kept,
     )
+
+
+def _settle_quantised(model: nn.Module) -> None:
+    """Keep bitsandbytes to one way of computing, the one of training.
+
+    In evaluation mode on a CPU its 4-bit modules repack their weights for another kernel at the
+    first pass without gradient, and its 8-bit modules quantise activations as well: the frozen
+    base would no longer be one function.
+    """
+    for module in model.modules():
+        if type(module).__name__ in QUANTISED:
+            module.training = True
+
+
+def held_bytes(model: nn.Module) -> int:
+    """Bytes of a model's weights as loaded, with the constants of quantised ones."""
+    total = sum(p.numel() * p.element_size() for p in model.parameters())
+    for module in model.modules():
+        weight: Any = getattr(module, "weight", None)
+        states = [getattr(weight, "quant_state", None)]
+        states += [getattr(state, "state2", None) for state in states]
+        total += sum(state.absmax.nbytes for state in states if state is not None)
+        scales = getattr(weight, "SCB", None)
+        total += 0 if scales is None else scales.nbytes
+    return total
 
 
 def dequantised(folder: str, gguf_file: str) -> str:
@@ -220,8 +264,3 @@ def fingerprint(model: nn.Module, new_modules: Sequence[str]) -> str:
         sample = flat[:: max(1, len(flat) // 64)].float().cpu().numpy()
         digest.update(f"{name}{tuple(parameter.shape)}".encode() + sample.tobytes())
     return digest.hexdigest()[:16]
-
-
-def first_line(error: Exception) -> str:
-    """The first line of a library's message: the rest is rarely for the user."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -128,6 +128,8 @@ def _study_rows(records: Records) -> list[tuple[str, str]]:
     spec = study.get("spec", {})
     finished = sum(run.finished for run in records.runs)
     rows = [
+        ("read from", code(study.get("source", ""))),
+        ("its sha256", code(str(study.get("sha256", ""))[:16])),
         ("base model", code(model.get("name", ""))),
         ("weights (sha256)", code(str(model.get("sha256", ""))[:16])),
         ("parameters of the base", count(model.get("total_params"))),

@@ -8,6 +8,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -147,29 +148,13 @@ def _check_columns(columns: Columns, row: Mapping[str, Any], path: Path) -> None
 
 
 def _records(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) -> Records:
-    factors = _factors(rows[0], columns)
-    low = _lower(columns)
-    notes: list[tuple[str, str]] = []
-    runs, settings, costs = [], dict[str, dict[str, Any]](), dict[str, list[dict[str, float]]]()
-    for number, row in enumerate(rows):
-        own = {name: row[name] for name in factors if row[name] is not None}
-        arm = _arm_name(row, columns, own, settings, path)
-        if settings.setdefault(arm, own) != own:
-            notes.append(("table", f"{arm}: its rows have different settings; the first are shown"))
-        costs.setdefault(arm, []).append(_row_costs(row, columns))
-        runs.append(_run(row, arm, _seed(row, columns, number, path), columns, path))
+    runs, settings, costs, notes = _read_rows(rows, columns, path)
     _check_twice(runs, path)
-    if columns.seed is None and len(settings) < len(rows):
-        notes.append(
-            (
-                "table",
-                "no column says the seed: rows of one arm are taken as runs with seeds of "
-                "their own, which cannot be paired across arms",
-            )
-        )
-        runs = list(runs)
+    if columns.seed is None and len(settings) == len(rows):
+        runs = [replace(run, seed=0, id=f"{run.arm}/seed-0") for run in runs]
     elif columns.seed is None:
-        runs = [_with_seed(run, 0) for run in runs]
+        notes.append(("table", UNPAIRED))
+    low = _lower(columns)
     by_arm = {arm: tuple(run for run in runs if run.arm == arm) for arm in settings}
     arms = tuple(_arm(arm, own, by_arm[arm], costs[arm], low) for arm, own in settings.items())
     seeds = tuple(sorted({run.seed for run in runs}))
@@ -188,7 +173,7 @@ def _records(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) ->
         varying=varying_settings([arm.settings for arm in arms]),
         seeds=seeds,
         arms=arms,
-        runs=tuple(sorted(runs, key=lambda run: (list(by_arm).index(run.arm), run.seed))),
+        runs=tuple(run for arm in by_arm.values() for run in sorted(arm, key=lambda r: r.seed)),
         answers=(),
         notes=tuple(dict.fromkeys(notes)),
         x_AS=by_run(arms, seeds, runs),
@@ -198,6 +183,33 @@ def _records(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) ->
         test_size=_test_size(rows, columns, path),
         extra_ASE={},
     )
+
+
+UNPAIRED = (
+    "no column says the seed: rows of one arm are taken as runs with seeds of their own, which "
+    "cannot be paired across arms"
+)
+Settings = dict[str, dict[str, Any]]
+Costs = dict[str, list[dict[str, float]]]
+
+
+def _read_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path
+) -> tuple[list[RunFacts], Settings, Costs, list[tuple[str, str]]]:
+    """Runs, the settings and costs of each arm, and notes. Without a seed column rows number it."""
+    factors = _factors(rows[0], columns)
+    runs: list[RunFacts] = []
+    settings: Settings = {}
+    costs: Costs = {}
+    notes: list[tuple[str, str]] = []
+    for number, row in enumerate(rows):
+        own = {name: row[name] for name in factors if row[name] is not None}
+        arm = _arm_name(row, columns, own, settings, path)
+        if settings.setdefault(arm, own) != own:
+            notes.append(("table", f"{arm}: its rows have different settings; the first are shown"))
+        costs.setdefault(arm, []).append(_row_costs(row, columns))
+        runs.append(_run(row, arm, _seed(row, columns, number, path), columns, path))
+    return runs, settings, costs, notes
 
 
 def _factors(row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
@@ -275,11 +287,6 @@ def _outcome(
     if value is None:
         return "crashed", f"the table has no {columns.metric} for it"
     return "diverged", f"the table says: {columns.metric} is {value}"
-
-
-def _with_seed(run: RunFacts, seed: int) -> RunFacts:
-    fields = {name: getattr(run, name) for name in RunFacts.__dataclass_fields__}
-    return RunFacts(**fields | {"seed": seed, "id": f"{run.arm}/seed-{seed}"})
 
 
 def _check_twice(runs: Sequence[RunFacts], path: Path) -> None:

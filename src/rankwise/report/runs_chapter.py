@@ -28,63 +28,52 @@ CAUTION = {True: "yes", False: "no", None: MISSING}
 MOST_FAILURES = 30
 
 
+CURVE_HEAD = ("arm", "first", "best", "at step", "last", "better by", "of first")
+CURVE_HEAD_LATE = ("late share", "still improving", "overfitting", "undone")
+CURVE_WORDS = (
+    "Better by: first to best. Late share: what came in the last quarter of the steps; still "
+    "improving from 2 % and the noise floor on. Overfitting: the end is worse than the best by "
+    "more than the noise floor while the training loss does not rise. Undone: share of all "
+    "movement that was taken back; 0 for a curve that only falls or only rises. With fewer than "
+    "four evaluations the last four are left open."
+)
+
+
 def curves(judgement: Judgement) -> Section | None:
     """First, best and last value of each arm, and the course between, by numbers."""
-    records = judgement.records
     found = [(arm, described(judgement, arm)) for arm in ranked(judgement)]
     known = [(arm, curve) for arm, curve in found if curve is not None]
     figure = curve_figure(judgement)
     if not known or figure is None:
         return None
-    digits = judgement.digits
-    rows = [
-        (
-            code(arm.name),
-            number(curve.first, digits),
-            number(curve.best, digits),
-            count(curve.best_step),
-            number(curve.last, digits),
-            number(curve.improvement, digits),
-            percent(curve.relative),
-            percent(curve.late_share),
-            CAUTION[curve.still_improving],
-            CAUTION[curve.overfitting],
-            percent(curve.oscillation, 0),
-        )
-        for arm, curve in known
-    ]
-    head = (
-        "arm",
-        "first",
-        "best",
-        "at step",
-        "last",
-        "better by",
-        "of first",
-        "late share",
-        "still improving",
-        "overfitting",
-        "undone",
-    )
-    caption = (
-        f"Of the mean {words(records.metric)} over seeds. Better by: first to best. Late share: "
-        "what came in the last quarter of the steps; still improving from 2 % and the noise floor "
-        "on. Overfitting: the end is worse than the best by more than the noise floor while the "
-        "training loss does not rise. Undone: share of all movement that was taken back; 0 for a "
-        "curve that only falls or only rises. With fewer than four evaluations the last four are "
-        "left open."
-    )
+    rows = [_curve_row(arm, curve, judgement.digits) for arm, curve in known]
+    caption = f"Of the mean {words(judgement.records.metric)} over seeds. {CURVE_WORDS}"
+    head = (*CURVE_HEAD, *CURVE_HEAD_LATE)
     blocks: list[Block] = [figure, table(head, rows, numeric=range(1, 11), caption=caption)]
     late = [code(arm.name) for arm, curve in known if curve.still_improving]
     if late:
-        blocks.append(
-            Paragraph(
-                f"Still improving at the end: {listing(late)}. With more steps the order may "
-                "change; the ranking speaks for this length of training.",
-                "warning",
-            )
+        remark = (
+            f"Still improving at the end: {listing(late)}. With more steps the order may change; "
+            "the ranking speaks for this length of training."
         )
+        blocks.append(Paragraph(remark, "warning"))
     return Section("Learning curves", "curves", tuple(blocks))
+
+
+def _curve_row(arm: ArmFacts, curve: Curve, digits: int) -> tuple[str, ...]:
+    return (
+        code(arm.name),
+        number(curve.first, digits),
+        number(curve.best, digits),
+        count(curve.best_step),
+        number(curve.last, digits),
+        number(curve.improvement, digits),
+        percent(curve.relative),
+        percent(curve.late_share),
+        CAUTION[curve.still_improving],
+        CAUTION[curve.overfitting],
+        percent(curve.oscillation, 0),
+    )
 
 
 def described(judgement: Judgement, arm: ArmFacts) -> Curve | None:

@@ -7,11 +7,19 @@ Unknown fields are errors: nothing in a spec is silently ignored. `spec_file.py`
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
-Count = Annotated[int, Field(ge=1)]
-NonNegative = Annotated[float, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, lt=1)]
+
+def _no_truth_value(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise ValueError("a number is wanted, not true or false")
+    return value
+
+
+Number = BeforeValidator(_no_truth_value)  # pydantic would take `true` for 1
+Count = Annotated[int, Field(ge=1), Number]
+NonNegative = Annotated[float, Field(ge=0), Number]
+Share = Annotated[float, Field(ge=0, lt=1), Number]
 
 
 class Section(BaseModel):
@@ -163,7 +171,7 @@ class LoraSpec(Section):
 
     r: Count = Field(8, description="Rank.")
     lora_alpha: float | str = Field(
-        8, description="Scaling numerator; a number, or a rule of r: '2r', '0.5r', 'sqrt'."
+        8.0, description="Scaling numerator; a number, or a rule of r: '2r', '0.5r', 'sqrt'."
     )
     lora_dropout: Share = Field(0.0, description="Dropout on the adapter's input.")
     target_modules: str | tuple[str, ...] | None = Field(

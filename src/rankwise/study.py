@@ -8,7 +8,7 @@ import shutil
 import tempfile
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -95,6 +95,7 @@ def run_study(outlook: Outlook, folder: Path) -> Iterator[Progress]:
         StoreError: the folder holds another study, or is in use.
     """
     with Store(folder, create=True) as store:
+        outlook = with_stored_names(outlook, store)
         study = _open_study(outlook, folder, store)
         missing = missing_runs(outlook, store)
         if missing:
@@ -105,6 +106,18 @@ def run_study(outlook: Outlook, folder: Path) -> Iterator[Progress]:
             base = Untouched(_yardstick(study).model)
             rate_answers(base, outlook.arms, outlook.questions, study.task, store)
     write_report(folder)
+
+
+def with_stored_names(outlook: Outlook, store: Store) -> Outlook:
+    """The outlook with the names under which the store knows its arms.
+
+    An arm is named by what varies in its study, so a spec with one more value in its grid would
+    name old arms anew, and their runs would seem to be missing.
+    """
+    known = {arm.id: arm.name for arm in store.arms()}
+    arms = {arm.id: replace(arm, name=known.get(arm.id, arm.name)) for arm in outlook.arms}
+    runs = tuple(Run(arms[run.arm.id], run.seed) for run in outlook.runs)
+    return replace(outlook, arms=tuple(arms.values()), runs=runs)
 
 
 def missing_runs(outlook: Outlook, store: Store) -> list[Run]:

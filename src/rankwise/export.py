@@ -77,22 +77,39 @@ def _run_of(records: Records, arm: str, seed: int | None) -> RunFacts:
 
 
 def merge(source: Path, to: Path, spec: StudySpec, label_names: list[str] | None) -> None:
-    """Merge an adapter into its base and write the whole model, in fp32, with its tokenizer."""
-    import torch
-    from peft import PeftModel
+    """Merge an adapter into its base and write the whole model, in fp32, with its tokenizer.
 
-    from rankwise.model.base import load_base, load_tokenizer
+    Args:
+        source: An adapter in peft's format, or the whole model that full fine-tuning leaves.
+        to: Folder of the merged model.
+        spec: The study, for its base; where that is quantised, the base as it was before.
+        label_names: Names of the classes, for SEQ_CLS.
+    """
+    from transformers import AutoConfig
+
+    from rankwise.model.base import load_tokenizer
 
     tokenizer = load_tokenizer(spec.model)
     if (source / "adapter_config.json").exists():
-        model = spec.model.model_copy(update={"dtype": "float32", "quantization": "none"})
         labels = None if label_names is None else len(label_names)
-        cpu = torch.device("cpu")
-        base: Any = load_base(model, spec.task, labels, cpu, tokenizer.pad_token_id, "eager").model
-        if label_names is not None:
-            base.config.id2label = dict(enumerate(label_names))
-            base.config.label2id = {name: number for number, name in enumerate(label_names)}
-        PeftModel.from_pretrained(base, source).merge_and_unload().save_pretrained(to)
+        merged_model(source, spec, labels, tokenizer.pad_token_id).save_pretrained(to)
     else:
         shutil.copytree(source, to)
+    if label_names is not None:
+        config = AutoConfig.from_pretrained(to)
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: number for number, name in enumerate(label_names)}
+        config.save_pretrained(to)
     tokenizer.save_pretrained(to)
+
+
+def merged_model(source: Path, spec: StudySpec, labels: int | None, pad_token_id: int) -> Any:
+    """The base, unquantised, fp32 and on the CPU, with the adapter in `source` merged into it."""
+    import torch
+    from peft import PeftModel
+
+    from rankwise.model.base import load_base
+
+    model = spec.model.model_copy(update={"dtype": "float32", "quantization": "none"})
+    base = load_base(model, spec.task, labels, torch.device("cpu"), pad_token_id, "eager").model
+    return PeftModel.from_pretrained(base, source).merge_and_unload()

@@ -25,6 +25,8 @@ from rankwise.model.adapter_plan import AdapterPlan
 from rankwise.model.heads import within
 from rankwise.model.initial import initial_factors, seed_of
 
+FROM_WEIGHT = ("pissa", "olora")  # initialisations made from the weight, and taken off it
+
 
 class Bank:
     """The adapters of K runs in one frozen model.
@@ -189,12 +191,16 @@ class Bank:
 
     def start_of(self, run: int) -> dict[str, Tensor]:
         """The first factors of an adapter that does not start at zero (PiSSA, OLoRA)."""
-        state = {}
-        for name, layer in self.linears.items():
-            if run in layer.slot_of and layer.start_A is not None and layer.start_B is not None:
-                slot, rank = layer.slot_of[run], layer.ranks[layer.slot_of[run]]
-                state[f"{name}.lora_A.weight"] = layer.start_A[slot, :rank].cpu()
-                state[f"{name}.lora_B.weight"] = layer.start_B[slot, :, :rank].cpu()
+        state: dict[str, Tensor] = {}
+        if self.plans[run].init not in FROM_WEIGHT:
+            return state
+        for name in self.plans[run].factors:
+            layer = self.linears[name]
+            assert layer.start_A is not None
+            assert layer.start_B is not None
+            slot, rank = layer.slot_of[run], layer.ranks[layer.slot_of[run]]
+            state[f"{name}.lora_A.weight"] = layer.start_A[slot, :rank].cpu()
+            state[f"{name}.lora_B.weight"] = layer.start_B[slot, :, :rank].cpu()
         return state
 
     def load_state(self, run: int, state: Mapping[str, Tensor]) -> None:
@@ -264,7 +270,7 @@ def _start(layer: BankedLinear, slot: int, init: bool | str, key: str) -> None:
     a_RI, b_OR = initial_factors(layer.base, init, rank, float(layer.scaling[slot]), key)
     layer.lora_A.data[slot, :rank] = a_RI
     layer.lora_B.data[slot, :, :rank] = b_OR
-    if init in ("pissa", "olora"):
+    if init in FROM_WEIGHT:
         if layer.start_A is None or layer.start_B is None:
             layer.start_A = torch.zeros_like(layer.lora_A.data)
             layer.start_B = torch.zeros_like(layer.lora_B.data)

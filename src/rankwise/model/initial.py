@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -52,10 +53,21 @@ def initial_factors(
 
 def dense_weight(module: nn.Module) -> Tensor:
     """The frozen weight as (O, I), dequantised where need be, turned where it is a Conv1D."""
-    from peft.utils.integrations import dequantize_module_weight
+    weight: Any = module.weight
+    kind = type(weight).__name__
+    if kind == "Params4bit":
+        from bitsandbytes.functional import dequantize_4bit
 
-    weight: Tensor = dequantize_module_weight(module)
-    return weight.T if type(module).__name__ == "Conv1D" else weight
+        dense: Tensor = dequantize_4bit(weight.data, weight.quant_state)
+        return dense
+    if kind == "Int8Params":
+        # A row's scale is its largest value, which int8 writes as 127. It is kept beside the
+        # weight until the first pass, and in the module's state from then on.
+        state: Any = module.state
+        scales_O = weight.SCB if state.SCB is None else state.SCB
+        return weight.data.float() * (scales_O.float() / 127).unsqueeze(1).to(weight.device)
+    plain: Tensor = weight
+    return plain.T if type(module).__name__ == "Conv1D" else plain
 
 
 def seed_of(key: str) -> int:

@@ -1,0 +1,123 @@
+"""Adapters over a base that bitsandbytes has quantised: one base, exact as over any other."""
+
+import numpy as np
+import pytest
+import torch
+
+from peft_loop import peft_model, plain_loop, trained_weights
+from rankwise.cohort.loop import train
+from rankwise.errors import ModelError
+from rankwise.model.base import QUANTISED, load_base
+from rankwise.model.initial import dense_weight
+from rankwise.plan.cohorts import Run
+from rankwise.spec import ModelSpec
+from tiny import COMMON, TASKS, tiny_arms, tiny_cohort, tiny_examples
+
+pytest.importorskip("bitsandbytes")
+SIZES = {
+    "llama": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+              "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64},
+    "bert": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
+             "num_attention_heads": 2, "max_position_embeddings": 64},
+}  # fmt: skip
+CPU = torch.device("cpu")
+
+
+def quantised(kind, quantization):
+    config = {"model_type": kind, **COMMON, **SIZES[kind]}
+    spec = ModelSpec(config=config, dtype="float32", quantization=quantization)
+    return load_base(spec, TASKS[kind], 3 if kind == "bert" else None, CPU, 0, "eager")
+
+
+def logged(store, run):
+    return np.array([row["loss"] for row in store.metrics(run.id) if "loss" in row])
+
+
+def runs_of(kind, changes):
+    arms = tiny_arms(
+        kind,
+        [{"name": f"arm{n}", **change} for n, change in enumerate(changes)],
+        max_steps=8,
+        eval_steps=3,  # evaluations between the steps must leave the base as it is
+    )
+    return [Run(arm, seed) for arm, seed in zip(arms, (0, 0, 1), strict=True)]
+
+
+def trained(kind, base, runs, folder):
+    cohort, store = tiny_cohort(kind, runs, folder, base.model, base.new_modules)
+    starts = [cohort.bank.state_of(place) for place in range(len(runs))]
+    for _ in train(cohort, store):
+        pass
+    return cohort, store, starts
+
+
+LORA = [{"lora.r": 4}, {"lora.r": 2, "lora.lora_dropout": 0.2}, {"lora.init_lora_weights": "pissa"}]
+DORA = [{"lora.use_dora": True, **change} for change in LORA]
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize(("kind", "changes"), [("llama", LORA), ("bert", LORA), ("llama", DORA)])
+def test_runs_over_a_quantised_base_do_not_notice_each_other(kind, changes, quantization, tmp_path):
+    base = quantised(kind, quantization)
+    runs = runs_of(kind, changes)
+    cohort, store, _ = trained(kind, base, runs, tmp_path / "together")
+    for layer in cohort.bank.linears.values():
+        assert type(layer.base).__name__ in QUANTISED
+    for run in runs:
+        _, alone, _ = trained(kind, base, [run], tmp_path / run.arm.name)
+        np.testing.assert_allclose(logged(store, run), logged(alone, run), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("kind", ["llama", "bert"])
+def test_a_run_over_a_quantised_base_equals_peft_over_the_same(kind, quantization, tmp_path):
+    base = quantised(kind, quantization)
+    runs = runs_of(kind, [{"lora.r": 4}, {"lora.r": 2, "lora.use_rslora": True}, {"lora.r": 6}])
+    _, store, starts = trained(kind, base, runs, tmp_path)
+    for run, start in zip(runs, starts, strict=True):
+        model = peft_model(kind, base.model, run.arm.lora)
+        for module in model.modules():
+            module.training = type(module).__name__ in QUANTISED  # peft's .eval() reached them
+        weights = trained_weights(model)
+        assert weights.keys() == start.keys()
+        for name, weight in weights.items():
+            weight.data.copy_(start[name])
+        examples, steps = tiny_examples(TASKS[kind]), len(logged(store, run))
+        expected = plain_loop(model, TASKS[kind], run.arm.training, run.seed, examples, steps)
+        np.testing.assert_allclose(logged(store, run), expected, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_a_quantised_base_is_one_function_before_and_after_evaluation(quantization):
+    model = quantised("llama", quantization).model
+    ids = torch.arange(3, 15).view(2, 6)
+    before = model(input_ids=ids).logits
+    dense = [dense_weight(m) for m in model.modules() if type(m).__name__ in QUANTISED]
+    with torch.no_grad():
+        model(input_ids=ids)
+    again = [dense_weight(m) for m in model.modules() if type(m).__name__ in QUANTISED]
+    assert all(torch.equal(one, two) for one, two in zip(dense, again, strict=True))
+    torch.testing.assert_close(model(input_ids=ids).logits, before, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+def test_quantisation_rounds_the_linear_modules_and_nothing_else(quantization):
+    plain, rounded = quantised("bert", "none"), quantised("bert", quantization)
+    assert rounded.nbytes < plain.nbytes
+    heads = [name for name, _ in rounded.model.named_modules() if name.startswith("classifier")]
+    assert rounded.new_modules == ("classifier",) == tuple(heads)
+    error = 0.1 if quantization == "nf4" else 0.01
+    for name, module in plain.model.named_modules():
+        other = rounded.model.get_submodule(name)
+        if type(other).__name__ in QUANTISED:
+            distance = (dense_weight(other) - module.weight).norm() / module.weight.norm()
+            assert 0 < distance < error
+        elif isinstance(getattr(other, "weight", None), torch.nn.Parameter):
+            assert torch.equal(other.weight, module.weight), name
+
+
+def test_a_quantised_module_cannot_be_trained_in_full(tmp_path):
+    base = quantised("bert", "nf4")
+    (arm,) = tiny_arms("bert", [{"lora.modules_to_save": ["pooler"]}])
+    with pytest.raises(ModelError, match=r'lora\.modules_to_save: "bert\.pooler" is quantised'):
+        tiny_cohort("bert", [Run(arm, 0)], tmp_path, base.model)

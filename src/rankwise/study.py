@@ -122,8 +122,8 @@ def with_stored_names(outlook: Outlook, store: Store) -> Outlook:
 
 def missing_runs(outlook: Outlook, store: Store) -> list[Run]:
     """The runs of the plan that the store has not finished."""
-    states = {run.id: run.state for run in store.runs()}
-    return [run for run in outlook.runs if states.get(run.id, "planned") in AGAIN]
+    states = {(run.arm_id, run.seed): run.state for run in store.runs()}
+    return [run for run in outlook.runs if states.get((run.arm.id, run.seed), "planned") in AGAIN]
 
 
 def _open_study(outlook: Outlook, folder: Path, store: Store) -> Study:

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from tiny import HEADS, LENGTH, TARGETS, TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 from transformers import get_scheduler
 
 from rankwise.cohort.loop import train
 from rankwise.data.batches import pad, rows_at
 from rankwise.plan.cohorts import Run
+from tiny import HEADS, LENGTH, TARGETS, TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 
 STEPS = 20
 ARMS = [

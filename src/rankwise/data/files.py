@@ -193,8 +193,8 @@ def _parse_json(where: str, text: str) -> Any:
 
 
 def _read_parquet(path: Path, content: bytes) -> list[Row]:
-    import pyarrow  # type: ignore[import-untyped]
-    import pyarrow.parquet  # type: ignore[import-untyped]
+    import pyarrow
+    import pyarrow.parquet
 
     try:
         table = pyarrow.parquet.read_table(io.BytesIO(content))

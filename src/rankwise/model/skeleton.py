@@ -4,7 +4,9 @@ Names, shapes and counts of a model of any size are had in a second and without 
 mistakes are found, and a plan made, before anything is loaded.
 """
 
+import inspect
 import re
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -163,7 +165,7 @@ def _config_from_settings(settings: dict[str, Any]) -> Any:
     standard = AutoConfig.for_model(kind)
     known = set(standard.to_dict()) | set(standard.attribute_map) | COMMON_SETTINGS
     for name in settings:
-        if name not in known and not hasattr(standard, name):
+        if name not in known and not hasattr(standard, name) and not _reads(standard, name):
             raise ModelError(
                 f"model.config.{name}: no such setting of {kind}{nearest(name, list(known))}"
             )
@@ -171,6 +173,18 @@ def _config_from_settings(settings: dict[str, Any]) -> Any:
         return AutoConfig.for_model(**settings)
     except (ValueError, TypeError, StrictDataclassError) as error:
         raise ModelError(f"model.config: {' '.join(str(error).split())}") from error
+
+
+def _reads(config: Any, name: str) -> bool:
+    """Whether a model's code reads a setting that its configuration does not declare.
+
+    DeBERTa's share_att_key is one.
+    """
+    from transformers import MODEL_MAPPING
+
+    model = MODEL_MAPPING.get(type(config), None)
+    code = "" if model is None else inspect.getsource(sys.modules[model.__module__])
+    return re.search(rf"\b{re.escape(name)}\b", code) is not None
 
 
 def _check_task(config: Any, task: str) -> None:

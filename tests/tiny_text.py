@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tiny import CONFIGS, TARGETS, TASKS
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
+
+from tiny import CONFIGS, TARGETS, TASKS
 
 SPECIAL = ["<pad>", "<s>", "</s>", "<|im_start|>", "<|im_end|>"]
 CHAT = (

@@ -23,6 +23,7 @@ FLOORS = (
     {"model"},
     {"cohort"},
     {"outlook"},
+    {"final_ranks", "merged_loss"},
     {"report"},
     {"study"},
     {"export", "plan_table", "progress", "status"},

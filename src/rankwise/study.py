@@ -30,6 +30,7 @@ from rankwise.cohort.prepare import Bases, choose_attention, first_rows, make_ba
 from rankwise.cohort.probe import probe_company, probe_cost
 from rankwise.cohort.trainee import Trainee
 from rankwise.data.examples import Example
+from rankwise.final_ranks import ranks_to_store, with_measured_ranks, with_stored_ranks
 from rankwise.model.adapter_files import AdapterWriter
 from rankwise.model.adapter_plan import plan_adapter
 from rankwise.model.base import Base
@@ -95,7 +96,7 @@ def run_study(outlook: Outlook, folder: Path) -> Iterator[Progress]:
         StoreError: the folder holds another study, or is in use.
     """
     with Store(folder, create=True) as store:
-        outlook = with_stored_names(outlook, store)
+        outlook = with_stored_ranks(with_stored_names(outlook, store), store)
         study = _open_study(outlook, folder, store)
         missing = missing_runs(outlook, store)
         if missing:
@@ -215,7 +216,8 @@ def _begin(study: Study) -> None:
     _write_examples(study)
     for arm in outlook.arms:
         costs = outlook.costs(arm, study.task.device)
-        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs)
+        ranks = ranks_to_store(outlook.adapters[arm.id])
+        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks)
     for run in outlook.runs:
         store.add_run(run.id, run.arm.id, run.seed)
     _note_what_is_shared(study)
@@ -293,17 +295,19 @@ def _train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[Progress]:
 
 
 def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
-    adapters = [study.outlook.adapters[run.arm.id] for run in runs]
-    if adapters[0] is None:
+    """The base of these runs with their bank in it; ranks by importance are settled here."""
+    arm, seeds = runs[0].arm, [run.seed for run in runs]
+    if arm.method == "full":
         base = study.bases.whole()
-        return base, make_bank(base, [None], [runs[0].seed])
-    base = study.bases.frozen(runs[0].arm.quantization)
-    plans = [
-        plan_adapter(adapter, study.outlook.structure)
-        for adapter in adapters
-        if adapter is not None
-    ]
-    return base, make_bank(base, plans, [run.seed for run in runs])
+        return base, make_bank(base, [None], seeds)
+    base = study.bases.frozen(arm.quantization)
+    study.outlook = with_measured_ranks(
+        study.outlook, base, arm.quantization, study.task, study.store
+    )
+    adapters = [study.outlook.adapters[run.arm.id] for run in runs]
+    structure = study.outlook.structure
+    plans = [plan_adapter(adapter, structure) for adapter in adapters if adapter is not None]
+    return base, make_bank(base, plans, seeds)
 
 
 def _disagreement(study: Study, bank: Trainable, runs: Sequence[Run], base: Base) -> str | None:

@@ -64,8 +64,9 @@ def dense_weight(module: nn.Module) -> Tensor:
         # A row's scale is its largest value, which int8 writes as 127. It is kept beside the
         # weight until the first pass, and in the module's state from then on.
         state: Any = module.state
-        scales_O = weight.SCB if state.SCB is None else state.SCB
-        return weight.data.float() * (scales_O.float() / 127).unsqueeze(1).to(weight.device)
+        scales_O: Tensor = weight.SCB if state.SCB is None else state.SCB
+        scaled: Tensor = weight.data.float() * (scales_O.float() / 127).unsqueeze(1)
+        return scaled
     plain: Tensor = weight
     return plain.T if type(module).__name__ == "Conv1D" else plain
 

@@ -87,12 +87,14 @@ def merge(source: Path, to: Path, spec: StudySpec, label_names: list[str] | None
     """
     from transformers import AutoConfig
 
+    from rankwise.model.adapter_files import merged_model
     from rankwise.model.base import load_tokenizer
 
     tokenizer = load_tokenizer(spec.model)
     if (source / "adapter_config.json").exists():
         labels = None if label_names is None else len(label_names)
-        merged_model(source, spec, labels, tokenizer.pad_token_id).save_pretrained(to)
+        pad = tokenizer.pad_token_id
+        merged_model(source, spec.model, spec.task, labels, pad).save_pretrained(to)
     else:
         shutil.copytree(source, to)
     if label_names is not None:
@@ -101,15 +103,3 @@ def merge(source: Path, to: Path, spec: StudySpec, label_names: list[str] | None
         config.label2id = {name: number for number, name in enumerate(label_names)}
         config.save_pretrained(to)
     tokenizer.save_pretrained(to)
-
-
-def merged_model(source: Path, spec: StudySpec, labels: int | None, pad_token_id: int) -> Any:
-    """The base, unquantised, fp32 and on the CPU, with the adapter in `source` merged into it."""
-    import torch
-    from peft import PeftModel
-
-    from rankwise.model.base import load_base
-
-    model = spec.model.model_copy(update={"dtype": "float32", "quantization": "none"})
-    base = load_base(model, spec.task, labels, torch.device("cpu"), pad_token_id, "eager").model
-    return PeftModel.from_pretrained(base, source).merge_and_unload()

@@ -31,6 +31,7 @@ from rankwise.cohort.probe import probe_company, probe_cost
 from rankwise.cohort.trainee import Trainee
 from rankwise.data.examples import Example
 from rankwise.final_ranks import ranks_to_store, with_measured_ranks, with_stored_ranks
+from rankwise.merged_loss import measure_merged
 from rankwise.model.adapter_files import AdapterWriter
 from rankwise.model.adapter_plan import plan_adapter
 from rankwise.model.base import Base
@@ -106,6 +107,10 @@ def run_study(outlook: Outlook, folder: Path) -> Iterator[Progress]:
             yield study.progress
             base = Untouched(_yardstick(study).model)
             rate_answers(base, outlook.arms, outlook.questions, study.task, store)
+        study.bases.let_go()
+        for found in measure_merged(outlook, store, folder, study.task):
+            study.progress.news.append(found)
+            yield study.progress
     write_report(folder)
 
 

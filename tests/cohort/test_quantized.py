@@ -5,13 +5,21 @@ import pytest
 import torch
 
 from peft_loop import peft_model, plain_loop, trained_weights
+from rankwise.cohort.batch import Task
+from rankwise.cohort.evaluate import Untouched, evaluate
 from rankwise.cohort.loop import train
 from rankwise.errors import ModelError
+from rankwise.export import merge
+from rankwise.merged_loss import unmerged
 from rankwise.model.base import QUANTISED, load_base
 from rankwise.model.initial import dense_weight
+from rankwise.outlook import look_ahead
 from rankwise.plan.cohorts import Run
-from rankwise.spec import ModelSpec
-from tiny import COMMON, TASKS, tiny_arms, tiny_cohort, tiny_examples
+from rankwise.spec import ModelSpec, StudySpec
+from rankwise.store import Store
+from rankwise.study import run_study
+from tiny import CLASSES, COMMON, TASKS, tiny_arms, tiny_cohort, tiny_examples
+from tiny_text import VOCABULARY, tiny_spec
 
 pytest.importorskip("bitsandbytes")
 SIZES = {
@@ -121,3 +129,40 @@ def test_a_quantised_module_cannot_be_trained_in_full(tmp_path):
     (arm,) = tiny_arms("bert", [{"lora.modules_to_save": ["pooler"]}])
     with pytest.raises(ModelError, match=r'lora\.modules_to_save: "bert\.pooler" is quantised'):
         tiny_cohort("bert", [Run(arm, 0)], tmp_path, base.model)
+
+
+def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path):
+    config = {**SIZES["llama"], "model_type": "llama", **COMMON, "vocab_size": VOCABULARY}
+    spec = tiny_spec(tmp_path, "llama", "text", seeds=[0, 1])
+    spec["model"] = {**spec["model"], "config": config, "quantization": "nf4"}
+    spec["arms"] = [
+        {"name": "rounded", "lora.r": 4},
+        {"name": "whole", "lora.r": 4, "model.quantization": "none"},
+    ]
+    spec = StudySpec.model_validate(spec)
+    outlook = look_ahead(spec, tmp_path)
+    for _ in run_study(outlook, tmp_path / "out"):
+        pass
+    with Store(tmp_path / "out") as store:
+        assert unmerged(outlook, store) == []
+        arms = {arm.name: arm.id for arm in store.arms()}
+        probes, notes = store.probes(), store.notes()
+        losses = {
+            run.id: store.evaluation_at(run.id, store.best_step(run.id)).metrics["eval_loss"]
+            for run in store.runs()
+        }
+    assert "merged_eval_loss" not in probes[arms["whole"]]
+    after = probes[arms["rounded"]]["merged_eval_loss"]
+    best = min(("rounded/seed-0", "rounded/seed-1"), key=lambda run: losses[run])
+    (text,) = [text for kind, text in notes if kind == "quantization"]
+    assert text.startswith(f"{best}: validation loss {losses[best]:.4f} over the nf4 base")
+    assert f"{after - losses[best]:+.4f}" in text
+    assert text in (tmp_path / "out" / "report.md").read_text()
+
+    # The same number from the files alone: the merged model that export writes.
+    merge(tmp_path / "out" / "adapters" / best, tmp_path / "merged", spec, None)
+    model = CLASSES["CAUSAL_LM"].from_pretrained(tmp_path / "merged").eval()
+    task = Task("CAUSAL_LM", 0, spec.data.max_length, CPU)
+    (found,) = evaluate(Untouched(model), outlook.data.validation, task, 4)
+    assert found.loss == pytest.approx(after, abs=1e-5)
+    assert found.loss != pytest.approx(losses[best], abs=1e-5)

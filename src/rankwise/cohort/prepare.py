@@ -55,6 +55,10 @@ class Bases:
         self.current = None
         return self._load("none")
 
+    def let_go(self) -> None:
+        """Free the memory of the base that is held."""
+        self.current = None
+
     def _load(self, quantization: str) -> Base:
         spec = self.spec.model_copy(update={"quantization": quantization})
         attention = ATTENTIONS[0] if self.attention == "auto" else self.attention

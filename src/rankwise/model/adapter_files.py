@@ -12,6 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from rankwise.model.adapter_plan import AdapterPlan
+from rankwise.model.base import load_base
+from rankwise.spec import ModelSpec
 
 PREFIX = "base_model.model."
 
@@ -123,3 +125,22 @@ def _bias_word(plan: AdapterPlan) -> str:
     if not plan.biases:
         return "none"
     return "lora_only" if set(plan.biases) <= set(plan.factors) else "all"
+
+
+def merged_model(
+    source: Path, spec: ModelSpec, task: str, num_labels: int | None, pad_token_id: int
+) -> Any:
+    """The base, unquantised, fp32 and on the CPU, with the adapter in `source` merged into it.
+
+    Args:
+        source: An adapter in peft's format.
+        spec: The base; its precision and quantisation are those of the training, not of this.
+        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
+        num_labels: Classes, for SEQ_CLS.
+        pad_token_id: Told to the model.
+    """
+    from peft import PeftModel
+
+    whole = spec.model_copy(update={"dtype": "float32", "quantization": "none"})
+    base = load_base(whole, task, num_labels, torch.device("cpu"), pad_token_id, "eager").model
+    return PeftModel.from_pretrained(base, source).merge_and_unload()

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from rankwise.model.base import choose_dtype
 from rankwise.model.targets import linear_modules
-from rankwise.outlook import Outlook, base_name, pick_device
+from rankwise.outlook import Outlook, base_name, pick_device, shared_trainings
 from rankwise.plan.arms import Arm
 
 # Time of a training step over the time of its matrix products alone, as measured on two CPU cores
@@ -23,6 +23,7 @@ def plan_facts(outlook: Outlook) -> dict[str, Any]:
     device = pick_device(spec.hardware.device)
     cohorts = outlook.cohorts(outlook.runs, device)
     rate = matmul_rate(device, choose_dtype(spec.model.dtype, device))
+    trained = shared_trainings(outlook.runs)
     seconds = {arm.id: run_flops(outlook, arm) * OVERHEAD / rate for arm in outlook.arms}
     return {
         "study": spec.study,
@@ -41,7 +42,8 @@ def plan_facts(outlook: Outlook) -> dict[str, Any]:
         "arms": [_arm_facts(outlook, arm, device, seconds[arm.id]) for arm in outlook.arms],
         "runs": len(outlook.runs),
         "cohorts": [[run.id for run in cohort] for cohort in cohorts],
-        "seconds": sum(seconds[run.arm.id] for run in outlook.runs),
+        "trainings": len(trained),
+        "seconds": sum(seconds[run.arm.id] for run in trained),
     }
 
 
@@ -123,9 +125,13 @@ def print_plan(facts: dict[str, Any]) -> None:
         )
     console.print(table)
     sizes = ", ".join(str(len(cohort)) for cohort in facts["cohorts"])
+    shared = ""
+    if facts["trainings"] < facts["runs"]:
+        shared = f" of {counted(facts['trainings'], 'training')} (some differ in generation alone)"
     console.print(
         f"{counted(len(facts['arms']), 'arm')} x {counted(len(facts['seeds']), 'seed')} = "
-        f"{counted(facts['runs'], 'run')} in {counted(len(facts['cohorts']), 'cohort')} of "
+        f"{counted(facts['runs'], 'run')}{shared} in "
+        f"{counted(len(facts['cohorts']), 'cohort')} of "
         f"{sizes}; about {minutes(facts['seconds'])} "
         "(an estimate from the speed of one matrix product)"
     )

@@ -34,6 +34,14 @@ SAMPLED = {"max_new_tokens": 9, "do_sample": True, "temperature": 0.8, "top_p": 
 ENDS = (2, *range(40, 52))  # many, so that answers of random weights end at many lengths
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_report():
+    """Reports have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rankwise.study, "write_report", lambda folder: folder)
+        yield
+
+
 def asked(settings):
     return GenerationSpec.model_validate(settings)
 

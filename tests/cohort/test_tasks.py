@@ -9,6 +9,7 @@ from rouge_score.rouge_scorer import RougeScorer
 from sacrebleu.metrics import CHRF
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+import rankwise.study
 from rankwise.cohort.batch import Task
 from rankwise.cohort.evaluate import Evaluation, Untouched, evaluate
 from rankwise.cohort.interview import likeness_to_targets
@@ -25,6 +26,14 @@ from tiny import tiny_arms, tiny_cohort, tiny_model
 from tiny_text import tiny_spec
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_report():
+    """Reports have tests of their own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rankwise.study, "write_report", lambda folder: folder)
+        yield
 
 
 def prepared(folder, kind, shape, **more):

@@ -268,6 +268,12 @@ Scheduler = Literal[
     "warmup_stable_decay",
 ]
 
+SCHEDULE_SETTINGS: dict[str, tuple[str, ...]] = {
+    "cosine": ("num_cycles",),
+    "cosine_with_restarts": ("num_cycles",),
+    "warmup_stable_decay": ("num_decay_steps", "min_lr_ratio", "num_cycles"),
+}
+
 
 class TrainingSpec(Section):
     """How a run is trained, in the words of transformers.TrainingArguments."""
@@ -314,6 +320,17 @@ class TrainingSpec(Section):
             raise ValueError("give `warmup_steps` or `warmup_ratio`, not both")
         if self.lr_scheduler_type == "constant" and (self.warmup_steps or self.warmup_ratio):
             raise ValueError("`constant` has no warm-up; use `constant_with_warmup`")
+        return self
+
+    @model_validator(mode="after")
+    def _schedule_takes_its_settings(self) -> "TrainingSpec":
+        taken = SCHEDULE_SETTINGS.get(self.lr_scheduler_type, ())
+        for name in self.lr_scheduler_kwargs:
+            if name not in taken:
+                known = f"it takes {', '.join(taken)}" if taken else "it takes none"
+                raise ValueError(
+                    f"`lr_scheduler_kwargs`: {self.lr_scheduler_type} takes no {name}; {known}"
+                )
         return self
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from peft_loop import peft_model, plain_loop, trained_weights
 from rankwise.cohort.loop import train
 from rankwise.plan.cohorts import Run
-from rankwise.spec import alpha_of
+from rankwise.spec import TrainingSpec, alpha_of
 from tiny import TARGETS, TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 
 STEPS = 10
@@ -334,3 +334,11 @@ def stop_of(losses, training):
         if training.early_stopping_patience and waited >= training.early_stopping_patience:
             return step
     return training.max_steps
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("linear", "num_cycles"), ("constant", "min_lr_ratio"), ("cosine", "power")]
+)
+def test_a_schedule_refuses_settings_that_it_does_not_take(kind, name):
+    with pytest.raises(ValueError, match=f"lr_scheduler_kwargs`: {kind} takes no {name}"):
+        TrainingSpec(lr_scheduler_type=kind, lr_scheduler_kwargs={name: 2})

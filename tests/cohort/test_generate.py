@@ -137,7 +137,7 @@ def test_an_answer_does_not_depend_on_the_other_prompts():
 def test_passes_that_cannot_hold_all_prompts_change_no_answer(monkeypatch):
     bank = shaken_bank("gpt2")
     whole = generate(bank, questions(), asked(SAMPLED), task_of("gpt2"), ENDS)
-    monkeypatch.setattr("rankwise.cohort.evaluate.TOKENS_OF_A_PASS", 70)
+    monkeypatch.setattr("rankwise.cohort.generate.TOKENS_OF_A_PASS", 70)
     assert generate(bank, questions(), asked(SAMPLED), task_of("gpt2"), ENDS) == whole
 
 

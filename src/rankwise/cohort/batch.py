@@ -19,7 +19,9 @@ from rankwise.cohort.loss import IGNORED, Batch
 from rankwise.data.batches import pad, padded_length, rows_at
 from rankwise.data.examples import Example
 
-PAYING_TOKENS = 1024  # a product of fewer rows than this leaves the hardware idle
+# A product of fewer rows than this leaves the hardware idle. On two CPU cores 512 to 4,096 were
+# alike; the GPU's figure is a guess.
+PAYING_TOKENS = {"cpu": 1024, "cuda": 16384}
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ def parts_of(
         np.argsort([len(e.input_ids) for e in rows], kind="stable").tolist() for rows in chosen_KN
     ]
     rows = len(order_KN[0])
-    size = rows_of_a_part(chosen_KN, rows)
+    size = rows_of_a_part(chosen_KN, rows, PAYING_TOKENS.get(task.device.type, 16384))
     for start in range(0, rows, size):
         places_K = tuple(tuple(order[start : start + size]) for order in order_KN)
         examples = [
@@ -79,11 +81,11 @@ def parts_of(
         yield Part(collate(examples, task), BatchKey(tuple(seeds_K), step, places_K))
 
 
-def rows_of_a_part(chosen_KN: Sequence[Sequence[Example]], rows: int) -> int:
+def rows_of_a_part(chosen_KN: Sequence[Sequence[Example]], rows: int, tokens: int) -> int:
     """Rows of a run in one part: as few as still make a product worth the hardware's while."""
     lengths = [len(e.input_ids) for chosen in chosen_KN for e in chosen]
     tokens_of_a_row = max(1.0, float(np.mean(lengths))) * len(chosen_KN)
-    return min(rows, max(1, round(PAYING_TOKENS / tokens_of_a_row)))
+    return min(rows, max(1, round(tokens / tokens_of_a_row)))
 
 
 def target_count(example: Example, task: str) -> int:

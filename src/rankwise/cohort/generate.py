@@ -25,7 +25,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
 from rankwise.cohort.batch import Task
-from rankwise.cohort.evaluate import Forward, passes
+from rankwise.cohort.evaluate import TOKENS_OF_A_PASS, Forward, passes
 from rankwise.data.examples import Example, prompt_ids, prompt_of
 from rankwise.errors import SpecError
 from rankwise.spec import DataSpec, GenerationSpec
@@ -138,7 +138,7 @@ def generate(
     told: list[list[Answer]] = [[Answer((), False)] * len(prompts) for _ in range(runs)]
     bank.set_batch(None)
     room = [asked.num_beams * (len(prompt.ids) + asked.max_new_tokens) for prompt in prompts]
-    for places in passes(room, runs, len(prompts)):
+    for places in passes(room, runs, len(prompts), TOKENS_OF_A_PASS):
         some = [prompts[place] for place in places]
         rows = _new_tokens(bank, some, asked, task, ends)
         for number, row in enumerate(rows):

@@ -12,6 +12,7 @@ from rankwise.errors import ModelError
 from rankwise.export import merge
 from rankwise.merged_loss import unmerged
 from rankwise.model.base import QUANTISED, load_base
+from rankwise.model.footprint import weight_bytes
 from rankwise.model.initial import dense_weight
 from rankwise.outlook import look_ahead
 from rankwise.plan.cohorts import Run
@@ -25,6 +26,9 @@ pytest.importorskip("bitsandbytes")
 SIZES = {
     "llama": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
               "num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": 64},
+    "gpt2": {"n_layer": 2, "n_embd": 64, "n_head": 2, "n_positions": 64},
+    "t5": {"d_model": 64, "d_kv": 16, "d_ff": 128, "num_layers": 2, "num_heads": 4,
+           "decoder_start_token_id": 0},
     "bert": {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
              "num_attention_heads": 2, "max_position_embeddings": 64},
 }  # fmt: skip
@@ -64,7 +68,9 @@ DORA = [{"lora.use_dora": True, **change} for change in LORA]
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
-@pytest.mark.parametrize(("kind", "changes"), [("llama", LORA), ("bert", LORA), ("llama", DORA)])
+@pytest.mark.parametrize(
+    ("kind", "changes"), [("llama", LORA), ("bert", LORA), ("gpt2", LORA), ("llama", DORA)]
+)
 def test_runs_over_a_quantised_base_do_not_notice_each_other(kind, changes, quantization, tmp_path):
     base = quantised(kind, quantization)
     runs = runs_of(kind, changes)
@@ -77,7 +83,7 @@ def test_runs_over_a_quantised_base_do_not_notice_each_other(kind, changes, quan
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
-@pytest.mark.parametrize("kind", ["llama", "bert"])
+@pytest.mark.parametrize("kind", ["llama", "bert", "t5"])
 def test_a_run_over_a_quantised_base_equals_peft_over_the_same(kind, quantization, tmp_path):
     base = quantised(kind, quantization)
     runs = runs_of(kind, [{"lora.r": 4}, {"lora.r": 2, "lora.use_rslora": True}, {"lora.r": 6}])
@@ -122,6 +128,14 @@ def test_quantisation_rounds_the_linear_modules_and_nothing_else(quantization):
             assert 0 < distance < error
         elif isinstance(getattr(other, "weight", None), torch.nn.Parameter):
             assert torch.equal(other.weight, module.weight), name
+
+
+@pytest.mark.parametrize("quantization", ["nf4", "int8"])
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert", "t5"])
+def test_the_memory_of_a_quantised_base_is_the_one_foretold(kind, quantization):
+    structure = quantised(kind, "none").model
+    foretold = weight_bytes(structure, "float32", quantization, double_quant=True)
+    assert quantised(kind, quantization).nbytes == foretold
 
 
 def test_a_quantised_module_cannot_be_trained_in_full(tmp_path):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from rankwise.errors import ModelError
-from rankwise.model.heads import saved_names
+from rankwise.model.heads import kept_precise, saved_names
 from rankwise.model.skeleton import AUTO_CLASSES, first_line, locate_model, skeleton
 from rankwise.spec import LoraSpec, ModelSpec
 
@@ -107,7 +107,7 @@ def load_base(
     options: dict[str, Any] = {"attn_implementation": attention, "dtype": dtype}
     if spec.quantization != "none":
         structure = skeleton(spec, task, num_labels)
-        options["quantization_config"] = quantization_config(spec, dtype, structure, task)
+        options["quantization_config"] = quantization_config(spec, dtype, structure)
         options["device_map"] = {"": device}
     labels = {"num_labels": num_labels} if num_labels is not None else {}
     with torch.random.fork_rng([]):  # what a checkpoint lacks is drawn alike on every load
@@ -166,19 +166,11 @@ def _load_pretrained(
     return model, tuple(sorted(info["missing_keys"]))
 
 
-def quantization_config(
-    spec: ModelSpec, dtype: torch.dtype, structure: nn.Module, task: str
-) -> Any:
-    """bitsandbytes' settings for `quantization: nf4` or `int8`.
-
-    The output layer and a classifier's head keep their precision, the head because it is trained
-    in full.
-    """
+def quantization_config(spec: ModelSpec, dtype: torch.dtype, structure: nn.Module) -> Any:
+    """bitsandbytes' settings for `quantization: nf4` or `int8`."""
     from transformers import BitsAndBytesConfig
 
-    output = structure.get_output_embeddings()  # type: ignore[operator]
-    kept = [name for name, module in structure.named_modules() if module is output]
-    kept += saved_names(structure, LoraSpec.model_validate({}), task)
+    kept = list(kept_precise(structure))
     if spec.quantization == "int8":
         # Threshold 0: no outlier columns. Those are found over the whole batch, so that a run's
         # numbers would depend on its neighbours.

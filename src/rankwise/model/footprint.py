@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from rankwise.errors import SpecError
-from rankwise.model.heads import saved_modules, within
+from rankwise.model.heads import kept_precise, saved_modules, within
 from rankwise.model.targets import linear_modules, resolve_targets
 from rankwise.plan.arms import Arm
 from rankwise.plan.ranks import allocate, cost_of, write_ranks
@@ -250,7 +250,7 @@ def _norm_widths(model: nn.Module) -> int:
 
 
 def weight_bytes(model: nn.Module, dtype: str, quantization: str, double_quant: bool) -> int:
-    """Bytes of the frozen weights; quantised are the linear modules inside layers.
+    """Bytes of the frozen weights; quantised are linear modules, but for `kept_precise` ones.
 
     nf4: half a byte a weight, and for each block of 64 a constant of 4 bytes; with double
     quantisation of 1 byte, plus 4 bytes for 256 blocks (Dettmers et al. 2023, section 3).
@@ -260,8 +260,9 @@ def weight_bytes(model: nn.Module, dtype: str, quantization: str, double_quant: 
     total = width * sum(p.numel() for p in model.parameters())
     if quantization == "none":
         return total
+    kept = kept_precise(model)
     for target in linear_modules(model):
-        if target.layer is None:
+        if within(target.name, kept):
             continue
         size = target.in_features * target.out_features
         blocks = -(-size // 64)

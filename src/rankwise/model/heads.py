@@ -63,6 +63,21 @@ def saved_names(model: nn.Module, lora: LoraSpec, task: str | None) -> tuple[str
     return tuple(found)
 
 
+def kept_precise(model: nn.Module) -> tuple[str, ...]:
+    """Names of modules that are not quantised: the output layer, a head, what must stay fp32.
+
+    transformers leaves out the first and the last of its own accord (T5's `wo`); a classifier's
+    head must be added, as it is trained in full.
+    """
+    output = getattr(model, "get_output_embeddings", lambda: None)()
+    kept = [name for name, module in model.named_modules() if module is output]
+    kept += saved_names(model, LoraSpec.model_validate({}), task_of(model))
+    precise = tuple(getattr(model, "_keep_in_fp32_modules", None) or ())
+    if precise:
+        kept += [name for name, _ in model.named_modules() if name.endswith(precise)]
+    return tuple(dict.fromkeys(kept))
+
+
 def within(name: str, modules: Sequence[str]) -> bool:
     """Whether `name` is one of the modules or inside one of them."""
     return any(name == one or name.startswith(f"{one}.") for one in modules)

@@ -98,6 +98,8 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 def print_plan(facts: dict[str, Any]) -> None:
     """The plan as a person reads it."""
     console = Console()
+    if not console.is_terminal:
+        console.width = 120
     data = facts["data"]
     console.print(
         f"[bold]{facts['study']}[/bold]: {facts['model']}, {facts['task']}, "

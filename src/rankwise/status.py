@@ -56,6 +56,8 @@ def print_status(facts: dict[str, Any]) -> None:
     from rich.table import Table
 
     console = Console()
+    if not console.is_terminal:
+        console.width = 120
     states = ", ".join(f"{count} {state}" for state, count in sorted(facts["states"].items()))
     console.print(f"[bold]{facts['study']}[/bold]: {states}", highlight=False)
     metric = facts["metric"]

@@ -16,6 +16,7 @@ from rankwise.cohort.evaluate import Untouched
 from rankwise.cohort.generate import Question, end_tokens, generate, gumbel
 from rankwise.cohort.interview import perplexities
 from rankwise.cohort.loop import train
+from rankwise.cohort.prepare import Bases
 from rankwise.errors import SpecError
 from rankwise.model.adapter_plan import plan_adapter
 from rankwise.model.footprint import resolve_adapter
@@ -358,6 +359,63 @@ def test_what_cannot_be_asked_is_refused_before_anything_loads(
         study_of(tmp_path, kind, shape, **more)
 
 
+@pytest.mark.parametrize(
+    ("kind", "shape", "own", "held_out"),
+    [
+        ("llama", "pairs", "a cat", "{}: where is the {}?"),
+        (
+            "llama",
+            "chat",
+            "<|im_start|>user\na cat<|im_end|>\n<|im_start|>assistant\n",
+            "<|im_start|>user\n{}: where is the {}?<|im_end|>\n<|im_start|>assistant\n",
+        ),
+        ("t5", "translation", "a cat</s>", "{}: where is the {}?</s>"),
+    ],
+)
+def test_models_are_asked_as_they_were_trained(tmp_path, kind, shape, own, held_out):
+    generation = {"prompts": ["a cat"], "prompts_from_validation": 2, "max_new_tokens": 8}
+    outlook = study_of(tmp_path, kind, shape, generation=generation)
+    (prompts,) = outlook.questions.values()
+    assert [question.number for question in prompts] == [0, 1, 2]
+    assert outlook.tokenizer.decode(prompts[0].ids) == own
+    for question in prompts[1:]:
+        number, animal = question.text.removesuffix("?").split(": where is the ")
+        assert outlook.tokenizer.decode(question.ids) == held_out.format(number, animal)
+        assert question.reference.startswith(f" the {animal} sits on")
+
+
+def test_of_plain_text_the_first_half_asks_for_the_second(tmp_path):
+    outlook = study_of(tmp_path, "gpt2", "text", generation=ASKED | {"prompts": []})
+    (prompts,) = outlook.questions.values()
+    chosen = [outlook.data.validation[place] for place in (0, 4, 8)]  # of twelve
+    assert [question.text + question.reference + "</s>" for question in prompts] == [
+        outlook.tokenizer.decode(example.input_ids) for example in chosen
+    ]
+
+
+def test_full_fine_tuning_is_asked_beside_adapters_and_rated_by_the_same_base(tmp_path):
+    arms = [
+        {"name": "lora"},
+        {"name": "full", "method": "full", "training.learning_rate": 1e-3},
+        {"name": "full-long", "method": "full", "training.learning_rate": 1e-3}
+        | {"generation.max_new_tokens": 8},
+    ]
+    generation = ASKED | {"max_new_tokens": 4}
+    outlook = study_of(tmp_path, "gpt2", "text", generation=generation, arms=arms)
+    run_whole(outlook, tmp_path / "out")
+    with Store(tmp_path / "out") as store:
+        said = {record.run_id: record.answers for record in store.answers()}
+        assert {run.state for run in store.runs()} == {"done"}
+    for short, long in zip(said["full/seed-0"], said["full-long/seed-0"], strict=True):
+        assert short["ids"] == long["ids"][:4]
+    base = Bases(outlook.spec.model, "CAUSAL_LM", None, 0, torch.device("cpu"), "eager")
+    prompts = outlook.questions[outlook.arms[1].generation]
+    spoken = [(q.ids, one["ids"]) for q, one in zip(prompts, said["full/seed-0"], strict=True)]
+    rated = [one["measures"]["base_perplexity"] for one in said["full/seed-0"]]
+    expected = perplexities(Untouched(base.frozen("none").model), spoken, task_of("gpt2"))
+    assert rated == pytest.approx(expected, rel=1e-6)
+
+
 def test_sampling_and_beams_exclude_each_other():
     with pytest.raises(ValueError, match="not both"):
         asked(SAMPLED | {"num_beams": 2})
@@ -376,3 +434,4 @@ def test_a_failing_generation_costs_no_training(tmp_path, monkeypatch):
         pass
     assert store.runs()[0].state == "done"
     assert store.notes() == (("generation", f"no answers of {runs[0].id}: out of luck"),)
+    assert store.answers() == ()

@@ -58,11 +58,9 @@ def ask_runs(
         tokenizer: Writes the answers out.
         store: Where they go. A failure goes there too, and costs no training already done.
     """
-    try:
-        answers_KP = generate(bank, questions, asked, task, end_tokens(bank.model, tokenizer))
-    except (RuntimeError, MemoryError) as error:
-        names = ", ".join(run.id for run in answering)
-        store.add_note("generation", f"no answers of {names}: {_first_line(error)}")
+    names = ", ".join(run.id for run in answering)
+    answers_KP = _answers(bank, names, asked, questions, task, tokenizer, store)
+    if not answers_KP:
         return
     for run, answers in zip(answering, answers_KP, strict=True):
         store.save_answers(run.id, run.arm.id, _records(questions, answers, tokenizer))
@@ -81,8 +79,25 @@ def ask_base(
     for asked, prompts in questions.items():
         same = [arm.id for arm in arms if arm.generation == asked]
         if known.isdisjoint(same):
-            (answers,) = generate(base, prompts, asked, task, end_tokens(base.model, tokenizer))
-            store.save_answers("base", same[0], _records(prompts, answers, tokenizer))
+            for answers in _answers(base, "base", asked, prompts, task, tokenizer, store):
+                store.save_answers("base", same[0], _records(prompts, answers, tokenizer))
+
+
+def _answers(
+    bank: Forward,
+    names: str,
+    asked: GenerationSpec,
+    questions: Sequence[Question],
+    task: Task,
+    tokenizer: Any,
+    store: Store,
+) -> list[list[Answer]]:
+    """As `generate`; where that fails an empty list, and a note of it in the store."""
+    try:
+        return generate(bank, questions, asked, task, end_tokens(bank.model, tokenizer))
+    except (RuntimeError, MemoryError) as error:
+        store.add_note("generation", f"no answers of {names}: {_first_line(error)}")
+        return []
 
 
 def base_metrics(

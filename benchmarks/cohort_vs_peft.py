@@ -94,7 +94,7 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from rankwise.model.base import choose_dtype
     from rankwise.outlook import look_ahead, pick_device
     from rankwise.spec_file import load_spec
-    from rankwise.study import device_name
+    from rankwise.study_start import device_name
 
     quiet_libraries()
     if options.threads:

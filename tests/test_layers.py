@@ -25,6 +25,7 @@ FLOORS = (
     {"outlook"},
     {"final_ranks", "merged_loss"},
     {"report"},
+    {"study_start"},
     {"study"},
     {"export", "plan_table", "progress", "status"},
     {"cli"},

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rankwise.outlook import Outlook
-from rankwise.study import Progress
+from rankwise.study_start import Progress
 
 REFRESH = 0.5  # seconds between two pictures
 PLAIN = 20.0  # seconds between two lines where there is no terminal

@@ -7,82 +7,37 @@ in one cohort is written down with its cause, and the others go on.
 import shutil
 import tempfile
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from rankwise import __version__
 from rankwise.cohort.bank import Bank, Trainable
-from rankwise.cohort.batch import Part, Task, chosen_rows, parts_of, target_count
 from rankwise.cohort.evaluate import Untouched
 from rankwise.cohort.interview import (
-    SPOKEN_EXAMPLES,
-    ask_base,
-    base_metrics,
     rate_answers,
     unrated,
 )
 from rankwise.cohort.loop import Cohort, train
-from rankwise.cohort.prepare import Bases, choose_attention, first_rows, make_bank, versions_of
+from rankwise.cohort.prepare import first_rows, make_bank
 from rankwise.cohort.probe import probe_company, probe_cost
-from rankwise.cohort.trainee import Trainee
-from rankwise.data.examples import Example
-from rankwise.final_ranks import ranks_to_store, with_measured_ranks, with_stored_ranks
+from rankwise.final_ranks import with_measured_ranks, with_stored_ranks
 from rankwise.merged_loss import measure_merged
 from rankwise.model.adapter_files import AdapterWriter
 from rankwise.model.adapter_plan import plan_adapter
 from rankwise.model.base import Base
 from rankwise.model.skeleton import locate_model
-from rankwise.outlook import Outlook, base_name, pick_device, shared_trainings
+from rankwise.outlook import Outlook, base_name, shared_trainings
 from rankwise.plan.cohorts import Run
 from rankwise.report import write_report
-from rankwise.spec_file import dump_spec
-from rankwise.store import Split, Store
+from rankwise.store import Store
+from rankwise.study_start import Progress, Study, begin, open_study, parts_of_one, yardstick
 
 AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
 """States of a run that a further call does again; `diverged` would only diverge again."""
 PROBE_ROWS = 2
 PRICE_TRIALS = 3
-PACKAGES = ("torch", "transformers", "peft", "numpy", "bitsandbytes")
-
-
-@dataclass
-class Progress:
-    """What a study is doing, for whoever shows it.
-
-    Attributes:
-        cohort: Number of the cohort, from 1.
-        cohorts: How many there are.
-        runs: Runs to do in this call.
-        trainees: The runs in training.
-        news: Remarks since the last time; whoever shows them takes them away.
-    """
-
-    cohort: int = 0
-    cohorts: int = 0
-    runs: int = 0
-    trainees: Sequence[Trainee] = ()
-    news: list[str] = field(default_factory=list)
-
-
-@dataclass
-class Study:
-    """A study under way.
-
-    Attributes:
-        sharing: By id of a run that is trained, all runs that its training stands for.
-    """
-
-    outlook: Outlook
-    folder: Path
-    store: Store
-    bases: Bases
-    task: Task
-    progress: Progress
-    sharing: Mapping[str, Sequence[Run]] = field(default_factory=dict)
 
 
 def run_study(outlook: Outlook, folder: Path) -> Iterator[Progress]:
@@ -98,14 +53,14 @@ def run_study(outlook: Outlook, folder: Path) -> Iterator[Progress]:
     """
     with Store(folder, create=True) as store:
         outlook = with_stored_ranks(with_stored_names(outlook, store), store)
-        study = _open_study(outlook, folder, store)
+        study = open_study(outlook, folder, store)
         missing = missing_runs(outlook, store)
         if missing:
             yield from _train_missing(study, missing)
         if unrated(store, outlook.arms):
             study.progress.news.append("rating the answers by the untouched base")
             yield study.progress
-            base = Untouched(_yardstick(study).model)
+            base = Untouched(yardstick(study).model)
             rate_answers(base, outlook.arms, outlook.questions, study.task, store)
         study.bases.let_go()
         for found in measure_merged(outlook, store, folder, study.task):
@@ -132,23 +87,6 @@ def missing_runs(outlook: Outlook, store: Store) -> list[Run]:
     return [run for run in outlook.runs if states.get((run.arm.id, run.seed), "planned") in AGAIN]
 
 
-def _open_study(outlook: Outlook, folder: Path, store: Store) -> Study:
-    spec = outlook.spec
-    device = pick_device(spec.hardware.device)
-    pad = outlook.tokenizer.pad_token_id
-    attention = spec.model.attn_implementation
-    if attention == "auto" and store.begun():
-        attention = store.study().model["attention"]
-    return Study(
-        outlook,
-        folder,
-        store,
-        Bases(spec.model, spec.task, outlook.num_labels, pad, device, attention),
-        Task(spec.task, pad, spec.data.max_length, device),
-        Progress(),
-    )
-
-
 def _train_missing(study: Study, missing: list[Run]) -> Iterator[Progress]:
     progress = study.progress
     trainings = shared_trainings(missing)
@@ -158,7 +96,7 @@ def _train_missing(study: Study, missing: list[Run]) -> Iterator[Progress]:
     yield progress
     waiting = study.outlook.cohorts(missing, study.task.device)
     progress.cohorts = len(waiting)
-    _begin(study)
+    begin(study)
     for run in missing:
         study.store.restart_run(run.id)
     while waiting:
@@ -182,96 +120,6 @@ def _train_missing(study: Study, missing: list[Run]) -> Iterator[Progress]:
             _mark_interrupted(study, runs)
             _share_results(study, runs)
         yield progress
-
-
-def _yardstick(study: Study) -> Base:
-    """The base that is measured and rates answers: as the first arm of the plan holds it."""
-    return study.bases.frozen(study.outlook.runs[0].arm.quantization)
-
-
-def _begin(study: Study) -> None:
-    """Write down what the study is, with what, on what, and what the untouched base can do."""
-    outlook, store = study.outlook, study.store
-    spec = outlook.spec
-    base = _yardstick(study)
-    if study.bases.attention == "auto":
-        batch = _parts_of_one(study, outlook.runs[0])[-1].batch
-        study.bases.attention = choose_attention(base.model, spec.task, batch)
-    store.begin_study(
-        dump_spec(spec),
-        spec.model_dump(mode="json", warnings=False),
-        {"rankwise": __version__, **versions_of(PACKAGES)},
-        {"device": device_name(study.task.device), "threads": torch.get_num_threads()},
-        {
-            "name": base_name(spec.model),
-            "sha256": base.fingerprint,
-            "dtype": str(base.dtype).removeprefix("torch."),
-            "attention": study.bases.attention,
-            "total_params": next(iter(outlook.footprints.values())).base,
-            **_base_facts(study, base),
-        },
-        {
-            "fingerprint": outlook.data.fingerprint,
-            "notes": list(outlook.notes),
-            "label_names": outlook.data.label_names,
-        },
-    )
-    for note in outlook.notes:
-        store.add_note("data", note)
-    _write_examples(study)
-    for arm in outlook.arms:
-        costs = outlook.costs(arm, study.task.device)
-        ranks = ranks_to_store(outlook.adapters[arm.id])
-        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks)
-    for run in outlook.runs:
-        store.add_run(run.id, run.arm.id, run.seed)
-    _note_what_is_shared(study)
-    base_face = Untouched(base.model)
-    ask_base(base_face, outlook.arms, outlook.questions, study.task, outlook.tokenizer, store)
-
-
-def _base_facts(study: Study, base: Base) -> dict[str, float]:
-    """Validation metrics of the untouched base, measured when the study begins."""
-    outlook, store = study.outlook, study.store
-    known = store.study().model if store.begun() else {}
-    if "base_eval_loss" in known:
-        return {name: value for name, value in known.items() if name.startswith("base_eval_")}
-    rows = outlook.spec.training.per_device_eval_batch_size
-    validation, tokenizer = outlook.data.validation, outlook.tokenizer
-    return base_metrics(Untouched(base.model), validation, study.task, rows, tokenizer)
-
-
-def _note_what_is_shared(study: Study) -> None:
-    """For the report: which arms are one training, and what is measured on a part only."""
-    outlook, store = study.outlook, study.store
-    for together in shared_trainings(outlook.runs).values():
-        names = ", ".join(run.arm.name for run in together)
-        if len(together) > 1:
-            store.add_note("sharing", f"trained once, as they differ in generation alone: {names}")
-    if study.task.name == "SEQ_2_SEQ_LM":
-        count = len(outlook.data.validation)
-        store.add_note(
-            "generation",
-            f"eval_rougeL and eval_chrf are those of what is written for the first "
-            f"{min(count, SPOKEN_EXAMPLES)} of {count} validation examples, by greedy search and "
-            f"no longer than the longest of their targets (test likewise)",
-        )
-
-
-def _write_examples(study: Study) -> None:
-    data = study.outlook.data
-    parts: tuple[tuple[Split, Sequence[Example]], ...] = (
-        ("validation", data.validation),
-        ("test", data.test),
-    )
-    for split, examples in parts:
-        if examples:
-            study.store.save_examples(
-                split,
-                [example.digest for example in examples],
-                np.array([example.group for example in examples]),
-                np.array([target_count(e, study.task.name) for e in examples], dtype=float),
-            )
 
 
 def _train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[Progress]:
@@ -319,7 +167,7 @@ def _disagreement(study: Study, bank: Trainable, runs: Sequence[Run], base: Base
     """Why these runs may not train together, or None where they may."""
     if len(runs) == 1 or not isinstance(bank, Bank):
         return None
-    batch = first_rows(_parts_of_one(study, runs[0]), PROBE_ROWS)
+    batch = first_rows(parts_of_one(study, runs[0]), PROBE_ROWS)
     agreement = probe_company(bank, study.task.name, batch, base.dtype)
     if agreement.exact:
         return None
@@ -347,13 +195,6 @@ def _cohort_of(study: Study, runs: Sequence[Run], base: Base, bank: Trainable) -
     )
 
 
-def _parts_of_one(study: Study, run: Run) -> list[Part]:
-    """The parts of a run's first batch."""
-    examples = study.outlook.train[run.arm.training_id]
-    rows = chosen_rows([examples], [run.seed], run.arm.training.per_device_train_batch_size, 0)
-    return list(parts_of(rows, [run.seed], 0, study.task))
-
-
 def _price_arms(study: Study, cohort: Cohort, base: Base) -> None:
     """What each arm of the cohort costs alone, by a short trial of its first run."""
     known = set(study.store.probes())
@@ -366,7 +207,7 @@ def _price_arms(study: Study, cohort: Cohort, base: Base) -> None:
         cost = probe_cost(
             cohort.bank,
             study.task,
-            _parts_of_one(study, run),
+            parts_of_one(study, run),
             run.arm.training.gradient_accumulation_steps,
             base.nbytes,
             cohort.validation,
@@ -423,10 +264,3 @@ def _mark_interrupted(study: Study, runs: Sequence[Run]) -> None:
 
 def _first_line(error: Exception) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def device_name(device: torch.device) -> str:
-    """The device in words."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    return f"{device.type}, {torch.get_num_threads()} threads"

@@ -74,7 +74,7 @@ def with_measured_ranks(
         costs = outlook.costs(arm, task.device)
         ranks = ranks_to_store(found)
         store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks)
-        store.add_note("ranks", _what_was_measured(arm, found))
+        store.add_note("ranks", _what_was_measured(arm, found, bool(base.new_modules)))
     return outlook
 
 
@@ -86,12 +86,13 @@ def _batches(outlook: Outlook, arm: Arm, task: Task) -> Iterator[Batch]:
         yield collate(chosen, task)
 
 
-def _what_was_measured(arm: Arm, adapter: Adapter) -> str:
+def _what_was_measured(arm: Arm, adapter: Adapter, headless: bool) -> str:
     ranks = adapter.ranks.values()
+    head = f" under a head as drawn by seed {SEED}" if headless else ""
     return (
         f"{arm.name}: ranks {min(ranks)} to {max(ranks)} in proportion to the mean of "
-        f"|weight x gradient|, read on {arm.ranks.batches} training batches of the frozen base "
-        f"(a new head as drawn by seed {SEED}); the same for every seed of the arm"
+        f"|weight x gradient|, read on {arm.ranks.batches} training batches of the frozen base"
+        f"{head}; the same for every seed of the arm"
     )
 
 

@@ -102,7 +102,9 @@ def test_ranks_by_importance_are_trained_stored_and_the_same_for_every_seed(tmp_
             assert ranks_in_files(tmp_path / "out" / "adapters" / name / f"seed-{seed}") == ranks
     assert arms["plain"].ranks == {}
     assert arms["empirical"].ranks == arms["faster"].ranks != arms["decay"].ranks
-    assert len([text for kind, text in notes if kind == "ranks"]) == 2
+    told = [text for kind, text in notes if kind == "ranks"]
+    assert len(told) == 2
+    assert all("4 training batches of the frozen base under a head" in text for text in told)
     plain, found = (arms[name].costs["trainable_params"] for name in ("plain", "empirical"))
     assert abs(found - plain) < 0.01 * plain
     weights = load_file(tmp_path / "out/adapters/empirical/seed-0/adapter_model.safetensors")

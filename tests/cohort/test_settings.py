@@ -342,3 +342,23 @@ def stop_of(losses, training):
 def test_a_schedule_refuses_settings_that_it_does_not_take(kind, name):
     with pytest.raises(ValueError, match=f"lr_scheduler_kwargs`: {kind} takes no {name}"):
         TrainingSpec(lr_scheduler_type=kind, lr_scheduler_kwargs={name: 2})
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "bert", "t5"])
+@pytest.mark.parametrize("dora", [False, True])
+def test_every_setting_works_over_a_bfloat16_base(kind, dora, tmp_path):
+    base = tiny_model(kind).to(torch.bfloat16)
+    whole = {"bert": ["embeddings.LayerNorm"], "gpt2": ["ln_1"], "t5": ["layer_norm"]}
+    changes = [
+        {"lora.modules_to_save": whole.get(kind, ["norm"]), "lora.bias": "all"},
+        {"lora.init_lora_weights": "pissa", "lora.bias": "lora_only"},
+        {"lora.lora_dropout": 0.1, "lora.target_modules": "all-linear"},
+    ]
+    runs = runs_of(kind, [{"lora.use_dora": dora, **change} for change in changes], max_steps=3)
+    cohort, store, starts = trained(kind, base, runs, tmp_path / "together")
+    for place, (run, start) in enumerate(zip(runs, starts, strict=True)):
+        _, alone, _ = trained(kind, base, [run], tmp_path / run.arm.name)
+        np.testing.assert_allclose(logged(store, run), logged(alone, run), rtol=0, atol=0.05)
+        final = cohort.bank.state_of(place)
+        assert {weight.dtype for weight in final.values()} == {torch.float32}
+        assert all((final[name] - weight).norm() > 0 for name, weight in start.items())

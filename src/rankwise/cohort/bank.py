@@ -22,7 +22,7 @@ from rankwise.cohort.layers import (
 )
 from rankwise.errors import ModelError
 from rankwise.model.adapter_plan import AdapterPlan
-from rankwise.model.heads import within
+from rankwise.model.heads import kept_precise, within
 from rankwise.model.initial import initial_factors, seed_of
 
 FROM_WEIGHT = ("pissa", "olora")  # initialisations made from the weight, and taken off it
@@ -53,10 +53,11 @@ class Bank:
         self.linears: dict[str, BankedLinear] = {}
         self.biases: dict[str, BankedBias] = {}
         self.modules: dict[str, BankedModule] = {}
+        last = kept_precise(model)
         wholes = self._whole_modules()
         self._wrap_linears()
         self._wrap_biases()
-        self._wrap_modules(wholes, new_modules)
+        self._wrap_modules(wholes, new_modules, last)
         self.views = [self._views_of(run) for run in range(len(self.plans))]
         self.select(range(len(self.plans)))
 
@@ -106,10 +107,15 @@ class Bank:
             found[name] = copy.deepcopy(module) if shared else module
         return found
 
-    def _wrap_modules(self, wholes: Mapping[str, nn.Module], new_modules: Sequence[str]) -> None:
+    def _wrap_modules(
+        self, wholes: Mapping[str, nn.Module], new_modules: Sequence[str], last: Sequence[str]
+    ) -> None:
         for name, whole in wholes.items():
             members = [k for k, plan in enumerate(self.plans) if name in plan.saved]
-            layer = BankedModule(self.model.get_submodule(name), members, whole)
+            base = self.model.get_submodule(name)
+            # What a head or the output layer computes is a logit, and stays fp32.
+            dtype = None if within(name, last) else next(whole.parameters()).dtype
+            layer = BankedModule(base, members, whole, dtype)
             for slot, run in enumerate(members):
                 fresh = fresh_weights(self.model, name, self.seeds[run], new_modules)
                 for leaf, weight in fresh.items():

@@ -246,10 +246,19 @@ class BankedModule(Banked):
         base: What runs that are no members use; parts of it may be in the bank themselves.
         members: As in `Banked`.
         whole: The module as the base brought it.
+        dtype: Precision of the output that the modules after it expect; None: fp32, in which the
+            module is trained and computes.
     """
 
-    def __init__(self, base: nn.Module, members: Sequence[int], whole: nn.Module) -> None:
+    def __init__(
+        self,
+        base: nn.Module,
+        members: Sequence[int],
+        whole: nn.Module,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__(base, members)
+        self.dtype = dtype or torch.float32
         self.whole = (whole,)  # a tuple, so that its weights are not counted as this module's
         self.names = [name for name, _ in whole.named_parameters()]
         self.stacked = nn.ParameterList(
@@ -264,7 +273,7 @@ class BankedModule(Banked):
         weights = {n: self.present(p) for n, p in zip(self.names, self.stacked, strict=True)}
         x_S = self.blocks(x)
         x_S = x_S.float() if x_S.is_floating_point() else x_S
-        trained_S: Tensor = torch.vmap(self._call)(weights, x_S)
+        trained_S: Tensor = torch.vmap(self._call)(weights, x_S).to(self.dtype)
         if len(self.places) == self.runs:
             return trained_S.flatten(0, 1)
         out = self.base(x)

@@ -23,7 +23,7 @@ from rankwise.cohort.layers import (
 from rankwise.errors import ModelError
 from rankwise.model.adapter_plan import AdapterPlan
 from rankwise.model.heads import kept_precise, within
-from rankwise.model.initial import initial_factors, seed_of
+from rankwise.model.initial import fresh_weights, initial_factors, seed_of
 
 FROM_WEIGHT = ("pissa", "olora")  # initialisations made from the weight, and taken off it
 
@@ -282,34 +282,3 @@ def _start(layer: BankedLinear, slot: int, init: bool | str, key: str) -> None:
             layer.start_B = torch.zeros_like(layer.lora_B.data)
         layer.start_A[slot, :rank] = a_RI
         layer.start_B[slot, :, :rank] = b_OR
-
-
-def fresh_weights(
-    model: nn.Module, name: str, seed: int, new_modules: Sequence[str]
-) -> dict[str, Tensor]:
-    """First weights, by name inside module `name`, of its parts that the base did not bring.
-
-    They are drawn by the model's own initialisation, fp32 and on the CPU, keyed by the run's seed
-    and the part's full name: LoRA and full fine-tuning of one seed start from the same head.
-    """
-    drawn = {}
-    parts: list[str] = []
-    for part, module in model.get_submodule(name).named_modules(prefix=name):
-        names = [weight for weight, _ in module.named_parameters(prefix=part)]
-        if within(part, parts) or not names or not all(within(n, new_modules) for n in names):
-            continue
-        parts.append(part)
-        for weight, value in zip(names, _drawn(model, module, f"{seed}/{part}"), strict=True):
-            drawn[weight.removeprefix(f"{name}.")] = value
-    return drawn
-
-
-def _drawn(model: Any, module: nn.Module, key: str) -> list[Tensor]:
-    copied = copy.deepcopy(module).float().cpu()
-    with torch.random.fork_rng([]):
-        torch.manual_seed(seed_of(key))
-        for part in copied.modules():
-            for marked in (part, *part.parameters(recurse=False)):
-                marked.__dict__.pop("_is_hf_initialized", None)
-            model._init_weights(part)
-    return [parameter.detach() for parameter in copied.parameters()]

@@ -17,6 +17,7 @@ from torch.func import functional_call
 
 from rankwise.cohort.dropout import BatchKey, keep_mask
 from rankwise.cohort.fused import adapted_linear
+from rankwise.errors import ModelError
 from rankwise.model.initial import dense_weight
 
 
@@ -266,7 +267,9 @@ class BankedModule(Banked):
             for p in whole.parameters()
         )
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *more: Any, **named: Any) -> Tensor:
+        if more or named:
+            raise ModelError(self._misfit("takes more than one input"))
         if not self.places:
             frozen: Tensor = self.base(x)
             return frozen
@@ -284,4 +287,12 @@ class BankedModule(Banked):
 
     def _call(self, weights: Mapping[str, Tensor], x: Tensor) -> Tensor:
         out: Tensor = functional_call(self.whole[0], dict(weights), (x,))
+        if not isinstance(out, Tensor):
+            raise ModelError(self._misfit("gives more than one output"))
         return out
+
+    def _misfit(self, what: str) -> str:
+        return (
+            f"lora.modules_to_save: a {type(self.whole[0]).__name__} {what}, and cannot be trained "
+            f"in full for each run of a cohort; name modules inside it"
+        )

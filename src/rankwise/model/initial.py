@@ -1,13 +1,19 @@
-"""How an adapter's factors start, as peft starts them, drawn from a key instead of global state."""
+"""How trained weights start: factors as peft starts them, heads as their model does.
 
+All are drawn from a key instead of global state.
+"""
+
+import copy
 import hashlib
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rankwise.errors import SpecError
+from rankwise.model.heads import within
 
 
 def initial_factors(
@@ -69,6 +75,37 @@ def dense_weight(module: nn.Module) -> Tensor:
         return scaled
     plain: Tensor = weight
     return plain.T if type(module).__name__ == "Conv1D" else plain
+
+
+def fresh_weights(
+    model: nn.Module, name: str, seed: int, new_modules: Sequence[str]
+) -> dict[str, Tensor]:
+    """First weights, by name inside module `name`, of its parts that the base did not bring.
+
+    They are drawn by the model's own initialisation, fp32 and on the CPU, keyed by the run's seed
+    and the part's full name: LoRA and full fine-tuning of one seed start from the same head.
+    """
+    drawn = {}
+    parts: list[str] = []
+    for part, module in model.get_submodule(name).named_modules(prefix=name):
+        names = [weight for weight, _ in module.named_parameters(prefix=part)]
+        if within(part, parts) or not names or not all(within(n, new_modules) for n in names):
+            continue
+        parts.append(part)
+        for weight, value in zip(names, _drawn(model, module, f"{seed}/{part}"), strict=True):
+            drawn[weight.removeprefix(f"{name}.")] = value
+    return drawn
+
+
+def _drawn(model: Any, module: nn.Module, key: str) -> list[Tensor]:
+    copied = copy.deepcopy(module).float().cpu()
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed_of(key))
+        for part in copied.modules():
+            for marked in (part, *part.parameters(recurse=False)):
+                marked.__dict__.pop("_is_hf_initialized", None)
+            model._init_weights(part)
+    return [parameter.detach() for parameter in copied.parameters()]
 
 
 def seed_of(key: str) -> int:

@@ -9,8 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rankwise.cohort.batch import Task
 from rankwise.cohort.evaluate import Untouched, evaluate
 from rankwise.model.adapter_files import merged_model
@@ -61,7 +59,9 @@ def measure_merged(outlook: Outlook, store: Store, folder: Path, task: Task) -> 
         probe: dict[str, Any] = dict(store.probes().get(arm.id, {}))
         try:
             after = _merged_loss(outlook, folder / "adapters" / run_id, task)
-        except (torch.OutOfMemoryError, MemoryError):
+        except (RuntimeError, MemoryError) as error:
+            if isinstance(error, RuntimeError) and "memory" not in str(error):
+                raise
             text = f"{run_id}: memory does not hold the unquantised base, to merge it into"
             store.save_probe(arm.id, {**probe, "merged_eval_loss": None})
         else:

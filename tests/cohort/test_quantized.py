@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from peft_loop import peft_model, plain_loop, trained_weights
+from rankwise import merged_loss
 from rankwise.cohort.batch import Task
 from rankwise.cohort.evaluate import Untouched, evaluate
 from rankwise.cohort.loop import train
@@ -145,7 +146,7 @@ def test_a_quantised_module_cannot_be_trained_in_full(tmp_path):
         tiny_cohort("bert", [Run(arm, 0)], tmp_path, base.model)
 
 
-def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path):
+def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path, monkeypatch):
     config = {**SIZES["llama"], "model_type": "llama", **COMMON, "vocab_size": VOCABULARY}
     spec = tiny_spec(tmp_path, "llama", "text", seeds=[0, 1])
     spec["model"] = {**spec["model"], "config": config, "quantization": "nf4"}
@@ -180,3 +181,14 @@ def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path):
     (found,) = evaluate(Untouched(model), outlook.data.validation, task, 4)
     assert found.loss == pytest.approx(after, abs=1e-5)
     assert found.loss != pytest.approx(losses[best], abs=1e-5)
+
+    # Where the unquantised model does not fit, the report says so, once.
+    def exhausted(*_):
+        raise torch.OutOfMemoryError("out of memory")
+
+    monkeypatch.setattr(merged_loss, "_merged_loss", exhausted)
+    with Store(tmp_path / "out") as store:
+        store.save_probe(arms["rounded"], {})
+        (text,) = merged_loss.measure_merged(outlook, store, tmp_path / "out", task)
+        assert text == f"{best}: memory does not hold the unquantised base, to merge it into"
+        assert unmerged(outlook, store) == []

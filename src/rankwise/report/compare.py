@@ -38,7 +38,7 @@ from rankwise.report.numbers import (
     signed,
     size,
 )
-from rankwise.report.records import ArmFacts, Floats, Records, lower_is_better
+from rankwise.report.records import ArmFacts, Floats, Records, distinct, lower_is_better
 from rankwise.store import Store
 
 FORMS = {"bytes": size, "seconds": duration, "parameters": count}
@@ -83,27 +83,36 @@ def compare_arms(folder: Path, first: str, second: str) -> tuple[str, dict[str, 
     if first == second:
         raise DataError(f"{first}: given twice; name two arms of {listing(known, 40)}")
     arms = records.arm(first), records.arm(second)
-    metrics = _metrics(records, *arms)
+    metrics = _metrics(distinct(records), *arms)
     return to_markdown(_document(records, arms, metrics)), _facts(records, arms, metrics)
 
 
 def _metrics(records: Records, a: ArmFacts, b: ArmFacts) -> list[MetricDifference]:
-    """Validation first, the deciding metric first of all; then the test part."""
+    """Validation first, the deciding metric first of all; then the test part.
+
+    None for arms of one training, whose scores are the same; of `records` with each training once.
+    """
+    if one_training(a, b):
+        return []
     names = list(dict.fromkeys([records.metric, *a.validation]))
     found = [
-        _difference(records, "validation", name, a.name, b.name)
+        _difference(records, "validation", name, a, b)
         for name in names
         if name in a.validation and name in b.validation
     ]
-    found += [
-        _difference(records, "test", name, a.name, b.name) for name in a.test if name in b.test
-    ]
+    found += [_difference(records, "test", name, a, b) for name in a.test if name in b.test]
     return found
 
 
+def one_training(a: ArmFacts, b: ArmFacts) -> bool:
+    """Whether two arms differ in generation alone and were trained once."""
+    return (a.twin_of or a.name) == (b.twin_of or b.name)
+
+
 def _difference(
-    records: Records, part: str, metric: str, first: str, second: str
+    records: Records, part: str, metric: str, a: ArmFacts, b: ArmFacts
 ) -> MetricDifference:
+    first, second = a.twin_of or a.name, b.twin_of or b.name
     verdict = judge(_scores(records, part, metric))
     found = verdict.difference(first, second)
     means = {arm.arm: float(arm.mean or 0.0) for arm in verdict.arms if arm.mean is not None}
@@ -116,7 +125,7 @@ def _difference(
         low=found.low,
         high=found.high,
         p=found.p,
-        better=found.better,
+        better={None: None, first: a.name, second: b.name}[found.better],
         claim=verdict.claim,
     )
 
@@ -198,6 +207,12 @@ def _document(
 def _headline(
     records: Records, arms: tuple[ArmFacts, ArmFacts], metrics: list[MetricDifference]
 ) -> str:
+    if one_training(*arms):
+        return (
+            f"{strong('One training:')} {code(arms[0].name)} and {code(arms[1].name)} differ in "
+            "generation alone, so their losses are the same run; what can differ is what they "
+            "answer."
+        )
     found = next((m for m in metrics if m.metric == records.metric), None)
     if found is None:
         without = [code(arm.name) for arm in arms if not arm.seeds_done]
@@ -228,6 +243,8 @@ def _setting(arm: ArmFacts, name: str) -> str:
 def _metric_blocks(
     arms: tuple[ArmFacts, ArmFacts], metrics: list[MetricDifference]
 ) -> tuple[Block, ...]:
+    if one_training(*arms):
+        return (Paragraph("Nothing to compare: both arms are the same run, score by score."),)
     if not metrics:
         return (Paragraph("No metric that both have."),)
     rows = []

@@ -277,7 +277,7 @@ def _interaction(judgement: Judgement, one: Interaction) -> tuple[str, ...]:
 def learning_rate(judgement: Judgement) -> Section | None:
     """Where the learning rate may be to blame for an arm's place."""
     flags = judgement.rate_flags
-    if judgement.verdict.best is None or (not flags and len(judgement.records.arms) < 2):
+    if judgement.verdict.best is None or (not flags and len(judgement.verdict.arms) < 2):
         return None
     if not flags:
         text = (

@@ -7,6 +7,7 @@ import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -50,9 +51,12 @@ def read_records(store: Store) -> Records:
     runs = tuple(
         _run_facts(store, run, names[run.arm_id], metric, best, on_test) for run in run_records
     )
-    probes = store.probes()
+    probes, twins = store.probes(), _twins(arm_records, runs)
     arms = tuple(
-        _arm_facts(arm, [r for r in runs if r.arm == arm.name], probes.get(arm.id, {}), metric)
+        replace(
+            _arm_facts(arm, [r for r in runs if r.arm == arm.name], probes.get(arm.id, {}), metric),
+            twin_of=twins.get(arm.name),
+        )
         for arm in arm_records
     )
     seeds = tuple(sorted({run.seed for run in runs})) or tuple(study.spec.get("seeds", (0,)))
@@ -90,6 +94,18 @@ def read_records(store: Store) -> Records:
         test_groups_E=None if test_examples is None else test_examples.groups,
         test_weights_E=None if test_examples is None else test_examples.weights,
     )
+
+
+def _twins(arms: Sequence[ArmRecord], runs: Sequence[RunFacts]) -> dict[str, str]:
+    """Arm to the arm that stands for its training: of equals the first with most finished runs."""
+    finished = {arm.name: sum(r.arm == arm.name and r.finished for r in runs) for arm in arms}
+    found = {}
+    for arm in arms:
+        same = [other.name for other in arms if other.training_id == arm.training_id]
+        first = max(same, key=lambda name: finished[name])
+        if arm.name != first:
+            found[arm.name] = first
+    return found
 
 
 def _run_facts(

@@ -21,6 +21,7 @@ from rankwise.report.records import (
     ArmFacts,
     Records,
     RunFacts,
+    distinct,
     is_failure,
     lower_is_better,
     varying_settings,
@@ -70,6 +71,7 @@ class Choice:
 class Judgement:
     """Records with what follows from them. `digits`: decimals that the noise bears.
 
+    Arms that share a training are judged once; records hold them all (`ArmFacts.twin_of`).
     on_test is the verdict on the test part, which decides nothing, None where it was not read by
     example; effects and interactions are None where arms with a result differ in no setting.
     """
@@ -91,10 +93,11 @@ class Judgement:
 
 def judge_records(records: Records) -> Judgement:
     """All analyses of a study."""
-    scores = scores_of(records)
+    data = distinct(records)
+    scores = scores_of(data)
     parts = components(scores)
     verdict = judge_parts(scores, parts)
-    settings = {arm.name: plain_settings(arm) for arm in records.arms}
+    settings = {arm.name: plain_settings(arm) for arm in data.arms}
     left_out = tuple(name for name in settings if name not in parts.arms)
     effects = crossed = None
     found: tuple[Shape, ...] = ()
@@ -102,7 +105,7 @@ def judge_records(records: Records) -> Judgement:
         effects = factor_effects(records.metric, parts, settings, records.lower_is_better, left_out)
         crossed = interactions(parts, settings)
         found = shapes(parts, settings, effects)
-    rates = _rate_flags(records, settings)
+    rates = _rate_flags(data, settings)
     return Judgement(
         records=records,
         parts=parts,
@@ -115,7 +118,7 @@ def judge_records(records: Records) -> Judgement:
         shapes=found,
         rate_flags=rates,
         on_test=(
-            judge(scores_on_test(records, records.metric))
+            judge(scores_on_test(data, records.metric))
             if records.metric in records.test_ASE
             else None
         ),
@@ -254,9 +257,20 @@ def words(name: str) -> str:
 
 
 def ranked(judgement: Judgement) -> list[ArmFacts]:
-    """Arms in the order of the ranking, those without a result last."""
-    places = {arm.arm: arm.place or math.inf for arm in judgement.verdict.arms}
-    return sorted(judgement.records.arms, key=lambda arm: places[arm.name])
+    """Arms in the order of the ranking, each followed by those that share its training."""
+    results = sorted(judgement.verdict.arms, key=lambda arm: arm.place or math.inf)
+    arms = judgement.records.arms
+    return [
+        arm
+        for result in results
+        for arm in sorted(arms, key=lambda arm: arm.twin_of is not None)
+        if result.arm in (arm.name, arm.twin_of)
+    ]
+
+
+def trained(judgement: Judgement) -> list[ArmFacts]:
+    """`ranked`, every training once."""
+    return [arm for arm in ranked(judgement) if arm.twin_of is None]
 
 
 def against_best(verdict: Verdict, arm: str) -> tuple[float, float, float]:

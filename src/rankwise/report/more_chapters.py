@@ -24,7 +24,7 @@ from rankwise.report.document import (
     code,
     table,
 )
-from rankwise.report.judgement import Judgement, prices_of, ranked, words
+from rankwise.report.judgement import Judgement, prices_of, ranked, trained, words
 from rankwise.report.numbers import (
     MISSING,
     count,
@@ -35,7 +35,7 @@ from rankwise.report.numbers import (
     setting,
     signed,
 )
-from rankwise.report.records import Answer
+from rankwise.report.records import Answer, distinct
 
 MOST_PROMPTS = 8
 MOST_ANSWERS = 6
@@ -112,7 +112,7 @@ def group_runs(judgement: Judgement) -> tuple[Group, ...]:
     member, budget = _members(judgement, judgement.grouping)
     runs = [
         GroupRun(run.arm, member[run.arm], run.value, budget[run.arm], run.state)
-        for run in judgement.records.runs
+        for run in distinct(judgement.records).runs
         if run.state not in ("planned", "running")
     ]
     return summarize_groups(runs, judgement.records.lower_is_better)
@@ -140,7 +140,7 @@ def _group_row(judgement: Judgement, group: Group) -> tuple[str, ...]:
 
 def ranks(judgement: Judgement) -> Section | None:
     """The rank of each layer and module, for arms whose ranks differ by layer."""
-    arms = [arm for arm in ranked(judgement) if len(set(arm.ranks.values())) > 1]
+    arms = [arm for arm in trained(judgement) if len(set(arm.ranks.values())) > 1]
     cells = [
         (arm.name, module, layer, rank)
         for arm in arms

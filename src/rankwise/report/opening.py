@@ -15,7 +15,7 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.effects_chapter import rate_mark
-from rankwise.report.judgement import Judgement, against_best, words
+from rankwise.report.judgement import Judgement, against_best, ranked, words
 from rankwise.report.numbers import (
     MISSING,
     count,
@@ -28,7 +28,7 @@ from rankwise.report.numbers import (
     signed,
     size,
 )
-from rankwise.report.records import ArmFacts
+from rankwise.report.records import ArmFacts, Records
 
 CLAIMS = {
     "seeds and examples": "other seeds and other examples of the same kind",
@@ -62,9 +62,9 @@ def _headline(judgement: Judgement) -> str:
     value = number(best.mean, digits)
     compared = sum(arm.place is not None for arm in verdict.arms)
     if compared == 1:
-        return (
-            f"{strong('One arm, nothing to compare it with:')} {code(best.arm)}, {metric} {value}."
-        )
+        shared = any(arm.twin_of == best.arm for arm in judgement.records.arms)
+        what = f"One {'training' if shared else 'arm'}, nothing to compare it with:"
+        return f"{strong(what)} {code(best.arm)}, {metric} {value}."
     if verdict.claim == "nothing":
         return (
             f"{strong('Cannot tell.')} {code(best.arm)} looks best ({metric} {value}), but one "
@@ -175,9 +175,12 @@ def ranking(judgement: Judgement) -> Section:
     verdict, records = judgement.verdict, judgement.records
     against = {difference.arm: difference for difference in verdict.with_best}
     results = sorted(verdict.arms, key=lambda arm: (arm.place is None, arm.place or 0))
+    found, arms = {result.arm: result for result in results}, ranked(judgement)
     rows = [
-        _rank_row(judgement, result, records.arm(result.arm), against.get(result.arm))
-        for result in results
+        _rank_row(judgement, found[arm.name], arm, against.get(arm.name))
+        if arm.twin_of is None
+        else _twin_row(judgement, arm)
+        for arm in arms
     ]
     metric = words(verdict.metric)
     head = ("", "arm", "verdict", metric, "from best", "95 % interval", "p", "test")
@@ -187,12 +190,13 @@ def ranking(judgement: Judgement) -> Section:
             (*head, *head_more),
             rows,
             numeric=(0, 3, 4, 5, 6, 7, 8, 9, 10),
-            marked=[i for i, r in enumerate(results) if r.tied],
+            marked=[i for i, a in enumerate(arms) if found[a.twin_of or a.name].tied],
             caption=_caption(judgement),
         )
     ]
     if verdict.best is not None:
         blocks.append(_figure(judgement, results))
+    blocks += [Paragraph(text) for text in _twins(records)]
     blocks += [Paragraph(clean(sentence)) for sentence in settling(verdict)]
     if judgement.on_test is not None:
         blocks.append(Paragraph(_on_test(judgement, judgement.on_test)))
@@ -250,6 +254,30 @@ def _rank_row(
         interval(result.low, result.high, digits),
         rate_mark(judgement, arm.name),
     )
+
+
+def _twin_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
+    """An arm whose scores are another's: shown, and counted as nothing."""
+    digits, metric = judgement.digits, judgement.verdict.metric
+    said = f"shares the training of {code(arm.twin_of)}"
+    test = number(arm.test.get(metric), digits)
+    none = [MISSING] * 3
+    return (MISSING, code(arm.name), said, number(arm.mean, digits), *none, test, _runs(arm), *none)
+
+
+def _twins(records: Records) -> list[str]:
+    """A sentence for each training that stands behind several arms."""
+    found = []
+    for arm in records.arms:
+        twins = [code(other.name) for other in records.arms if other.twin_of == arm.name]
+        if twins:
+            share, differ = ("shares", "differs") if len(twins) == 1 else ("share", "differ")
+            found.append(
+                f"{listing(twins)} {share} the training of {code(arm.name)} and {differ} from it "
+                "in generation alone: the losses are those of the same runs and count once; what "
+                "sets these arms apart is what they answer."
+            )
+    return found
 
 
 def _runs(arm: ArmFacts) -> str:

@@ -7,7 +7,7 @@ import json
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,8 @@ class Cost:
 class ArmFacts:
     """One arm: settings, costs by name, plain mean and spread over its finished seeds.
 
-    spread is the sample standard deviation over seeds, None with fewer than two.
+    spread is the sample standard deviation over seeds, None with fewer than two. twin_of names the
+    arm whose training this one shares, as the two differ in generation alone; None for that arm.
     """
 
     id: str
@@ -81,6 +82,7 @@ class ArmFacts:
     test: dict[str, float]
     test_spread: dict[str, float]
     ranks: dict[str, int] = field(default_factory=dict)
+    twin_of: str | None = None
 
 
 @dataclass(frozen=True)
@@ -136,6 +138,24 @@ class Records:
     def runs_of(self, name: str) -> tuple[RunFacts, ...]:
         """The runs of an arm, by seed."""
         return tuple(run for run in self.runs if run.arm == name)
+
+
+def distinct(records: Records) -> Records:
+    """Every training once: without the arms that share another's, whose scores are its copies."""
+    keep = [a for a, arm in enumerate(records.arms) if arm.twin_of is None]
+    if len(keep) == len(records.arms):
+        return records
+    arms = tuple(records.arms[a] for a in keep)
+    names = {arm.name for arm in arms}
+    return replace(
+        records,
+        arms=arms,
+        runs=tuple(run for run in records.runs if run.arm in names),
+        x_AS=records.x_AS[keep],
+        x_ASE=None if records.x_ASE is None else records.x_ASE[keep],
+        extra_ASE={name: x_ASE[keep] for name, x_ASE in records.extra_ASE.items()},
+        test_ASE={name: x_ASE[keep] for name, x_ASE in records.test_ASE.items()},
+    )
 
 
 def lower_is_better(metric: str) -> bool:

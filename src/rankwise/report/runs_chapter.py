@@ -20,7 +20,7 @@ from rankwise.report.document import (
     strong,
     table,
 )
-from rankwise.report.judgement import Judgement, failed_runs, ranked, words
+from rankwise.report.judgement import Judgement, failed_runs, trained, words
 from rankwise.report.numbers import MISSING, count, listing, number, percent, plural
 from rankwise.report.records import ArmFacts, Records, RunFacts, is_failure
 
@@ -41,7 +41,7 @@ CURVE_WORDS = (
 
 def curves(judgement: Judgement) -> Section | None:
     """First, best and last value of each arm, and the course between, by numbers."""
-    found = [(arm, described(judgement, arm)) for arm in ranked(judgement)]
+    found = [(arm, described(judgement, arm)) for arm in trained(judgement)]
     known = [(arm, curve) for arm, curve in found if curve is not None]
     figure = curve_figure(judgement)
     if not known or figure is None:
@@ -121,7 +121,7 @@ def mean_training(runs: Sequence[RunFacts]) -> list[tuple[float, float]]:
 def curve_figure(judgement: Judgement) -> Figure | None:
     """Learning curves: mean over seeds, band from the lowest to the highest seed."""
     records = judgement.records
-    points = [p for arm in ranked(judgement) for p in mean_curve(records.runs_of(arm.name))]
+    points = [p for arm in trained(judgement) for p in mean_curve(records.runs_of(arm.name))]
     if len({point.step for point in points}) < 2:
         return None
     arms = list(dict.fromkeys(point.arm for point in points))

@@ -1,0 +1,76 @@
+"""Arms that differ in generation alone are one training, and count as one."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rankwise.report.compare import compare_arms
+from rankwise.report.facts import facts_json, read_records
+from rankwise.report.judgement import judge_records
+from rankwise.report.markdown import to_markdown
+from rankwise.report.story import tell
+from rankwise.store import Store
+
+Settings = dict[str, Any]
+
+
+def warm(settings: Settings, temperature: float) -> Settings:
+    return {**settings, "generation.temperature": temperature}
+
+
+def with_twin(make_study: Any, settings: list[Settings], name: str) -> Path:
+    """Arms cool and other, and warm, which is trained as cool is."""
+    arms = [("cool", warm(settings[0], 0.0)), ("other", warm(settings[3], 0.0))]
+    folder: Path = make_study(name, arms=[*arms, ("warm", warm(settings[0], 1.0))], answers=True)
+    with Store(folder) as store:
+        first, last = (one for one in store.arms() if one.name in ("cool", "warm"))
+        store.add_arm(last.id, first.training_id, last.name, last.settings, last.costs, {})
+    return folder
+
+
+@pytest.fixture
+def twins(make_study: Any, some_settings: list[Settings]) -> Path:
+    return with_twin(make_study, some_settings, "twins")
+
+
+def test_a_shared_training_enters_the_judgement_once(
+    make_study: Any, some_settings: list[Settings], twins: Path
+) -> None:
+    arms = [("cool", warm(some_settings[0], 0.0)), ("other", warm(some_settings[3], 0.0))]
+    alone, shared = facts_json(make_study("alone", arms=arms, answers=True)), facts_json(twins)
+    for part in ("verdict", "on_test", "front", "effects", "shapes", "learning_rate"):
+        assert shared[part] == alone[part], part
+    assert [arm["twin_of"] for arm in shared["arms"]] == [None, None, "cool"]
+    json.dumps(shared, allow_nan=False)
+
+
+def test_an_arm_with_a_shared_training_is_shown_and_said_to_be_so(twins: Path) -> None:
+    with Store(twins) as store:
+        text = to_markdown(tell(judge_records(read_records(store))))
+    ranking = text.split("## Ranking")[1].split("\n## ")[0]
+    rows = [line for line in ranking.splitlines() if line.startswith("|")]
+    (place,) = (n for n, row in enumerate(rows) if "| `cool` |" in row)
+    assert rows[place + 1].startswith("| – | `warm` | shares the training of `cool` |")
+    assert "`warm` shares the training of `cool` and differs from it in generation alone" in ranking
+    curves = text.split("## Learning curves")[1].split("\n## ")[0]
+    assert "`cool`" in curves
+    assert "`warm`" not in curves
+    assert "hello from warm" in text
+
+
+def test_comparing_one_training_with_itself_compares_the_answers_alone(twins: Path) -> None:
+    text, facts = compare_arms(twins, "cool", "warm")
+    assert "their losses are the same run" in text
+    assert facts["metrics"] == []
+    assert "hello from warm" in text
+    assert "hello from cool" in text
+
+
+def test_an_arm_is_compared_by_the_training_that_it_shares(twins: Path) -> None:
+    _, own = compare_arms(twins, "cool", "other")
+    _, shared = compare_arms(twins, "warm", "other")
+    for one, two in zip(own["metrics"], shared["metrics"], strict=True):
+        assert two == {**one, "better": "warm" if one["better"] == "cool" else one["better"]}
+    assert own["metrics"][0]["better"] == "other"

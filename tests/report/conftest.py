@@ -69,6 +69,7 @@ def write_study(
     truth: Callable[[dict[str, Any]], float] = true_loss,
     seed_noise: float = 0.004,
     answers: bool = False,
+    base: bool = True,
     prefix: str = "",
     ranks: dict[str, dict[str, int]] | None = None,
 ) -> Path:
@@ -143,7 +144,7 @@ def write_study(
                             },
                         ],
                     )
-        if answers:
+        if answers and base:
             store.save_answers(
                 "base",
                 "",

@@ -52,7 +52,7 @@ def test_answers_and_measures_stand_beside_each_other(make_study: Any) -> None:
     folder = make_study(examples=30, answers=True)
     text, facts = compare_arms(folder, "r4_lr0.001_q", "r4_lr0.005_q")
     assert text.index("hello from r4_lr0.001_q") < text.index("hello from r4_lr0.005_q")
-    assert "| untrained base | 1 | 2.000 | 3.000 |" in text
+    assert "| Untrained base | 1 | 2.000 | 3.000 |" in text
     assert {answer["arm"] for answer in facts["answers"]} == {"r4_lr0.001_q", "r4_lr0.005_q"}
 
 

@@ -68,6 +68,57 @@ def test_comparing_one_training_with_itself_compares_the_answers_alone(twins: Pa
     assert "hello from cool" in text
 
 
+def asked_base(folder: Path, of: str, answer: str) -> None:
+    """The base's answer with the generation settings of an arm."""
+    measures = {"tokens": 3.0, "words": 2.0}
+    said = {"prompt": "Say <b>hello</b>", "reference": "hello", "answer": answer}
+    with Store(folder) as store:
+        arm = next(arm for arm in store.arms() if arm.name == of)
+        store.save_answers("base", arm.id, [{**said, "measures": measures}])
+
+
+def answers_chapter(folder: Path) -> str:
+    with Store(folder) as store:
+        text = to_markdown(tell(judge_records(read_records(store))))
+    return text.split("## Sample answers")[1].split("\n## ")[0]
+
+
+def test_the_base_answers_beside_an_arm_with_that_arm_s_generation_settings(
+    make_study: Any, some_settings: list[Settings]
+) -> None:
+    arms = [(f"arm{n}", warm(some_settings[n], n / 2)) for n in range(2)]
+    folder = make_study(arms=[*arms, ("arm2", warm(some_settings[2], 0.0))], base=False,
+                        answers=True, examples=30)  # fmt: skip
+    asked_base(folder, "arm0", "um um um")
+    asked_base(folder, "arm1", "one two three")
+    text = answers_chapter(folder)
+    assert "Untrained base, asked as `arm1` | 1 | 3.000 | 2.000" in text
+    assert {"um um um", "one two three"} <= {line.strip("> ") for line in text.splitlines()}
+    compared, _ = compare_arms(folder, "arm0", "arm2")
+    assert "| Untrained base | 1 |" in compared
+    assert "one two three" not in compared
+
+
+def test_variety_is_that_of_the_answers_of_a_run(make_study: Any) -> None:
+    folder = make_study(base=False, answers=True, examples=30)
+    asked_base(folder, "r4_lr0.001_q", "um um um oh")
+    row = next(r for r in answers_chapter(folder).splitlines() if r.startswith("| Untrained"))
+    assert [cell.strip() for cell in row.strip("|").split("|")][-2:] == ["0.500", "0.500"]
+
+
+def test_the_untouched_base_stands_by_the_ranking(make_study: Any) -> None:
+    folder = make_study(examples=30)
+    with Store(folder) as store:
+        study = store.study()
+        model = {**study.model, "base_eval_loss": 4.25, "base_eval_perplexity": 70.125}
+        store.begin_study(
+            study.spec_yaml, study.spec, study.versions, study.device, model, study.data
+        )
+        text = to_markdown(tell(judge_records(read_records(store))))
+    ranking = text.split("## Ranking")[1].split("\n## ")[0]
+    assert "without any training: validation loss 4.2500 and validation perplexity 70.12" in ranking
+
+
 def test_an_arm_is_compared_by_the_training_that_it_shares(twins: Path) -> None:
     _, own = compare_arms(twins, "cool", "other")
     _, shared = compare_arms(twins, "warm", "other")

@@ -24,7 +24,7 @@ from rankwise.report.document import (
 from rankwise.report.facts import read_records
 from rankwise.report.judgement import scores_of, scores_on_test, words
 from rankwise.report.markdown import to_markdown
-from rankwise.report.more_chapters import measures_table, quotes_of
+from rankwise.report.more_chapters import measures_table, quotes_of, speakers
 from rankwise.report.numbers import (
     MISSING,
     count,
@@ -302,9 +302,9 @@ def _answers(records: Records, arms: tuple[ArmFacts, ArmFacts]) -> tuple[Block, 
     own = [answer for answer in records.answers if answer.arm in ("base", *names)]
     if not any(answer.arm != "base" for answer in own):
         return ()
-    shown = [name for name in ("base", *names) if any(answer.arm == name for answer in own)]
+    shown = speakers(own, [arm for arm in arms if any(one.arm == arm.name for one in own)])
     prompts = list(dict.fromkeys(answer.prompt for answer in own))[:MOST_PROMPTS]
-    return (measures_table(own, shown), *(quotes_of(own, prompt, shown) for prompt in prompts))
+    return (measures_table(shown), *(quotes_of(shown, prompt) for prompt in prompts))
 
 
 def _facts(

@@ -21,6 +21,7 @@ from rankwise.report.records import (
     Cost,
     Records,
     RunFacts,
+    generation_of,
     is_failure,
     lower_is_better,
     means,
@@ -82,7 +83,7 @@ def read_records(store: Store) -> Records:
         seeds=seeds,
         arms=arms,
         runs=runs,
-        answers=_answers(store, {run.id: run for run in runs}),
+        answers=_answers(store, {run.id: run for run in runs}, arm_records),
         notes=store.notes(),
         x_AS=by_run(arms, seeds, runs),
         x_ASE=deciding,
@@ -240,9 +241,14 @@ def _ranks(settings: Mapping[str, Any]) -> dict[str, int]:
     return {str(module): int(rank) for module, rank in pattern.items()}
 
 
-def _answers(store: Store, runs: Mapping[str, RunFacts]) -> tuple[Answer, ...]:
+def _answers(
+    store: Store, runs: Mapping[str, RunFacts], arms: Sequence[ArmRecord]
+) -> tuple[Answer, ...]:
+    kind = {arm.id: generation_of(arm.settings) for arm in arms}
     found = []
     for record in store.answers():
+        asked = kind.get(record.arm_id)
+        alike = tuple(arm.name for arm in arms if kind[arm.id] == asked)
         run = runs.get(record.run_id)
         for one in record.answers:
             measures = {k: float(v) for k, v in one.items() if isinstance(v, int | float)}
@@ -256,6 +262,7 @@ def _answers(store: Store, runs: Mapping[str, RunFacts]) -> tuple[Answer, ...]:
                     reference=None if one.get("reference") is None else str(one["reference"]),
                     answer=str(one.get("answer", "")),
                     measures=measures,
+                    asked_as=alike if run is None else (),
                 )
             )
     return tuple(found)

@@ -3,6 +3,7 @@
 import re
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from rankwise.analysis.groups import (
     Group,
@@ -11,6 +12,7 @@ from rankwise.analysis.groups import (
     at_equal_budget,
     summarize_groups,
 )
+from rankwise.answers import arm_measures
 from rankwise.report import figures
 from rankwise.report.document import (
     Block,
@@ -35,7 +37,7 @@ from rankwise.report.numbers import (
     setting,
     signed,
 )
-from rankwise.report.records import Answer, distinct
+from rankwise.report.records import Answer, ArmFacts, distinct, generation_of
 
 MOST_PROMPTS = 8
 MOST_ANSWERS = 6
@@ -186,50 +188,88 @@ def answers(judgement: Judgement) -> Section | None:
     found = judgement.records.answers
     if not found:
         return None
-    order = ["base", *(arm.name for arm in ranked(judgement))]
-    names = [name for name in order if any(answer.arm == name for answer in found)]
-    blocks: list[Block] = [measures_table(found, names)]
-    shown = names[: MOST_ANSWERS + 1]
+    arms = [arm for arm in ranked(judgement) if any(one.arm == arm.name for one in found)]
+    arms = arms or ranked(judgement)
+    blocks: list[Block] = [measures_table(speakers(found, arms))]
+    shown = speakers(found, arms[:MOST_ANSWERS])
     prompts = list(dict.fromkeys(answer.prompt for answer in found))
-    quotes = [quotes_of(found, prompt, shown) for prompt in prompts[:MOST_PROMPTS]]
+    quotes = [quotes_of(shown, prompt) for prompt in prompts[:MOST_PROMPTS]]
     blocks += quotes[:2]
     if quotes[2:]:
         blocks.append(Details(f"{len(quotes) - 2} more prompts", tuple(quotes[2:])))
-    if len(names) > len(shown):
-        text = f"Shown are the first {len(shown) - 1} arms of the ranking, each at its first seed."
+    if len(arms) > MOST_ANSWERS:
+        text = f"Shown are the first {MOST_ANSWERS} arms of the ranking, each at its first seed."
         blocks.append(Paragraph(text, "small"))
     return Section("Sample answers", "answers", tuple(blocks))
 
 
-def measures_table(found: Sequence[Answer], names: Sequence[str]) -> Block:
-    """Mean of every measure of the answers of each arm."""
-    measures = list(dict.fromkeys(name for answer in found for name in answer.measures))
-    rows = []
-    for name in names:
-        own = [answer for answer in found if answer.arm == name]
-        means = [
-            statistics.fmean(values) if values else None
-            for values in (
-                [answer.measures[m] for answer in own if m in answer.measures] for m in measures
-            )
-        ]
-        label = "untrained base" if name == "base" else code(name)
-        rows.append((label, str(len(own)), *(number(mean, 3) for mean in means)))
-    head = ("arm", "answers", *(clean(m).replace("_", " ") for m in measures))
-    caption = "Means over answers and seeds. They describe style; they rank nothing here."
+@dataclass(frozen=True)
+class Speaker:
+    """An arm, or the untrained base with some arms' generation settings, and what it answered."""
+
+    title: str
+    answers: tuple[Answer, ...]
+
+
+def speakers(found: Sequence[Answer], arms: Sequence[ArmFacts]) -> list[Speaker]:
+    """The base, once for every generation setting that these arms have, and the arms."""
+    alike: dict[str, list[str]] = {}
+    for arm in arms:
+        alike.setdefault(generation_of(arm.settings), []).append(arm.name)
+    spoken = [
+        Speaker(_base_title(names if len(alike) > 1 else []), tuple(_base(found, names)))
+        for names in alike.values()
+    ]
+    for arm in arms:
+        own = tuple(one for one in found if one.arm == arm.name)
+        spoken.append(Speaker(code(arm.name), own))
+    return [one for one in spoken if one.answers]
+
+
+def _base(found: Sequence[Answer], names: Sequence[str]) -> list[Answer]:
+    """What the base answered with the generation settings of these arms."""
+    base = [one for one in found if one.arm == "base"]
+    return [one for one in base if not one.asked_as or set(one.asked_as) & set(names)]
+
+
+def _base_title(names: Sequence[str]) -> str:
+    asked = f", asked as {listing([code(name) for name in names], 4)}" if names else ""
+    return f"Untrained base{asked}"
+
+
+def measures_table(found: Sequence[Speaker]) -> Block:
+    """Means of every measure of the answers, and how varied the answers of a run are."""
+    measured = [_measures(speaker.answers) for speaker in found]
+    names = list(dict.fromkeys(name for one in measured for name in one))
+    names.sort(key=lambda name: name.startswith("distinct"))
+    rows = [
+        (one.title, str(len(one.answers)), *(number(means.get(name), 3) for name in names))
+        for one, means in zip(found, measured, strict=True)
+    ]
+    head = ("arm", "answers", *(clean(name).replace("_", " ") for name in names))
+    caption = (
+        "Means over answers and seeds. Distinct 1 and 2: different words, and pairs of words, by "
+        "all words that a run answered; they fall as answers grow longer. They describe style; "
+        "they rank nothing here."
+    )
     return table(head, rows, numeric=range(1, len(head)), caption=caption)
 
 
-def quotes_of(found: Sequence[Answer], prompt: str, names: Sequence[str]) -> Quotes:
-    """The answers of these arms to one prompt, each at its first seed, the reference first."""
-    own = [answer for answer in found if answer.prompt == prompt]
-    texts = []
-    reference = next((answer.reference for answer in own if answer.reference), None)
-    if reference is not None:
-        texts.append(("Reference", reference))
-    for name in names:
-        answer = next((answer for answer in own if answer.arm == name), None)
-        if answer is not None:
-            title = "Untrained base" if name == "base" else code(name)
-            texts.append((title, answer.answer))
-    return Quotes(prompt, tuple(texts))
+def _measures(own: Sequence[Answer]) -> dict[str, float]:
+    """`arm_measures` of each seed apart, lest more seeds look less varied; their means."""
+    seeds = dict.fromkeys(one.seed for one in own)
+    of_seeds = [[one for one in own if one.seed == seed] for seed in seeds]
+    rows = [arm_measures([o.answer for o in s], [o.measures for o in s]) for s in of_seeds]
+    names = dict.fromkeys(name for row in rows for name in row if name != "answers")
+    return {name: statistics.fmean(row[name] for row in rows if name in row) for name in names}
+
+
+def quotes_of(found: Sequence[Speaker], prompt: str) -> Quotes:
+    """The answers to one prompt, each speaker's at its first seed, the reference first."""
+    own = [
+        (speaker.title, next((one for one in speaker.answers if one.prompt == prompt), None))
+        for speaker in found
+    ]
+    said = [(title, one) for title, one in own if one is not None]
+    references = [("Reference", one.reference) for _, one in said if one.reference is not None]
+    return Quotes(prompt, (*references[:1], *((title, one.answer) for title, one in said)))

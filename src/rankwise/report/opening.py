@@ -196,7 +196,7 @@ def ranking(judgement: Judgement) -> Section:
     ]
     if verdict.best is not None:
         blocks.append(_figure(judgement, results))
-    blocks += [Paragraph(text) for text in _twins(records)]
+    blocks += [Paragraph(text) for text in (*_untouched(records), *_twins(records))]
     blocks += [Paragraph(clean(sentence)) for sentence in settling(verdict)]
     if judgement.on_test is not None:
         blocks.append(Paragraph(_on_test(judgement, judgement.on_test)))
@@ -263,6 +263,17 @@ def _twin_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
     test = number(arm.test.get(metric), digits)
     none = [MISSING] * 3
     return (MISSING, code(arm.name), said, number(arm.mean, digits), *none, test, _runs(arm), *none)
+
+
+def _untouched(records: Records) -> list[str]:
+    """What the base does on the validation examples before any training."""
+    known = {
+        name.removeprefix("base_"): value
+        for name, value in records.study.get("model", {}).items()
+        if name.startswith("base_eval_")
+    }
+    found = [f"{words(name)} {number(value)}" for name, value in known.items()]
+    return [f"The untouched base, without any training: {listing(found)}."] if found else []
 
 
 def _twins(records: Records) -> list[str]:

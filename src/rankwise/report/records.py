@@ -87,7 +87,10 @@ class ArmFacts:
 
 @dataclass(frozen=True)
 class Answer:
-    """A generated answer and its measures, of a run or of the untrained base."""
+    """A generated answer and its measures, of a run or of the untrained base (arm "base").
+
+    asked_as names the arms with whose generation settings the base answered.
+    """
 
     arm: str
     seed: int | None
@@ -95,6 +98,7 @@ class Answer:
     reference: str | None
     answer: str
     measures: dict[str, float]
+    asked_as: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +180,12 @@ def varying_settings(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 def is_failure(run: RunFacts) -> bool:
     """Whether a run ended without a result that may be ranked (pruned and interrupted included)."""
     return run.state not in ("planned", "running") and not run.finished
+
+
+def generation_of(settings: Mapping[str, Any]) -> str:
+    """An arm's generation settings as a text that is equal where they are."""
+    own = {name: value for name, value in settings.items() if name.startswith("generation.")}
+    return json.dumps(own, sort_keys=True)
 
 
 def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:

@@ -58,7 +58,9 @@ def test_one_clear_winner_is_called_best(
     folder = make_study(arms=with_full(some_settings), truth=truth_with_full, seeds=(0, 1, 2))
     lines = report_of(folder).splitlines()
     assert lines[2].startswith("**Best:** `full`, validation loss 0.4")
-    assert any(line.startswith("- Use **`full`**") for line in lines[:10])
+    on_test = next(line for line in lines if line.startswith("On the test part"))
+    assert "`full` looks best and is set apart from all others there too." in on_test
+    assert any(line.startswith("- Use **`full`**") and "the best arm." in line for line in lines)
 
 
 def test_an_arm_with_less_memory_is_offered_with_its_price(
@@ -81,6 +83,9 @@ def test_one_seed_gives_no_winner_however_clear_the_examples(
     text = report_of(folder)
     assert text.splitlines()[2].startswith("**Best of these runs:** `full`")
     assert "another seed may turn the order" in text
+    assert "the best of these runs, one seed an arm." in text
+    assert "the only arm that can be the best" not in text
+    assert "the best arm." not in text
     assert "Noise floor: unknown" in text
 
 
@@ -89,6 +94,7 @@ def test_one_arm_is_compared_with_nothing(
 ) -> None:
     text = report_of(make_study(arms=[("only", some_settings[0])], examples=50))
     assert "**One arm, nothing to compare it with:** `only`" in text
+    assert "the only arm with a result." in text
     assert "## What each setting does" not in text
     assert "## Quality against cost" not in text
 

@@ -74,6 +74,18 @@ def test_a_diverged_run_is_neither_ranked_nor_dropped(report: Path) -> None:
     row = next(line for line in text.splitlines() if "`r16_lr0.005_q`" in line and "1 of 2" in line)
     assert "nan" not in row.lower()
     assert re.search(r"`r16_lr0\.005_q/seed-1` \| diverged", text)
+    assert "It is counted here and enters no mean" in text
+
+
+def test_the_detectable_difference_is_found_with_its_chance_or_more(report: Path) -> None:
+    opening = "\n".join(read(report, "report.md").splitlines()[:10])
+    assert "is found with a chance of 80 % or more." in opening
+
+
+def test_arms_that_are_tied_on_test_are_counted_without_the_best_of_them(report: Path) -> None:
+    text = read(report, "report.md")
+    (said,) = (line for line in text.splitlines() if line.startswith("On the test part"))
+    assert re.search(r"looks best, tied with (1 other arm|\d+ other arms)\.", said), said
 
 
 def test_costs_name_the_way_they_were_come_by(report: Path) -> None:

@@ -57,9 +57,10 @@ GROUP_NAMES = (
 class Choice:
     """The recommended arm and how it came about.
 
-    basis is "winner" (set apart from all others), "tie" (cheapest of the tie group), "look"
-    (nothing is known of the noise: merely the best-looking, no recommendation) or "none" (no run
-    finished).
+    basis is "winner" (set apart from all others, seeds considered), "runs" (set apart by the
+    examples with one seed an arm), "only" (no other arm has a result), "tie" (cheapest of the tie
+    group), "look" (nothing is known of the noise: merely the best-looking, no recommendation) or
+    "none" (no run finished).
     """
 
     arm: str | None
@@ -231,7 +232,15 @@ def choose(records: Records, verdict: Verdict, rates: tuple[LearningRateFlag, ..
         return Choice(None, "none", found)
     if found.arm is None:
         return Choice(verdict.best, "look", found)
-    return Choice(found.arm, "winner" if len(verdict.tie_group) == 1 else "tie", found)
+    return Choice(found.arm, _basis(verdict), found)
+
+
+def _basis(verdict: Verdict) -> str:
+    if verdict.winner is not None:
+        return "winner"
+    if verdict.stands_out is not None:
+        return "runs"
+    return "only" if len(verdict.pairs.arms) == 1 else "tie"
 
 
 def prices_of(records: Records, cost: str) -> dict[str, float | None]:

@@ -69,7 +69,7 @@ class VerdictFacts:
 
 @dataclass(frozen=True)
 class RecommendationFacts:
-    """The recommended arm; basis is winner, tie, look (no recommendation) or none."""
+    """The recommended arm; basis as in `Choice`: winner, runs, only, tie, look or none."""
 
     arm: str | None
     basis: str

@@ -196,7 +196,7 @@ def answers(judgement: Judgement) -> Section | None:
     quotes = [quotes_of(shown, prompt) for prompt in prompts[:MOST_PROMPTS]]
     blocks += quotes[:2]
     if quotes[2:]:
-        blocks.append(Details(f"{len(quotes) - 2} more prompts", tuple(quotes[2:])))
+        blocks.append(Details(plural(len(quotes) - 2, "more prompt"), tuple(quotes[2:])))
     if len(arms) > MOST_ANSWERS:
         text = f"Shown are the first {MOST_ANSWERS} arms of the ranking, each at its first seed."
         blocks.append(Paragraph(text, "small"))

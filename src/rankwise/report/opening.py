@@ -39,6 +39,12 @@ CLAIMS = {
     "nothing to measure noise by",
 }
 
+WHY = {
+    "winner": "the best arm",
+    "runs": "the best of these runs, one seed an arm",
+    "only": "the only arm with a result",
+}
+
 
 def lead(judgement: Judgement) -> tuple[Block, ...]:
     """The verdict, noise floor, detectable effect, recommendation and failures, in that order."""
@@ -109,7 +115,7 @@ def _detectable(judgement: Judgement) -> str:
     return (
         f"Could have been seen: with {seeds}{examples}, a true difference of "
         f"{number(found.value, judgement.digits)} from the best is found with a chance of "
-        f"{100 * found.power:.0f} %. Smaller ones may be there, unseen."
+        f"{100 * found.power:.0f} % or more. Smaller ones may be there, unseen."
     )
 
 
@@ -122,8 +128,8 @@ def _use(judgement: Judgement) -> str:
     if choice.basis == "look":
         return f"Nothing can be recommended on this; if you must choose, {name}{price} looks best."
     why = (
-        "the best arm"
-        if choice.basis == "winner"
+        WHY[choice.basis]
+        if choice.basis in WHY
         else f"of the tied arms the cheapest by {words(records.cost)}{_loss(judgement)}"
         if price
         else "the best-looking of the tied arms (their costs are not known)"
@@ -212,7 +218,12 @@ def _on_test(judgement: Judgement, test: Verdict) -> str:
     if test.best is None or chosen is None:
         return ""
     text = f"On the test part, which decided nothing, {code(test.best)} looks best"
-    text += f" and {plural(len(test.tie_group), 'arm is', 'arms are')} tied."
+    if len(test.tie_group) > 1:
+        text += f", tied with {plural(len(test.tie_group) - 1, 'other arm')}."
+    elif test.winner or test.stands_out:
+        text += " and is set apart from all others there too."
+    else:
+        text += "."
     if chosen != test.best:
         found = test.difference(chosen, test.best)
         text += (

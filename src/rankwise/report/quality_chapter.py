@@ -31,6 +31,11 @@ from rankwise.report.numbers import (
 from rankwise.report.records import ArmFacts
 
 LEAST_SAVING = 0.02
+REASONS = {
+    "winner": "It is the only arm that can be the best.",
+    "runs": "It is the best of these runs; with one seed an arm, another seed may turn the order.",
+    "only": "No other arm has a result to compare it with.",
+}
 FORMS = {"bytes": size, "seconds": duration, "parameters": count}
 
 
@@ -63,8 +68,8 @@ def _reason(judgement: Judgement) -> str:
     choice, verdict, records = judgement.choice, judgement.verdict, judgement.records
     if choice.basis == "look":
         return clean(choice.recommendation.sentence)
-    if choice.basis == "winner":
-        return "It is the only arm that can be the best."
+    if choice.basis in REASONS:
+        return REASONS[choice.basis]
     passed = [
         d.arm
         for d in verdict.with_best

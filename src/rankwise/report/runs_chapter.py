@@ -151,8 +151,9 @@ def failures(judgement: Judgement) -> Section | None:
     ]
     blocks: list[Block] = [
         Paragraph(
-            f"{plural(len(failed), 'run')} of {len(records.runs)}: {listing(counts)}. They are "
-            "counted here and enter no mean and no rank."
+            f"{plural(len(failed), 'run')} of {len(records.runs)}: {listing(counts)}. "
+            f"{'It is' if len(failed) == 1 else 'They are'} counted here and "
+            f"{'enters' if len(failed) == 1 else 'enter'} no mean and no rank."
         )
     ]
     if len(records.runs) > len(records.arms):

@@ -308,7 +308,7 @@ class TrainingSpec(Section):
         None, description="Evaluations without improvement before a run stops."
     )
     early_stopping_threshold: NonNegative = Field(
-        0.0, description="Improvement in loss that counts as one."
+        0.0, description="Improvement of the deciding metric that counts as one."
     )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: rare classes weigh more in the training loss."

@@ -4,6 +4,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,9 @@ from markdown_it import MarkdownIt
 from rankwise.plan.arms import make_arms
 from rankwise.report import figures, write_report
 from rankwise.report.charts import svg_file
+from rankwise.report.facts import read_records
+from rankwise.report.judgement import judge_records
+from rankwise.report.recommend import recommended_yaml
 from rankwise.spec_file import load_spec
 from rankwise.store import Store
 
@@ -159,6 +163,21 @@ def test_recommended_yaml_makes_the_recommended_arm_again(make_study: Any, tmp_p
     opening = "\n".join(read(folder, "report.md").splitlines()[:10])
     chosen = next(arm.name for arm in arms if arm.id == again.id)
     assert f"Use **`{chosen}`**" in opening
+
+
+def test_a_spec_that_nothing_recommends_says_so_and_can_still_be_read(make_study: Any) -> None:
+    folder = make_study(seeds=(0,), examples=20)
+    with Store(folder) as store:
+        records = read_records(store)
+    # the mere scores of one seed an arm: nothing says how large a difference chance makes
+    bare = replace(records, x_ASE=None, groups_E=None, weights_E=None, test_ASE={})
+    judgement = judge_records(bare)
+    assert judgement.choice.basis == "look"
+    path = folder / "recommended.yaml"
+    path.write_text(recommended_yaml(bare, judgement.choice), encoding="utf-8")
+    assert path.read_text(encoding="utf-8").startswith("# Not a recommendation: nothing is known")
+    spec = load_spec(path)
+    assert spec.lora.r == records.arm(str(judgement.choice.arm)).settings["lora.r"]
 
 
 def test_a_study_that_has_not_run_yet_gets_a_report_that_says_so(make_study: Any) -> None:

@@ -328,7 +328,7 @@ def _figure(judgement: Judgement, results: list[ArmResult]) -> Figure:
     metric = words(verdict.metric)
     first, last = rows[0], rows[-1]
     alt = (
-        f"Ranking of {len(rows)} arms by {metric}, from {first.arm} at "
+        f"Ranking of {plural(len(rows), 'arm')} by {metric}, from {first.arm} at "
         f"{number(first.value, judgement.digits)} to {last.arm} at "
         f"{number(last.value, judgement.digits)}. Tie group: {listing(verdict.tie_group, 4)}."
     )

@@ -24,6 +24,7 @@ from rankwise.report.numbers import (
     listing,
     number,
     percent,
+    plural,
     setting,
     signed,
     size,
@@ -109,7 +110,7 @@ def _spellings(judgement: Judgement) -> list[Block]:
     records, arm = judgement.records, judgement.choice.arm
     if arm is None or "spec" not in records.study:
         return []
-    spec = recommend.as_yaml(recommend.recommended_spec(records, arm))
+    spec = recommend.recommended_yaml(records, judgement.choice)
     found = [
         ("recommended.yaml, to run again with rankwise", spec, "yaml"),
         ("For peft", recommend.peft_snippet(records, arm), "python"),
@@ -165,8 +166,8 @@ def _front_figure(judgement: Judgement) -> Figure:
     unit = records.arm(points[0].arm).costs[found.cost].unit
     axis = cost if unit == "parameters" else f"{cost} ({unit})"
     alt = (
-        f"{metric.capitalize()} against {cost} for {len(points)} arms. On the front, cheapest "
-        f"first: {listing(list(found.front), 6)}."
+        f"{metric.capitalize()} against {cost} for {plural(len(points), 'arm')}. On the "
+        f"front, cheapest first: {listing(list(found.front), 6)}."
     )
     caption = (
         f"{metric.capitalize()} against {cost}; bars are 95 % intervals of the difference from "

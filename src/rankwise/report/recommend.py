@@ -6,6 +6,7 @@ from typing import Any
 
 import yaml
 
+from rankwise.report.judgement import Choice
 from rankwise.report.records import Records
 
 SCHEDULES = {  # Axolotl knows the schedules of transformers, under these names
@@ -14,6 +15,24 @@ SCHEDULES = {  # Axolotl knows the schedules of transformers, under these names
     "constant": "constant",
     "constant_with_warmup": "constant_with_warmup",
 }
+
+
+LOOK = (
+    "# Not a recommendation: nothing is known of the noise in this study. This is the arm that\n"
+    "# looks best; run it and its rivals with more seeds before relying on it.\n"
+)
+
+
+def recommended_yaml(records: Records, choice: Choice) -> str:
+    """The recommended arm's spec as a file; a comment on top where it merely looks best.
+
+    Raises:
+        ValueError: there is no such arm.
+    """
+    if choice.arm is None:
+        raise ValueError("no arm to recommend")
+    text = as_yaml(recommended_spec(records, choice.arm))
+    return LOOK + text if choice.basis == "look" else text
 
 
 def recommended_spec(records: Records, arm: str) -> dict[str, Any]:

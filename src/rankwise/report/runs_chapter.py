@@ -129,11 +129,12 @@ def curve_figure(judgement: Judgement) -> Figure | None:
     metric = words(records.metric)
     last = {point.arm: point for point in points}
     ends = "; ".join(f"{a} {number(last[a].value, judgement.digits)}" for a in shown)
-    alt = f"Learning curves of {len(arms)} arms: {metric} by training step. Last values: {ends}."
+    alt = f"Learning curves of {plural(len(arms), 'arm')}: {metric} by training step. "
+    alt += f"Last values: {ends}."
     grey = f" The other {len(arms) - len(shown)} in grey." if len(arms) > len(shown) else ""
     caption = (
         f"{metric.capitalize()} by step, mean over the seeds that got there; bands run from the "
-        f"lowest to the highest seed. The first {len(shown)} arms of the ranking are in "
+        f"lowest to the highest seed. The first {plural(len(shown), 'arm')} of the ranking in "
         f"colour.{grey}"
     )
     return Figure("curves", caption, alt, figures.curves(points, shown, metric, alt))
@@ -213,7 +214,7 @@ def _shown(value: object) -> str:
 def _outcomes(records: Records) -> Figure:
     cells = [(run.arm, run.seed, run.state.replace("_", " ")) for run in records.runs]
     bad = [f"{run.id} {run.state.replace('_', ' ')}" for run in records.runs if is_failure(run)]
-    alt = f"What became of {len(records.runs)} runs. Without a result: {listing(bad, 8)}."
+    alt = f"What became of {plural(len(records.runs), 'run')}. Without a result: {listing(bad, 8)}."
     caption = "What became of each run; a letter, the first of its state, where it is not done."
     concerned = list(dict.fromkeys(run.arm for run in records.runs if is_failure(run)))
     if len(concerned) < len(records.arms) and len(records.arms) > figures.MOST_ARMS:

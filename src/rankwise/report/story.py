@@ -34,10 +34,9 @@ def write_report(folder: Path) -> Path:
         store.write_runs_csv(Path(folder) / "runs.csv")
     judgement = judge_records(records)
     path = write_document(tell(judgement), Path(folder))
-    chosen = judgement.choice.arm
-    if chosen is not None:
-        spec = recommend.as_yaml(recommend.recommended_spec(records, chosen))
-        _write(Path(folder) / "recommended.yaml", spec)
+    choice = judgement.choice
+    if choice.arm is not None:
+        _write(Path(folder) / "recommended.yaml", recommend.recommended_yaml(records, choice))
     return path
 
 

@@ -16,7 +16,7 @@ from rankwise.analysis import wording
 from rankwise.analysis.comparisons import detectable, holm_all_pairs, holm_with_best, power_of_t
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import judge
-from rankwise.analysis.verdict_words import headline, verdict_sentences
+from rankwise.analysis.verdict_words import headline, settling, verdict_sentences
 from rankwise.errors import DataError
 
 
@@ -259,6 +259,19 @@ def test_examples_to_settle_a_tie_are_enough_when_they_come():
     fewer = fewer - fewer.mean(axis=2, keepdims=True)
     fewer[1] += abs(tie.difference)
     assert judge(by_example(fewer)).stands_out is None
+
+
+def test_arms_that_nothing_would_settle_are_named_in_one_sentence():
+    x_AS = 1e-7 * np.arange(6)[:, None] + np.random.default_rng(3).normal(0, 0.1, (6, 3))
+    x_AS += (1e-7 * np.arange(6) - x_AS.mean(axis=1))[:, None]
+    x_AS[5] -= x_AS[5].mean() - 0.2
+    verdict = judge(by_run(x_AS))
+    stuck = [s.arm for s in verdict.settlements if s.seeds is None and s.examples is None]
+    assert stuck == list(names(6)[1:5])
+    (far, joined) = settling(verdict)
+    assert far.startswith(f"{names(6)[5]} against")
+    assert joined.startswith(f"{wording.names(stuck)} against {names(6)[0]}: neither 1,000 seeds")
+    assert joined.endswith("would settle any of these.")
 
 
 def test_a_verdict_is_ready_for_json():

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rankwise.analysis.learning_rate import LearningRateFlag
 from rankwise.analysis.verdict import Difference, Verdict
-from rankwise.analysis.verdict_words import difference_sentence
+from rankwise.analysis.verdict_words import difference_sentence, settling
 from rankwise.analysis.wording import count, names, number
 
 
@@ -190,7 +190,7 @@ def _alternative(
 def _would_change(
     verdict: Verdict, arm: str | None, rates: Sequence[LearningRateFlag]
 ) -> tuple[str, ...]:
-    found = [s.sentence for s in verdict.settlements[:2] if verdict.claim != "nothing"]
+    found = list(settling(verdict, most=2))
     if verdict.claim == "nothing":
         found.append("A second seed of each arm, scores by example, or the size of the test set.")
     elif "seeds" not in verdict.claim:

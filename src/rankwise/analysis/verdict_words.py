@@ -1,5 +1,6 @@
 """The verdict in sentences: what is claimed, how sure it is, and what it does not cover."""
 
+from rankwise.analysis.comparisons import MOST_SEEDS
 from rankwise.analysis.verdict import ArmResult, Difference, Verdict
 from rankwise.analysis.wording import count, interval, names, number
 
@@ -33,8 +34,17 @@ def headline(verdict: Verdict) -> str:
 
 
 def settling(verdict: Verdict, most: int = 3) -> tuple[str, ...]:
-    """What would part the nearest tied arms from the best."""
-    return tuple(s.sentence for s in verdict.settlements[:most] if verdict.claim != "nothing")
+    """What would part the nearest tied arms from the best; arms that nothing would, together."""
+    if verdict.claim == "nothing":
+        return ()
+    stuck = [s for s in verdict.settlements if s.difference and not (s.seeds or s.examples)]
+    if len(stuck) < 2:
+        return tuple(s.sentence for s in verdict.settlements[:most])
+    return (
+        *[s.sentence for s in verdict.settlements if s not in stuck][:most],
+        f"{names([s.arm for s in stuck])} against {stuck[0].best}: neither {MOST_SEEDS:,} seeds an "
+        "arm nor more examples alone would settle any of these.",
+    )
 
 
 def cautions(verdict: Verdict) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rankwise.analysis.curves import Curve, describe_curve
 from rankwise.report import figures
@@ -44,12 +44,14 @@ def curves(judgement: Judgement) -> Section | None:
     found = [(arm, described(judgement, arm)) for arm in trained(judgement)]
     known = [(arm, curve) for arm, curve in found if curve is not None]
     figure = curve_figure(judgement)
+    unlearned = [Paragraph(text, "warning") for text in _never_learned(judgement)]
     if not known or figure is None:
-        return None
+        return Section("Learning curves", "curves", tuple(unlearned)) if unlearned else None
     rows = [_curve_row(arm, curve, judgement.digits) for arm, curve in known]
     caption = f"Of the mean {words(judgement.records.metric)} over seeds. {CURVE_WORDS}"
     head = (*CURVE_HEAD, *CURVE_HEAD_LATE)
     blocks: list[Block] = [figure, table(head, rows, numeric=range(1, 11), caption=caption)]
+    blocks += unlearned
     late = [code(arm.name) for arm, curve in known if curve.still_improving]
     if late:
         remark = (
@@ -58,6 +60,41 @@ def curves(judgement: Judgement) -> Section | None:
         )
         blocks.append(Paragraph(remark, "warning"))
     return Section("Learning curves", "curves", tuple(blocks))
+
+
+def _never_learned(judgement: Judgement) -> list[str]:
+    """A sentence for each arm with runs that give every validation example the same class."""
+    found = []
+    for arm in trained(judgement):
+        runs = [run for run in judgement.records.runs_of(arm.name) if run.finished]
+        flat = [run for run in runs if answers_one_class(run.validation)]
+        if flat:
+            shares = sorted({percent(run.validation["eval_accuracy"]) for run in flat})
+            steps = "its best step it gives" if len(flat) == 1 else "their best steps they give"
+            found.append(
+                f"{len(flat)} of {plural(len(runs), 'run')} of {code(arm.name)} never learned to "
+                f"tell the classes apart: at {steps} every validation example the same class. An "
+                f"accuracy of {' or '.join(shares)} is that class's share of the validation part, "
+                "and says nothing of the model."
+            )
+    return found
+
+
+def answers_one_class(metrics: Mapping[str, float]) -> bool:
+    """Whether these are the metrics of a constant guess.
+
+    Its Matthews correlation is 0, its accuracy p is the share of the class, whose F1 is then
+    2 p / (1 + p); the macro F1 is that over the number of classes, two or more, the others' being
+    0. A correlation of 0 by chance has another macro F1.
+    """
+    names = ("eval_accuracy", "eval_macro_f1", "eval_matthews")
+    if any(name not in metrics for name in names):
+        return False
+    p, macro_f1, matthews = (metrics[name] for name in names)
+    if matthews != 0 or p <= 0 or macro_f1 <= 0:
+        return False
+    classes = 2 * p / (1 + p) / macro_f1
+    return round(classes) >= 2 and math.isclose(classes, round(classes), rel_tol=1e-9)
 
 
 def _curve_row(arm: ArmFacts, curve: Curve, digits: int) -> tuple[str, ...]:

@@ -19,9 +19,9 @@ from rankwise.cohort.loss import IGNORED, Batch
 from rankwise.data.batches import pad, padded_length, rows_at
 from rankwise.data.examples import Example
 
-# A product of fewer rows than this leaves the hardware idle. On two CPU cores 512 to 4,096 were
-# alike; the GPU's figure is a guess.
-PAYING_TOKENS = {"cpu": 1024, "cuda": 16384}
+# A product of fewer rows than this leaves the hardware idle. Best of 512 to 8,192 on two CPU cores
+# (MiniLM, bf16, a cohort of 8); the GPU's figure is a guess.
+PAYING_TOKENS = {"cpu": 2048, "cuda": 16384}
 
 
 @dataclass(frozen=True)

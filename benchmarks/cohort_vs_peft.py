@@ -76,7 +76,7 @@ def parse() -> argparse.Namespace:
 def in_process(options: argparse.Namespace, method: str, count: int) -> dict[str, Any]:
     """Run one method in a process of its own and read its result."""
     command = [sys.executable, __file__, "--spec", str(options.spec)]
-    command += ["--method", method, "--count", str(count)]
+    command += ["--method", method, "--count", str(count), "--arms", str(options.arms)]
     if options.threads:
         command += ["--threads", str(options.threads)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
@@ -102,15 +102,18 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     outlook = look_ahead(load_spec(options.spec), options.spec.parent)
     device = pick_device("auto")
     if options.method == "cohort":
-        found = time_cohort(outlook, device, options.count)
+        found = time_cohort(outlook, device, options.count, options.arms)
     else:
         found = time_trainer(outlook, device, options.method, options.count)
     dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
     return {**found, "device": device_name(device), "dtype": dtype}
 
 
-def time_cohort(outlook: Any, device: Any, size: int) -> dict[str, Any]:
-    """One cohort of `size` runs: all arms at the first seed, then at the next."""
+def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, Any]:
+    """One cohort of `size` runs: all arms at the first seed, then at the next.
+
+    The loss is that of the first `arms` arms at the first seed, which the baselines train too.
+    """
     import torch
 
     from rankwise.cohort.batch import Task
@@ -148,7 +151,8 @@ def time_cohort(outlook: Any, device: Any, size: int) -> dict[str, Any]:
         if device.type == "cuda":
             torch.cuda.synchronize()
         seconds = (time.perf_counter() - started) / size
-        last = [store.evaluations(run.id)[-1].metrics["eval_loss"] for run in runs]
+        compared = [run for run in runs if run.arm in outlook.arms[:arms] and run.seed == 0]
+        last = [store.evaluations(run.id)[-1].metrics["eval_loss"] for run in compared]
     return {"seconds": seconds, "loss": statistics.mean(last)}
 
 

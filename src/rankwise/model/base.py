@@ -55,7 +55,7 @@ def load_tokenizer(spec: ModelSpec) -> Any:
     options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
     if spec.revision and not spec.tokenizer:
         options["revision"] = spec.revision
-    gguf = None if spec.tokenizer else (spec.gguf_file or place.gguf_file)
+    gguf = place.gguf_file if spec.tokenizer else (spec.gguf_file or place.gguf_file)
     if gguf:
         options["gguf_file"] = gguf
     try:

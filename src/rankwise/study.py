@@ -27,7 +27,7 @@ from rankwise.merged_loss import measure_merged
 from rankwise.model.adapter_files import AdapterWriter
 from rankwise.model.adapter_plan import plan_adapter
 from rankwise.model.base import Base
-from rankwise.model.skeleton import locate_model
+from rankwise.model.skeleton import first_line, locate_model
 from rankwise.outlook import Outlook, base_name, shared_trainings
 from rankwise.plan.cohorts import Run
 from rankwise.report import write_report
@@ -108,7 +108,7 @@ def _train_missing(study: Study, missing: list[Run]) -> Iterator[Progress]:
             if not _is_shortage(error):
                 _note_crash(study, runs, error)
             elif len(runs) == 1:
-                study.store.set_state(runs[0].id, "out_of_memory", _first_line(error))
+                study.store.set_state(runs[0].id, "out_of_memory", first_line(error))
             else:
                 halves = [runs[: len(runs) // 2], runs[len(runs) // 2 :]]
                 waiting[:0] = halves
@@ -246,7 +246,7 @@ def _is_shortage(error: Exception) -> bool:
 def _note_crash(study: Study, runs: Sequence[Run], error: Exception) -> None:
     """Write down a crash of runs that had not come to their end."""
     lines = traceback.format_exception(error)
-    cause = f"{type(error).__name__}: {_first_line(error)}"
+    cause = f"{type(error).__name__}: {first_line(error)}"
     states = {run.id: run.state for run in study.store.runs()}
     for run in runs:
         if states[run.id] in ("planned", "running"):
@@ -260,7 +260,3 @@ def _mark_interrupted(study: Study, runs: Sequence[Run]) -> None:
     for run in runs:
         if states[run.id] == "running":
             study.store.set_state(run.id, "interrupted", "stopped before its last step")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

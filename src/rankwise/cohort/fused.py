@@ -60,20 +60,3 @@ class AdaptedLinear(torch.autograd.Function):
             else:
                 grad_x_KNI[ctx.members].addcmul_(torch.bmm(grad_h_SNR, a_SRI), mask_SNI)
         return grad_x_KNI, None, None, grad_A_SRI, grad_B_SOR, None, None, None
-
-
-def adapted_linear(
-    x_KNI: Tensor,
-    weight_OI: Tensor,
-    bias_O: Tensor | None,
-    lora_A_SRI: Tensor,
-    lora_B_SOR: Tensor,
-    scaling_S11: Tensor,
-    mask_SNI: Tensor | None,
-    members: slice,
-) -> Tensor:
-    """See `AdaptedLinear.forward`."""
-    out_KNO: Tensor = AdaptedLinear.apply(  # type: ignore[no-untyped-call]
-        x_KNI, weight_OI, bias_O, lora_A_SRI, lora_B_SOR, scaling_S11, mask_SNI, members
-    )
-    return out_KNO

@@ -27,6 +27,7 @@ from rankwise.cohort.generate import (
 )
 from rankwise.data.batches import IGNORED
 from rankwise.data.examples import Example
+from rankwise.model.skeleton import first_line
 from rankwise.plan.arms import Arm
 from rankwise.plan.cohorts import Run
 from rankwise.spec import GenerationSpec
@@ -96,7 +97,7 @@ def _answers(
     try:
         return generate(bank, questions, asked, task, end_tokens(bank.model, tokenizer))
     except (RuntimeError, MemoryError) as error:
-        store.add_note("generation", f"no answers of {names}: {_first_line(error)}")
+        store.add_note("generation", f"no answers of {names}: {first_line(error)}")
         return []
 
 
@@ -159,10 +160,6 @@ def _records(
         said = {"answer": text, "measures": measures, "ids": list(answer.ids)}
         records.append({"prompt": question.text, "reference": question.reference, **said})
     return records
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def perplexities(

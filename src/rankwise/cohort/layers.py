@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from rankwise.cohort.dropout import BatchKey, keep_mask
-from rankwise.cohort.fused import adapted_linear
+from rankwise.cohort.fused import AdaptedLinear
 from rankwise.errors import ModelError
 from rankwise.model.initial import dense_weight
 
@@ -136,7 +136,7 @@ class BankedLinear(Banked):
         mask_SNI = self.mask(x_SNI)
         if self.members is not None and self.start_A is None and _is_plain(self.base):
             weight_OI = self.base.weight if isinstance(self.base, nn.Linear) else self.base.weight.T
-            out_KNO = adapted_linear(
+            out_KNO: Tensor = AdaptedLinear.apply(  # type: ignore[no-untyped-call]
                 x.reshape(self.runs, -1, x.shape[-1]),
                 weight_OI,
                 self.bias,

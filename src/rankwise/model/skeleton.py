@@ -220,6 +220,6 @@ def _origin(spec: ModelSpec) -> str:
     return "model.config" if spec.config is not None else f"model.name: {spec.name}"
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """The first line of a library's message: the rest is rarely for the user."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]

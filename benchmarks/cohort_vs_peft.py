@@ -90,11 +90,11 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     """Time one method: seconds a run, mean final validation loss."""
     import torch
 
-    from rankwise.cli import quiet_libraries
-    from rankwise.model.base import choose_dtype
-    from rankwise.outlook import look_ahead, pick_device
-    from rankwise.spec_file import load_spec
-    from rankwise.study_start import device_name
+    from rankwise.base.load import choose_dtype
+    from rankwise.cli.app import quiet_libraries
+    from rankwise.spec.load import load_spec
+    from rankwise.study.begin import device_name
+    from rankwise.study.plan import look_ahead, pick_device
 
     quiet_libraries()
     if options.threads:
@@ -116,13 +116,13 @@ def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, An
     """
     import torch
 
-    from rankwise.cohort.batch import Task
-    from rankwise.cohort.loop import Cohort, train
-    from rankwise.cohort.prepare import Bases, choose_attention, make_bank
-    from rankwise.model.adapter_files import AdapterWriter
-    from rankwise.model.adapter_plan import plan_adapter
-    from rankwise.plan.cohorts import Run
-    from rankwise.store import Store
+    from rankwise.adapters.adapter import plan_adapter
+    from rankwise.adapters.peft_files import AdapterWriter
+    from rankwise.spec.arms import Run
+    from rankwise.store.writer import Store
+    from rankwise.train.batch import Task
+    from rankwise.train.loop import Cohort, train
+    from rankwise.train.prepare import Bases, choose_attention, make_bank
 
     spec, tokenizer = outlook.spec, outlook.tokenizer
     pad = tokenizer.pad_token_id
@@ -133,7 +133,7 @@ def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, An
     (runs,) = outlook.cohorts(runs, device)
     plans = [plan_adapter(outlook.adapters[run.arm.id], outlook.structure) for run in runs]
     task = Task(spec.task, pad, spec.data.max_length, device)
-    from rankwise.cohort.batch import chosen_rows, parts_of
+    from rankwise.train.batch import chosen_rows, parts_of
 
     rows = chosen_rows([outlook.data.train] * size, [run.seed for run in runs], 16, 0)
     parts = list(parts_of(rows, [run.seed for run in runs], 0, task))
@@ -163,9 +163,9 @@ def time_trainer(outlook: Any, device: Any, method: str, count: int) -> dict[str
     from peft import LoraConfig, get_peft_model
     from torch.utils.data import SequentialSampler
 
-    from rankwise.cohort.prepare import ATTENTIONS, Bases
-    from rankwise.data.batches import rows_at
-    from rankwise.model.base import choose_dtype
+    from rankwise.base.load import choose_dtype
+    from rankwise.data.order import rows_at
+    from rankwise.train.prepare import ATTENTIONS, Bases
 
     spec = outlook.spec
     training_rows, validation = outlook.data.train, outlook.data.validation

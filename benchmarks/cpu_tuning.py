@@ -16,14 +16,14 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line sets it
 
 import torch
 
-from rankwise.cli import quiet_libraries
-from rankwise.cohort import batch, evaluate
-from rankwise.cohort.loss import row_losses
-from rankwise.cohort.prepare import Bases, make_bank
-from rankwise.model.adapter_plan import plan_adapter
-from rankwise.outlook import look_ahead
-from rankwise.plan.cohorts import Run
-from rankwise.spec_file import load_spec
+from rankwise.adapters.adapter import plan_adapter
+from rankwise.cli.app import quiet_libraries
+from rankwise.spec.arms import Run
+from rankwise.spec.load import load_spec
+from rankwise.study.plan import look_ahead
+from rankwise.train import batch, evaluate
+from rankwise.train.losses import row_losses
+from rankwise.train.prepare import Bases, make_bank
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
 SIZES = (512, 1024, 2048, 4096, 8192)

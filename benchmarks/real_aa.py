@@ -16,13 +16,13 @@ import numpy as np
 from rankwise.analysis.components import components
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import judge_parts
-from rankwise.cli import quiet_libraries
-from rankwise.outlook import look_ahead
-from rankwise.progress import show
-from rankwise.spec import StudySpec
-from rankwise.spec_file import load_spec
-from rankwise.store import Store
-from rankwise.study import run_study
+from rankwise.cli.app import quiet_libraries
+from rankwise.cli.progress import show
+from rankwise.spec.load import load_spec
+from rankwise.spec.models import StudySpec
+from rankwise.store.writer import Store
+from rankwise.study.plan import look_ahead
+from rankwise.study.run import run_study
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
 NAMES, SEEDS = 4, 5

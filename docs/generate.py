@@ -9,8 +9,8 @@ from pathlib import Path
 
 from typer.testing import CliRunner
 
-from rankwise.cli import app
-from rankwise.spec_docs import write_docs
+from rankwise.cli.app import app
+from rankwise.spec.docs import write_docs
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "rankwise"

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from rankwise.errors import DataError
-from rankwise.locate import find_pkg_path
+from rankwise.files import find_pkg_path
 
 
 def pairs() -> list[dict[str, Any]]:

@@ -4,9 +4,9 @@ import numpy as np
 import torch
 
 from peft_loop import peft_model, plain_loop, trained_weights
-from rankwise.cohort.loop import train
-from rankwise.plan.cohorts import Run
-from rankwise.spec import alpha_of
+from rankwise.spec.arms import Run
+from rankwise.spec.models import alpha_of
+from rankwise.train.loop import train
 from tiny import TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 
 STEPS = 10

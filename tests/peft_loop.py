@@ -8,7 +8,7 @@ from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from transformers import Trainer, get_scheduler
 
-from rankwise.data.batches import pad, rows_at
+from rankwise.data.order import pad, rows_at
 from tiny import LENGTH, TASKS
 
 

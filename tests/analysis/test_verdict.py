@@ -12,7 +12,7 @@ from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
-from rankwise.analysis import wording
+from rankwise import text as wording
 from rankwise.analysis.comparisons import detectable, holm_all_pairs, holm_with_best, power_of_t
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import judge

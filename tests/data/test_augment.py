@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from rankwise.data.augment import augment_rows, change_words, check_augment
-from rankwise.data.splits import Part
+from rankwise.data.split import Part
 from rankwise.errors import DataError
-from rankwise.spec import AugmentSpec, DataSpec
+from rankwise.spec.models import AugmentSpec, DataSpec
 
 TEXT = DataSpec(source="made", text="text", label="label")
 SENTENCE = "The old king was dead, but the young cat sat on the mat and slept."

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from transformers import AutoTokenizer
 
-from rankwise.data.batches import IGNORED
 from rankwise.data.examples import (
     Example,
     StudyData,
@@ -17,12 +16,13 @@ from rankwise.data.examples import (
     prompt_of,
     train_examples,
 )
-from rankwise.data.files import find_path
-from rankwise.data.segments import special_ids
+from rankwise.data.order import IGNORED
 from rankwise.data.sources import Rows
-from rankwise.data.splits import split_rows
+from rankwise.data.split import split_rows
+from rankwise.data.tables import find_path
+from rankwise.data.tokenize import special_ids
 from rankwise.errors import DataError
-from rankwise.spec import AugmentSpec, DataSpec
+from rankwise.spec.models import AugmentSpec, DataSpec
 
 HALF = {"validation": 0.3, "test": 0.0}
 CHAT = [

@@ -15,11 +15,11 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from rankwise.data.files import find_path
 from rankwise.data.sources import read_rows
+from rankwise.data.tables import find_path
 from rankwise.errors import DataError
-from rankwise.locate import find_pkg_path
-from rankwise.spec import DataSpec
+from rankwise.files import find_pkg_path
+from rankwise.spec.models import DataSpec
 
 Write = Callable[[str, Any], Path]
 ROWS = [{"text": "one, two", "label": "a"}, {"text": 'he said "no"', "label": "b"}]
@@ -213,8 +213,8 @@ def test_mistakes_are_told_without_loading_torch_or_transformers(
 ) -> None:
     write("r.csv", CSV)
     code = (
-        "import sys; from pathlib import Path; from rankwise.spec import DataSpec\n"
-        "from rankwise.data.sources import read_rows; from rankwise.data.splits import split_rows\n"
+        "import sys; from pathlib import Path; from rankwise.spec.models import DataSpec\n"
+        "from rankwise.data.sources import read_rows; from rankwise.data.split import split_rows\n"
         "data = DataSpec(source='r.csv', text='text', label='label',"
         " split={'validation': 5})\n"
         "try: split_rows(read_rows(data, Path(sys.argv[1])), data)\n"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from rankwise.report import write_report
+from rankwise.report.write import write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here")

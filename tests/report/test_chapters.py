@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import yaml
 
-from rankwise.report import recommend
-from rankwise.report.facts import read_records
-from rankwise.report.judgement import judge_records
+from rankwise.report import snippets as recommend
 from rankwise.report.markdown import to_markdown
-from rankwise.report.story import tell
-from rankwise.store import Store
+from rankwise.report.write import tell
+from rankwise.results.from_store import read_records
+from rankwise.results.judge import judge_records
+from rankwise.store.writer import Store
 
 Arms = list[tuple[str, dict[str, Any]]]
 
@@ -218,7 +218,7 @@ def test_no_snippet_is_made_for_what_a_trainer_does_not_know(make_study: Any) ->
 
 
 def test_an_arm_that_its_own_interval_excludes_is_passed_over_though_tied(tmp_path: Path) -> None:
-    from rankwise.report.outside import read_outside
+    from rankwise.results.from_table import read_outside
 
     rows = [("best", 0.60, 9e6), ("close", 0.59, 5e6), ("cheap", 0.555, 1e6)]
     rows += [(f"bad{n}", 0.1, 2e6) for n in range(12)]

@@ -9,7 +9,7 @@ import pytest
 
 from rankwise.errors import DataError
 from rankwise.report.compare import compare_arms
-from rankwise.store import Store
+from rankwise.store.writer import Store
 
 
 def test_two_settings_that_differ_are_credited_together(plain_study: Path) -> None:

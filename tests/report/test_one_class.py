@@ -6,13 +6,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rankwise.answers import accuracy, macro_f1, matthews
-from rankwise.report.facts import read_records
-from rankwise.report.judgement import judge_records
+from rankwise.analysis.answers import accuracy, macro_f1, matthews
+from rankwise.report.chapters.curves import answers_one_class
 from rankwise.report.markdown import to_markdown
-from rankwise.report.runs_chapter import answers_one_class
-from rankwise.report.story import tell
-from rankwise.store import Store
+from rankwise.report.write import tell
+from rankwise.results.from_store import read_records
+from rankwise.results.judge import judge_records
+from rankwise.store.writer import Store
 
 RNG = np.random.default_rng(0)
 

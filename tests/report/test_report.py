@@ -11,14 +11,15 @@ from typing import Any
 import pytest
 from markdown_it import MarkdownIt
 
-from rankwise.plan.arms import make_arms
-from rankwise.report import figures, write_report
+from rankwise.report import figures
 from rankwise.report.charts import svg_file
-from rankwise.report.facts import read_records
-from rankwise.report.judgement import judge_records
-from rankwise.report.recommend import recommended_yaml
-from rankwise.spec_file import load_spec
-from rankwise.store import Store
+from rankwise.report.snippets import recommended_yaml
+from rankwise.report.write import write_report
+from rankwise.results.from_store import read_records
+from rankwise.results.judge import judge_records
+from rankwise.spec.arms import make_arms
+from rankwise.spec.load import load_spec
+from rankwise.store.writer import Store
 
 FILES = ("report.md", "report.html", "recommended.yaml", "runs.csv", "figures/ranking.svg")
 
@@ -35,7 +36,7 @@ def read(folder: Path, name: str) -> str:
 
 def test_the_same_store_gives_the_same_bytes_in_another_process(report: Path) -> None:
     before = {name: (report / name).read_bytes() for name in FILES}
-    code = "import sys; from pathlib import Path; from rankwise.report import write_report\n"
+    code = "import sys; from pathlib import Path; from rankwise.report.write import write_report\n"
     command = [sys.executable, "-c", code + "write_report(Path(sys.argv[1]))", str(report)]
     threads = "2" if os.environ.get("OMP_NUM_THREADS") == "1" else "1"
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": threads})

@@ -7,11 +7,12 @@ from typing import Any
 import pytest
 
 from rankwise.report.compare import compare_arms
-from rankwise.report.facts import facts_json, read_records
-from rankwise.report.judgement import judge_records
+from rankwise.report.json import read_facts
 from rankwise.report.markdown import to_markdown
-from rankwise.report.story import tell
-from rankwise.store import Store
+from rankwise.report.write import tell
+from rankwise.results.from_store import read_records
+from rankwise.results.judge import judge_records
+from rankwise.store.writer import Store
 
 Settings = dict[str, Any]
 
@@ -39,7 +40,7 @@ def test_a_shared_training_enters_the_judgement_once(
     make_study: Any, some_settings: list[Settings], twins: Path
 ) -> None:
     arms = [("cool", warm(some_settings[0], 0.0)), ("other", warm(some_settings[3], 0.0))]
-    alone, shared = facts_json(make_study("alone", arms=arms, answers=True)), facts_json(twins)
+    alone, shared = read_facts(make_study("alone", arms=arms, answers=True)), read_facts(twins)
     for part in ("verdict", "on_test", "front", "effects", "shapes", "learning_rate"):
         assert shared[part] == alone[part], part
     assert [arm["twin_of"] for arm in shared["arms"]] == [None, None, "cool"]

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from rankwise.analysis.scores import Floats
-from rankwise.analysis.wording import number
 from rankwise.errors import DataError
+from rankwise.text import number
 
 FEWEST_POINTS = 4
 LATE = 0.25

@@ -3,7 +3,7 @@
 from rankwise.analysis.effects import LEVEL, Effects, FactorEffect, LevelDifference
 from rankwise.analysis.interactions import Interaction, Interactions
 from rankwise.analysis.shapes import Shape, Step
-from rankwise.analysis.wording import interval, names, number
+from rankwise.text import interval, names, number
 
 
 def effect_sentences(effects: Effects) -> tuple[str, ...]:

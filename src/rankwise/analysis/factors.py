@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from rankwise.analysis.scores import Floats
-from rankwise.analysis.wording import names, number
+from rankwise.text import names, number
 
 Settings = Mapping[str, object]
 ABSENT = "not set"

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median
 
-from rankwise.analysis.wording import number
+from rankwise.text import number
 
 # A gradient norm this many times the median before it counts as an outlier. A chosen limit, stated
 # with the ratio itself in the evidence, so that a reader can judge it.

@@ -10,8 +10,8 @@ from itertools import combinations
 import numpy as np
 
 from rankwise.analysis.components import Components
-from rankwise.analysis.wording import count, interval, names, number
 from rankwise.errors import DataError
+from rankwise.text import count, interval, names, number
 
 FINISHED = ("done", "stopped_early")
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rankwise.analysis.factors import Settings, find_factors
-from rankwise.analysis.wording import names, number
+from rankwise.text import names, number
 
 Kind = Literal["not varied", "at the lowest", "at the highest", "inside"]
 

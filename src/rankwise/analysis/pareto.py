@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from rankwise.analysis.learning_rate import LearningRateFlag
 from rankwise.analysis.verdict import Difference, Verdict
 from rankwise.analysis.verdict_words import difference_sentence, settling
-from rankwise.analysis.wording import count, names, number
+from rankwise.text import count, names, number
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from rankwise.analysis.comparisons import MOST_SEEDS
 from rankwise.analysis.verdict import ArmResult, Difference, Verdict
-from rankwise.analysis.wording import count, interval, names, number
+from rankwise.text import count, interval, names, number
 
 FEW_GROUPS = 10
 FEW_SEEDS = 3

@@ -19,11 +19,11 @@ import numpy as np
 
 from rankwise.data.columns import full_text
 from rankwise.data.duplicates import repeated
-from rankwise.data.files import Row, find_path, shorten
 from rankwise.data.sources import FUNCTION, function_of, load_function, user_error
-from rankwise.data.splits import Part
+from rankwise.data.split import Part
+from rankwise.data.tables import Row, find_path, shorten
 from rankwise.errors import DataError
-from rankwise.spec import AugmentSpec, DataSpec, columns_of
+from rankwise.spec.models import AugmentSpec, DataSpec, columns_of
 
 MARKS = (".", ";", "?", ":", "!", ",")  # those of AEDA
 PARTS = re.compile(r"\S+|\s+")

@@ -8,10 +8,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from rankwise.data.files import Row, nearest, shorten
 from rankwise.data.sources import Rows
+from rankwise.data.tables import Row, nearest, shorten
 from rankwise.errors import DataError
-from rankwise.spec import DataSpec, columns_of
+from rankwise.spec.models import DataSpec, columns_of
 
 MAX_CLASSES = 1000
 LISTED = 12

@@ -10,9 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rankwise.data.augment import augment_rows
-from rankwise.data.batches import IGNORED, permutation
-from rankwise.data.files import shorten
-from rankwise.data.segments import NotTellable, plain_ids, render, special_ids
+from rankwise.data.order import IGNORED, permutation
 from rankwise.data.shapes import (
     Example,
     IntArray,
@@ -26,9 +24,11 @@ from rankwise.data.shapes import (
     starts,
     translated,
 )
-from rankwise.data.splits import Part, Split
+from rankwise.data.split import Part, Split
+from rankwise.data.tables import shorten
+from rankwise.data.tokenize import NotTellable, plain_ids, render, special_ids
 from rankwise.errors import DataError
-from rankwise.spec import AugmentSpec, DataSpec
+from rankwise.spec.models import AugmentSpec, DataSpec
 
 __all__ = ["Example", "StudyData", "make_examples", "prompt_ids", "prompt_of", "train_examples"]
 HERE = Path()

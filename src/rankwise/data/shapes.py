@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.data.batches import IGNORED
 from rankwise.data.columns import label_of
-from rankwise.data.segments import (
+from rankwise.data.order import IGNORED
+from rankwise.data.split import Part
+from rankwise.data.tokenize import (
     Dialogue,
     NotTellable,
     chat_dialogue,
@@ -22,9 +23,8 @@ from rankwise.data.segments import (
     plain_ids,
     special_ids,
 )
-from rankwise.data.splits import Part
 from rankwise.errors import DataError
-from rankwise.spec import DataSpec
+from rankwise.spec.models import DataSpec
 
 IntArray = NDArray[np.int64]
 Tokenizer = Any

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from rankwise.data.files import (
+from rankwise.data.tables import (
     READERS,
     TEXTS,
     Row,
@@ -25,8 +25,8 @@ from rankwise.data.files import (
     shorten,
 )
 from rankwise.errors import DataError
-from rankwise.locate import PKG
-from rankwise.spec import DataSpec
+from rankwise.files import PKG
+from rankwise.spec.models import DataSpec
 
 FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")

@@ -10,6 +10,7 @@ import numpy as np
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import judge
 from rankwise.errors import DataError
+from rankwise.report.chapters.groups import measures_table, quotes_of, speakers
 from rankwise.report.document import (
     Block,
     Bullets,
@@ -21,25 +22,23 @@ from rankwise.report.document import (
     strong,
     table,
 )
-from rankwise.report.facts import read_records
-from rankwise.report.judgement import scores_of, scores_on_test, words
 from rankwise.report.markdown import to_markdown
-from rankwise.report.more_chapters import measures_table, quotes_of, speakers
 from rankwise.report.numbers import (
     MISSING,
     count,
-    decimals_for,
     duration,
     interval,
     listing,
     number,
     plural,
-    setting,
     signed,
     size,
 )
-from rankwise.report.records import ArmFacts, Floats, Records, distinct, lower_is_better
-from rankwise.store import Store
+from rankwise.results.from_store import read_records
+from rankwise.results.judge import scores_of, scores_on_test, words
+from rankwise.results.records import ArmFacts, Floats, Records, distinct, lower_is_better
+from rankwise.store.writer import Store
+from rankwise.text import decimals_for, setting
 
 FORMS = {"bytes": size, "seconds": duration, "parameters": count}
 MOST_PROMPTS = 5

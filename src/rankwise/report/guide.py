@@ -16,14 +16,14 @@ from rankwise.report.document import (
     strong,
     table,
 )
-from rankwise.report.facts import read_records
-from rankwise.report.judgement import Judgement, judge_records, words
 from rankwise.report.literature import FINDINGS, Finding, setting_key
 from rankwise.report.markdown import to_markdown
 from rankwise.report.numbers import MISSING, interval, listing, plural, signed, size
-from rankwise.report.outside import read_outside
-from rankwise.report.records import Records
-from rankwise.store import FILE, Store
+from rankwise.results.from_store import read_records
+from rankwise.results.from_table import read_outside
+from rankwise.results.judge import Judgement, judge_records, words
+from rankwise.results.records import Records
+from rankwise.store.writer import FILE, Store
 
 TITLES = {
     "learning_rate": "Learning rate",

@@ -1,17 +1,8 @@
 """Numbers as a reader meets them: rounded to what they mean, with their unit."""
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
 MISSING = "–"
-
-
-def decimals_for(scale: float) -> int:
-    """Decimals that show two significant digits of `scale` (a spread, an interval's half-width)."""
-    if not math.isfinite(scale) or scale <= 0:
-        return 4
-    return min(8, max(0, 1 - math.floor(math.log10(scale))))
 
 
 def number(value: float | None, decimals: int = 4) -> str:
@@ -74,25 +65,6 @@ def duration(value: float | None) -> str:
     if value < 7200:
         return f"{value / 60:.1f} min"
     return f"{value / 3600:.1f} h"
-
-
-def setting(value: Any) -> str:
-    """A setting's value as a person would type it."""
-    if value is None or (isinstance(value, list | tuple | Mapping) and not value):
-        return "none"
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float):
-        return f"{value:.0e}".replace("e-0", "e-") if _short(value) else f"{value:g}"
-    if isinstance(value, list | tuple):
-        return ", ".join(setting(part) for part in value)
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {setting(part)}" for key, part in value.items())
-    return str(value)
-
-
-def _short(value: float) -> bool:
-    return 0 < abs(value) < 0.001 and float(f"{value:.0e}") == value
 
 
 def plural(number_of: int, noun: str, nouns: str = "") -> str:

@@ -1,0 +1,284 @@
+"""Which modules of a model an adapter sits on, resolved as `peft` resolves them.
+
+Presets (query, attention-qkv, attention, mlp) are this project's own; lists, regular expressions,
+exclude_modules and layers_to_transform are matched by peft's own function.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+from torch import nn
+
+from rankwise.adapters.target import ATTENTION, LAYER, Role, Target, pattern_for, role_of
+from rankwise.base.heads import (
+    HEADS,
+    kind_of,
+    last_names,
+    saved_names,
+    saved_patterns,
+    task_of,
+    within,
+)
+from rankwise.errors import SpecError
+from rankwise.spec.models import LoraSpec
+from rankwise.text import nearest
+
+ALL_LINEAR = "all-linear"
+PRESETS: dict[str, tuple[Role, ...]] = {
+    "query": ("query",),
+    "attention-qkv": ("query", "key", "value", "qkv"),
+    "attention": ATTENTION,
+    "mlp": ("mlp",),
+}
+_FULL = (
+    'lora.target_modules: "{}" is trained in full beside the adapter (the head of a classifier, or '
+    "lora.modules_to_save); leave it out here"
+)
+
+
+def linear_modules(model: nn.Module) -> tuple[Target, ...]:
+    """Every Linear and Conv1D of a model, in the model's order."""
+    from transformers.pytorch_utils import Conv1D
+
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            found.append(_target(name, module, module.in_features, module.out_features))
+        elif isinstance(module, Conv1D):
+            found.append(_target(name, module, *module.weight.shape))
+    return tuple(found)
+
+
+def _target(name: str, module: nn.Module, inputs: int, outputs: int) -> Target:
+    layer = LAYER.match(name)
+    return Target(
+        name=name,
+        in_features=int(inputs),
+        out_features=int(outputs),
+        kind="linear" if isinstance(module, nn.Linear) else "conv1d",
+        layer=int(layer["layer"]) if layer else None,
+        role=role_of(name),
+        has_bias=module.bias is not None,
+    )
+
+
+def resolve_targets(model: nn.Module, lora: LoraSpec) -> tuple[Target, ...]:
+    """The modules that an arm adapts, in the model's order; the same that peft would adapt.
+
+    Args:
+        model: the base model, on any device (the meta device will do).
+        lora: target_modules (None: peft's default for this kind of model), exclude_modules,
+            layers_to_transform, modules_to_save, and patterns of ranks and alphas to check.
+
+    Raises:
+        SpecError: a name that comes to nothing, an expression or preset that selects nothing, a
+            module that is neither Linear nor Conv1D or is trained in full, a layer not there.
+    """
+    linear = {target.name: target for target in linear_modules(model)}
+    _check_layers(lora, linear)
+    _check_excluded(lora, model)
+    _check_patterns(lora, model, linear)
+    wanted = _wanted(model, lora, linear)
+    names = _matched(model, lora, wanted)
+    outer = saved_names(model, lora, task_of(model))
+    saved = {name for name, _ in model.named_modules() if within(name, outer)}
+    if _is_preset(lora.target_modules):
+        names = [name for name in names if name not in saved]
+    for name in names:
+        if name in saved:
+            raise SpecError(_FULL.format(name))
+        if name not in linear:
+            kind = type(model.get_submodule(name)).__name__
+            raise SpecError(
+                f'lora.target_modules: "{name}" is of kind {kind}; adapters sit on Linear and '
+                f"Conv1D modules. {_listing(linear)}"
+            )
+    _check_all_used(model, lora, wanted, names, saved, linear)
+    return tuple(linear[name] for name in names)
+
+
+def _is_preset(given: Any) -> bool:
+    return isinstance(given, str) and given.lower() in (*PRESETS, ALL_LINEAR)
+
+
+def _matched(model: nn.Module, lora: LoraSpec, wanted: str | Sequence[str]) -> list[str]:
+    """Names of modules that peft would put an adapter on."""
+    from peft.tuners.tuners_utils import check_target_module_exists
+
+    layers, excluded = lora.layers_to_transform, lora.exclude_modules
+    config = SimpleNamespace(
+        target_modules=wanted,
+        target_parameters=None,
+        exclude_modules=list(excluded) if isinstance(excluded, tuple) else excluded,
+        modules_to_save=list(saved_patterns(lora, task_of(model))),
+        layers_to_transform=list(layers) if isinstance(layers, tuple) else layers,
+        layers_pattern=None,
+    )
+    names = [name for name, _ in model.named_modules() if name]
+    return [name for name in names if check_target_module_exists(config, name)]
+
+
+def _wanted(
+    model: nn.Module, lora: LoraSpec, linear: Mapping[str, Target]
+) -> str | tuple[str, ...]:
+    """What names are matched with: a regular expression, or a tuple of (ends of) names."""
+    given = lora.target_modules
+    if given is None:
+        given = _default(model, linear)
+    if isinstance(given, tuple):
+        if not given:
+            raise SpecError("lora.target_modules: the list is empty; leave it out for a default")
+        return given
+    if not _is_preset(given):
+        if lora.layers_to_transform is not None:
+            raise SpecError(
+                "lora.layers_to_transform: not with a regular expression in lora.target_modules; "
+                "put the layers into the expression, or give a list of names"
+            )
+        return _expression(given, "lora.target_modules")
+    if given.lower() == ALL_LINEAR:
+        chosen = _all_linear(model, linear)
+    else:
+        chosen = _preset(given.lower(), linear)
+    layers = lora.layers_to_transform
+    kept = (layers,) if isinstance(layers, int) else layers
+    return tuple(target.name for target in chosen if kept is None or target.layer in kept)
+
+
+def _preset(preset: str, linear: Mapping[str, Target]) -> list[Target]:
+    """The modules of a preset. Where no module computes the query alone, the fused one does."""
+    found = [target for target in linear.values() if target.role in PRESETS[preset]]
+    if preset == "query" and not found:
+        found = [target for target in linear.values() if target.role == "qkv"]
+    return found
+
+
+def _all_linear(model: nn.Module, linear: Mapping[str, Target]) -> list[Target]:
+    """Every linear module but the output layer: `_maybe_include_all_linear_layers` of peft."""
+    output = model.get_output_embeddings() if isinstance(model, _pretrained()) else None
+    if output is None and task_of(model) == "SEQ_CLS":
+        output = next((getattr(model, head) for head in HEADS[::-1] if hasattr(model, head)), None)
+    return [target for name, target in linear.items() if model.get_submodule(name) is not output]
+
+
+def _pretrained() -> Any:
+    from transformers import PreTrainedModel
+
+    return PreTrainedModel
+
+
+def _default(model: nn.Module, linear: Mapping[str, Target]) -> str | tuple[str, ...]:
+    from peft.utils.constants import TRANSFORMERS_MODELS_TO_LORA_TARGET_MODULES_MAPPING as DEFAULTS
+
+    found = DEFAULTS.get(kind_of(model))
+    if found is None:
+        raise SpecError(
+            f"lora.target_modules: peft has no default for {kind_of(model)} models; name them, or "
+            f"use a preset ({', '.join(PRESETS)}, {ALL_LINEAR}). {_listing(linear)}"
+        )
+    return found if isinstance(found, str) else tuple(found)
+
+
+def _ends(name: str, wanted: str) -> bool:
+    return name == wanted or name.endswith(f".{wanted}")
+
+
+def _check_all_used(
+    model: nn.Module,
+    lora: LoraSpec,
+    wanted: str | tuple[str, ...],
+    names: Sequence[str],
+    saved: set[str],
+    linear: Mapping[str, Target],
+) -> None:
+    """Every given name must come to something; peft itself only minds when none does."""
+    given = lora.target_modules
+    for one in given if isinstance(given, tuple) else ():
+        matches = {name for name, _ in model.named_modules() if _ends(name, one)}
+        if not matches:
+            raise SpecError(f'lora.target_modules: "{one}" {_no_match(model, one, linear)}')
+        if matches <= saved:
+            raise SpecError(_FULL.format(one))
+    if names:
+        return
+    if lora.exclude_modules or lora.layers_to_transform is not None:
+        raise SpecError(
+            "lora.target_modules: exclude_modules or layers_to_transform leave nothing to adapt"
+        )
+    if isinstance(given, str) and given in _short_names(linear):
+        raise SpecError(
+            f'lora.target_modules: "{given}" is read as a regular expression over full names and '
+            f"matches none; write it as a list: [{given}]"
+        )
+    near = nearest(given, list(PRESETS)) if isinstance(given, str) else ""
+    raise SpecError(
+        f'lora.target_modules: "{given or wanted}" matches no module of {kind_of(model)}{near}. '
+        f"{_listing(linear)}"
+    )
+
+
+def _no_match(model: nn.Module, wanted: str, linear: Mapping[str, Target]) -> str:
+    if _is_preset(wanted):
+        hint = f"; as a preset write target_modules: {wanted}, without brackets"
+    else:
+        hint = nearest(wanted, [*_short_names(linear), *linear])
+    return f"matches no module of {kind_of(model)}{hint}. {_listing(linear)}"
+
+
+def _check_excluded(lora: LoraSpec, model: nn.Module) -> None:
+    given = lora.exclude_modules
+    names = [name for name, _ in model.named_modules() if name]
+    if isinstance(given, str):
+        pattern = _expression(given, "lora.exclude_modules")
+        if not any(re.fullmatch(pattern, name) for name in names):
+            raise SpecError(
+                f'lora.exclude_modules: "{given}" matches no full name of a module; an expression '
+                f"must match from first to last letter; or give a list of names"
+            )
+    for one in given if isinstance(given, tuple) else ():
+        if not any(_ends(name, one) for name in names):
+            near = nearest(one, last_names(names))
+            raise SpecError(
+                f'lora.exclude_modules: "{one}" matches no module of {kind_of(model)}{near}'
+            )
+
+
+def _check_layers(lora: LoraSpec, linear: Mapping[str, Target]) -> None:
+    layers = lora.layers_to_transform
+    if layers is None:
+        return
+    there = {target.layer for target in linear.values() if target.layer is not None}
+    for layer in (layers,) if isinstance(layers, int) else layers:
+        if layer not in there:
+            span = f"layers are {min(there)} to {max(there)}" if there else "it has no layers"
+            raise SpecError(f"lora.layers_to_transform: no layer {layer}; {span}")
+
+
+def _check_patterns(lora: LoraSpec, model: nn.Module, linear: Mapping[str, Target]) -> None:
+    """A pattern that matches no linear module at all is a slip of the pen."""
+    for field in ("rank_pattern", "alpha_pattern"):
+        for pattern in getattr(lora, field):
+            _expression(pattern, f"lora.{field}")
+            if not any(pattern_for(name, {pattern: 0}) for name in linear):
+                near = nearest(pattern, [*_short_names(linear), *linear])
+                raise SpecError(
+                    f'lora.{field}: "{pattern}" matches no linear module of {kind_of(model)}{near}'
+                )
+
+
+def _expression(pattern: str, place: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise SpecError(f'{place}: "{pattern}" is no regular expression: {error}') from None
+    return pattern
+
+
+def _short_names(linear: Mapping[str, Target]) -> list[str]:
+    return last_names(linear)
+
+
+def _listing(linear: Mapping[str, Target]) -> str:
+    return f"Linear modules: {', '.join(_short_names(linear))}"

@@ -1,0 +1,220 @@
+"""The base model's structure from its configuration alone: on the meta device, with no weights.
+
+Names, shapes and counts of a model of any size are had in a second and without memory, so that
+mistakes are found, and a plan made, before anything is loaded.
+"""
+
+import inspect
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from rankwise.errors import ModelError, UserError
+from rankwise.files import PKG, find_pkg_path
+from rankwise.spec.models import ModelSpec
+from rankwise.text import first_line, nearest
+
+AUTO_CLASSES = {
+    "CAUSAL_LM": "AutoModelForCausalLM",
+    "SEQ_CLS": "AutoModelForSequenceClassification",
+    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
+}
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?$")
+COMMON_SETTINGS = {"num_labels", "bos_token_id", "eos_token_id", "pad_token_id"}
+COMMON_SETTINGS |= {"decoder_start_token_id"}  # sequence to sequence cannot do without it
+HUB_TIMEOUT = 5  # seconds for the one question whether the hub has the model
+
+
+@dataclass(frozen=True)
+class ModelPlace:
+    """Where a model is: a folder here, or a hub id; and the GGUF file in it, where it is one."""
+
+    folder: str
+    gguf_file: str | None = None
+    local: bool = True
+
+
+def locate_model(name: str) -> ModelPlace:
+    """Where the model called `name` is; nothing is downloaded and the hub is not asked.
+
+    Args:
+        name: a folder, a .gguf file, pkg://PACKAGE/path to either, or a hub id.
+
+    Raises:
+        ModelError: no such file, and not the form of a hub id.
+    """
+    try:
+        path = find_pkg_path(name) if name.startswith(PKG) else Path(name).expanduser()
+    except UserError as error:
+        raise ModelError(f"model.name: {error}") from None
+    if path.is_file() and path.suffix == ".gguf":
+        return ModelPlace(str(path.parent), path.name)
+    if path.is_file():
+        raise ModelError(f"model.name: {name} is a file; a folder or a .gguf file is wanted")
+    if path.is_dir():
+        return ModelPlace(str(path))
+    if name.startswith((".", "/", "~")) or not HUB_ID.match(name):
+        raise ModelError(f"model.name: {name}: no such folder or file")
+    return ModelPlace(name, local=False)
+
+
+def skeleton(spec: ModelSpec, task: str, num_labels: int | None = None) -> nn.Module:
+    """The model that `spec` and `task` make, with every parameter on the meta device.
+
+    Args:
+        spec: where the model is, or its configuration.
+        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
+        num_labels: classes of SEQ_CLS; the configuration's own number where not given.
+
+    Raises:
+        ModelError: there is no such model, it cannot be reached, or it cannot do the task.
+    """
+    import transformers
+    from huggingface_hub.errors import StrictDataclassError
+
+    config = read_config(spec)
+    if task == "SEQ_CLS" and num_labels is not None:
+        config.num_labels = num_labels
+    _check_task(config, task)
+    kind = getattr(transformers, AUTO_CLASSES[task])
+    try:
+        with torch.device("meta"):
+            model = kind.from_config(config, trust_remote_code=spec.trust_remote_code)
+    except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, RuntimeError) as e:
+        if "Unrecognized configuration class" in str(e):
+            raise ModelError(_cannot_do(config, task)) from None
+        raise ModelError(f"{_origin(spec)}: no model can be built: {first_line(e)}") from e
+    except (StrictDataclassError, ImportError) as e:
+        raise ModelError(f"{_origin(spec)}: no model can be built: {first_line(e)}") from e
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def read_config(spec: ModelSpec) -> Any:
+    """The transformers configuration of a model, read or made; weights are left alone.
+
+    Raises:
+        ModelError: there is none, it cannot be reached, or it has settings that do not exist.
+    """
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import AutoConfig
+
+    if spec.config is not None:
+        return _config_from_settings(spec.config)
+    place = locate_model(spec.name or "")
+    options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
+    if spec.gguf_file or place.gguf_file:
+        options["gguf_file"] = spec.gguf_file or place.gguf_file
+    if spec.revision:
+        options["revision"] = spec.revision
+    if not place.local:
+        options["local_files_only"] = not _hub_answers(place.folder, spec.revision)
+    try:
+        return AutoConfig.from_pretrained(place.folder, **options)
+    except (OSError, ValueError, KeyError, StrictDataclassError, ImportError) as error:
+        raise ModelError(
+            f"model.name: {spec.name}: no configuration can be read: {first_line(error)}"
+        ) from error
+
+
+def _hub_answers(name: str, revision: str | None) -> bool:
+    """Whether the hub can be asked for a model; False: it is cached here and must do as it is.
+
+    One short question instead of the many that the library would try again and again.
+
+    Raises:
+        ModelError: the hub does not have it, or cannot be reached and it is not cached.
+    """
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)
+        return True
+    except HfHubHTTPError as error:
+        status = error.response.status_code if error.response is not None else 0
+        if status in (401, 403, 404):
+            raise ModelError(
+                f"model.name: {name}: no folder of this name here, and the model hub has no such "
+                f"model or revision, or does not show it to you: {first_line(error)}"
+            ) from error
+        reason = first_line(error)
+    except Exception as error:  # noqa: BLE001  which HTTP library fails depends on the version
+        reason = first_line(error)
+    if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
+        return False
+    raise ModelError(
+        f"model.name: {name}: no folder of this name here, not in the model hub's cache, and the "
+        f"hub cannot be reached ({reason}); give a folder, pkg://PACKAGE/path, or go online"
+    )
+
+
+def _config_from_settings(settings: dict[str, Any]) -> Any:
+    from huggingface_hub.errors import StrictDataclassError
+    from transformers import CONFIG_MAPPING, AutoConfig
+
+    kind = settings["model_type"]
+    if kind not in CONFIG_MAPPING:
+        near = nearest(str(kind), list(CONFIG_MAPPING.keys()))
+        raise ModelError(f"model.config.model_type: no such kind of model: {kind}{near}")
+    standard = AutoConfig.for_model(kind)
+    known = set(standard.to_dict()) | set(standard.attribute_map) | COMMON_SETTINGS
+    for name in settings:
+        if name not in known and not hasattr(standard, name) and not _reads(standard, name):
+            raise ModelError(
+                f"model.config.{name}: no such setting of {kind}{nearest(name, list(known))}"
+            )
+    try:
+        return AutoConfig.for_model(**settings)
+    except (ValueError, TypeError, StrictDataclassError) as error:
+        raise ModelError(f"model.config: {' '.join(str(error).split())}") from error
+
+
+def _reads(config: Any, name: str) -> bool:
+    """Whether a model's code reads a setting that its configuration does not declare.
+
+    DeBERTa's share_att_key is one.
+    """
+    from transformers import MODEL_MAPPING
+
+    model = MODEL_MAPPING.get(type(config), None)
+    code = "" if model is None else inspect.getsource(sys.modules[model.__module__])
+    return re.search(rf"\b{re.escape(name)}\b", code) is not None
+
+
+def _check_task(config: Any, task: str) -> None:
+    """Refuse what transformers would build and what could not be trained with sense."""
+    from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
+
+    if task != "CAUSAL_LM":
+        return
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(_cannot_do(config, task))
+    if config.model_type in MASKED and not getattr(config, "is_decoder", False):
+        raise ModelError(
+            f"task: CAUSAL_LM: {config.model_type} is an encoder: every token sees the one that it "
+            f"should predict; use task: SEQ_CLS, or a decoder model"
+        )
+
+
+def _cannot_do(config: Any, task: str) -> str:
+    """Why a model does not do a task, with the tasks that it does."""
+    import transformers
+
+    able = [
+        name
+        for name, auto in AUTO_CLASSES.items()
+        if type(config) in getattr(transformers, auto)._model_mapping
+        and not (name == "CAUSAL_LM" and getattr(config, "is_encoder_decoder", False))
+    ]
+    remedy = f"it does {' and '.join(able)}" if able else "choose another model"
+    return f"task: {task}: a {config.model_type} model cannot do this; {remedy}"
+
+
+def _origin(spec: ModelSpec) -> str:
+    return "model.config" if spec.config is not None else f"model.name: {spec.name}"

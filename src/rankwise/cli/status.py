@@ -1,0 +1,83 @@
+"""How far a study is, how its arms rank, and where its results lie."""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rankwise.report.chapters.lead import price_of
+from rankwise.results.from_store import read_records
+from rankwise.results.judge import judge_records, ranked
+from rankwise.store.writer import Store
+
+
+def status_facts(folder: Path) -> dict[str, Any]:
+    """The state of a study, JSON-ready.
+
+    Raises:
+        StoreError: there is no study in the folder.
+    """
+    with Store(folder) as store:
+        records = read_records(store)
+        states = Counter(run.state for run in store.runs())
+    judgement = judge_records(records)
+    arms = [
+        {
+            "name": arm.name,
+            records.metric: arm.mean,
+            "spread": arm.spread,
+            "seeds": len(arm.seeds_done),
+            "test": arm.test,
+            "cost": price_of(arm, records.cost).strip(" ()"),
+        }
+        for arm in ranked(judgement)
+    ]
+    chosen = judgement.choice.arm
+    adapters = folder / "adapters" / chosen if chosen else None
+    return {
+        "study": records.title,
+        "states": dict(states),
+        "metric": records.metric,
+        "arms": arms,
+        "failures": [
+            {"run": run.id, "state": run.state, "cause": run.cause}
+            for run in records.runs
+            if run.state in ("diverged", "out_of_memory", "crashed", "interrupted")
+        ],
+        "recommended": chosen,
+        "why": judgement.choice.basis,
+        "report": str(folder / "report.html") if (folder / "report.html").exists() else None,
+        "adapters": str(adapters) if adapters and adapters.exists() else None,
+    }
+
+
+def print_status(facts: dict[str, Any]) -> None:
+    """The state of a study as a person reads it."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    states = ", ".join(f"{count} {state}" for state, count in sorted(facts["states"].items()))
+    console.print(f"[bold]{facts['study']}[/bold]: {states}", highlight=False)
+    metric = facts["metric"]
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "arm", metric, "spread over seeds", "seeds", "cost"):
+        table.add_column(title, justify="left" if title == "arm" else "right", no_wrap=True)
+    for place, arm in enumerate(facts["arms"], start=1):
+        table.add_row(
+            str(place),
+            arm["name"],
+            "" if arm[metric] is None else f"{arm[metric]:.4f}",
+            "" if arm["spread"] is None else f"{arm['spread']:.4f}",
+            str(arm["seeds"]),
+            arm["cost"],
+        )
+    console.print(table)
+    for failure in facts["failures"]:
+        console.print(f"{failure['run']}: {failure['state']}: {failure['cause']}", highlight=False)
+    if facts["recommended"]:
+        console.print(f"recommended: [bold]{facts['recommended']}[/bold] ({facts['why']})")
+    for what in ("report", "adapters"):
+        if facts[what]:
+            console.print(f"{what}: {facts[what]}", highlight=False, soft_wrap=True)

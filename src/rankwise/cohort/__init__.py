@@ -1,1 +1,0 @@
-"""Cohorts: runs trained together over one frozen base in one process."""

@@ -1,0 +1,318 @@
+"""Which rows are trained on, which decide (validation), and which are read once (test).
+
+Splitting comes before everything else that touches rows. Held-out rows that repeat a training row
+are removed, so that a score says something about text that was not seen.
+"""
+
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise.data.columns import full_text, label_names, label_of, usable_rows
+from rankwise.data.duplicates import repeated, words_of
+from rankwise.data.order import permutation
+from rankwise.data.sources import WHOLE, Rows
+from rankwise.data.tables import Row, nearest
+from rankwise.errors import DataError
+from rankwise.spec.models import DataSpec, SplitSpec
+
+IntArray = NDArray[np.int64]
+
+# A held-out part of few groups says little, however many rows they have: an evaluation is drawn
+# from at least so many groups, where no more than a fifth of all groups is spent on it.
+MIN_GROUPS = 10
+HELD_OUT = ("validation", "test")
+
+
+@dataclass(frozen=True)
+class Part:
+    """One side of a split: E rows, and `groups` (E,), equal where rows belong together."""
+
+    rows: tuple[Row, ...]
+    groups: IntArray
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def take(self, places: Sequence[int] | IntArray) -> "Part":
+        """The rows at `places`, in that order."""
+        chosen = np.asarray(places, dtype=np.int64)
+        return Part(tuple(self.rows[at] for at in chosen), self.groups[chosen])
+
+
+@dataclass(frozen=True)
+class Split:
+    """The three parts. `one_text`: each is a single row, a region of one long text."""
+
+    train: Part
+    validation: Part
+    test: Part
+    label_names: tuple[str, ...] | None
+    one_text: bool
+    notes: tuple[str, ...]
+
+
+def split_rows(rows: Rows, data: DataSpec) -> Split:
+    """Leave out what cannot be used, hold rows out, and remove held-out rows seen in training.
+
+    Raises:
+        DataError: a column or label is missing, the split asks for more than there is, or a part
+            that is needed is left empty.
+    """
+    rows = usable_rows(rows, data)
+    notes = list(rows.notes)
+    names = None
+    if data.label is not None:
+        every = (row for part in rows.parts.values() for row in part)
+        names = data.labels or label_names(label_of(row[data.label]) for row in every)
+    if rows.one_text:
+        parts = _split_text(rows, data, notes)
+    else:
+        parts = _split_parts(rows, data, notes)
+        parts = _without_repeats(parts, data, notes)
+    train, validation, test = parts
+    if not len(train):
+        raise DataError(f"data.split: no training row is left; {'; '.join(notes)}")
+    _note_classes(parts, names, data, notes)
+    return Split(train, validation, test, names, rows.one_text, tuple(notes))
+
+
+def _split_parts(rows: Rows, data: DataSpec, notes: list[str]) -> tuple[Part, Part, Part]:
+    pool_name = _pool_name(rows, data.split)
+    group_ids: dict[object, int] = {}
+    named = {name: _grouped(part, data, group_ids) for name, part in rows.parts.items()}
+    pool = named[pool_name]
+    held: dict[str, Part] = {}
+    sizes: dict[str, int] = {}
+    for side in HELD_OUT:
+        wanted = getattr(data.split, side)
+        if isinstance(wanted, str):
+            held[side] = _named(rows, named, side, wanted, pool_name)
+        else:
+            sizes[side] = wanted if isinstance(wanted, int) else round(wanted * len(pool))
+    _check_sizes(rows.source, sizes, len(pool), data.split)
+    unused = sorted(set(named) - {pool_name, *(getattr(data.split, side) for side in HELD_OUT)})
+    if unused:
+        notes.append(f"splits of {rows.source} that are not used: {', '.join(unused)}")
+    left = pool
+    for side, size in sizes.items():
+        held[side], left = _hold_out(left, size, side, data, notes)
+    if data.split.by is not None:
+        left = _without_groups(left, held, data.split, notes)
+    return left, held["validation"], held["test"]
+
+
+def _pool_name(rows: Rows, split: SplitSpec) -> str:
+    """The hub split that is trained on, or the only part there is."""
+    names = list(rows.parts)
+    if names == [WHOLE]:
+        asked = [
+            value for value in (split.train, split.validation, split.test) if isinstance(value, str)
+        ]
+        if asked:
+            raise DataError(
+                f"data.split: {rows.source} has no named splits, so {asked[0]} cannot be one; "
+                "give counts or shares"
+            )
+        return WHOLE
+    wanted = split.train or ("train" if "train" in names else names[0])
+    if wanted not in names or (split.train is None and wanted != "train" and len(names) > 1):
+        raise DataError(
+            f"data.split.train: name the split to train on; {rows.source} has {', '.join(names)}"
+        )
+    return wanted
+
+
+def _named(rows: Rows, named: dict[str, Part], side: str, wanted: str, pool: str) -> Part:
+    if wanted not in named:
+        close = nearest(wanted, named)
+        hint = f"; nearest: {close}" if close else ""
+        raise DataError(
+            f"data.split.{side}: {rows.source} has no split {wanted}; "
+            f"its splits: {', '.join(named)}{hint}"
+        )
+    if wanted == pool:
+        raise DataError(f"data.split.{side}: {wanted} is what is trained on; name another split")
+    return named[wanted]
+
+
+def _grouped(rows: list[Row], data: DataSpec, ids: dict[object, int]) -> Part:
+    """Rows with a number for their group: the value of `by`, or each row its own."""
+    if data.split.by is None:
+        keys: list[object] = list(range(len(ids), len(ids) + len(rows)))
+    else:
+        keys = [str(row.get(data.split.by)) for row in rows]
+    groups = [ids.setdefault(key, len(ids)) for key in keys]
+    return Part(tuple(rows), np.array(groups, dtype=np.int64))
+
+
+def _check_sizes(source: str, sizes: dict[str, int], available: int, split: SplitSpec) -> None:
+    wanted = sum(sizes.values())
+    if wanted >= available:
+        asked = " and ".join(f"{side} {getattr(split, side)}" for side in sizes)
+        raise DataError(
+            f"data.split: {asked} make {wanted} held-out rows, but {source} has {available} "
+            "usable rows, and some must be left to train on; ask for less"
+        )
+    if sizes.get("test") == 0 and split.test:
+        raise DataError(
+            f"data.split.test: {split.test} of {available} rows is none; ask for more, or for 0"
+        )
+    if sizes.get("validation") == 0:
+        raise DataError(
+            f"data.split.validation: {split.validation} of {available} rows is none; "
+            "configurations are chosen on validation rows"
+        )
+
+
+def _hold_out(
+    pool: Part, size: int, side: str, data: DataSpec, notes: list[str]
+) -> tuple[Part, Part]:
+    """Hold out whole units in random order, `size` different texts drawn from them; and the rest.
+
+    A unit is a group of `split.by`, or else all rows of one text, so that a text is never on two
+    sides and never counts twice.
+    """
+    if size == 0:
+        return pool.take([]), pool
+    texts = _numbered(tuple(words_of(full_text(row, data))) for row in pool.rows)
+    units = texts if data.split.by is None else pool.groups
+    names, units = np.unique(units, return_inverse=True)
+    key = HELD_OUT.index(side) + 1
+    rank = np.argsort(permutation(len(names), data.split.seed, key))[units]
+    # rows in the order of their units: where a text first comes, it counts
+    by_rank = np.argsort(rank, kind="stable")
+    first = by_rank[np.unique(texts[by_rank], return_index=True)[1]]
+    reached = np.cumsum(np.bincount(rank[first], minlength=len(names)))
+    fewest = max(1, min(MIN_GROUPS, len(names) // 5)) if data.split.by else 1
+    taken = max(fewest, int(np.searchsorted(reached, size)) + 1)
+    if taken >= len(names):
+        what = f"values of {data.split.by}" if data.split.by else "different texts"
+        raise DataError(
+            f"data.split.{side}: {size} rows would take all {len(names)} {what} that are left "
+            f"({len(pool)} rows), and none would remain to train on; ask for less"
+        )
+    places = np.sort(first[rank[first] < taken])
+    chosen = np.sort(places[permutation(len(places), data.split.seed, key, 1)[:size]])
+    rest = np.flatnonzero(rank >= taken)
+    dropped = len(pool) - len(rest) - len(chosen)
+    if data.split.by is not None:
+        notes.append(
+            f"{side}: {len(chosen)} rows of {taken} values of {data.split.by}; {dropped} more rows "
+            "of these are left out, so that no value is on two sides and no text counts twice"
+        )
+    elif dropped:
+        notes.append(f"{side}: {dropped} further copies of its {len(chosen)} texts left out")
+    return pool.take(chosen), pool.take(rest)
+
+
+def _numbered(keys: Iterable[Hashable]) -> IntArray:
+    """The number of each key, equal keys having equal numbers."""
+    ids: dict[Hashable, int] = {}
+    return np.array([ids.setdefault(key, len(ids)) for key in keys], dtype=np.int64)
+
+
+def _without_groups(pool: Part, held: dict[str, Part], split: SplitSpec, notes: list[str]) -> Part:
+    """Training rows without those whose group is in a held-out part that the user named."""
+    shared = np.isin(pool.groups, np.concatenate([part.groups for part in held.values()]))
+    if shared.any():
+        notes.append(
+            f"{int(shared.sum())} of {len(pool)} training rows left out, because their "
+            f"{split.by} is in a held-out split"
+        )
+    return pool.take(np.flatnonzero(~shared))
+
+
+def _without_repeats(
+    parts: tuple[Part, Part, Part], data: DataSpec, notes: list[str]
+) -> tuple[Part, Part, Part]:
+    """Validation without repeats of training rows, test without repeats of either."""
+    train, *held = parts
+    earlier = [full_text(row, data) for row in train.rows]
+    kept = []
+    for side, part in zip(HELD_OUT, held, strict=True):
+        texts = [full_text(row, data) for row in part.rows]
+        exact, near, within = repeated(texts, earlier, data.near_duplicates)
+        gone = {*exact, *near, *within}
+        if gone:
+            against = "training" if side == "validation" else "training or validation"
+            notes.append(
+                f"{side}: {len(gone)} of {len(part)} rows removed ({len(exact)} repeat a row of "
+                f"{against}, {len(near)} nearly, {len(within)} repeat within)"
+            )
+        if len(part) and len(gone) == len(part):
+            raise DataError(
+                f"data.split.{side}: all {len(part)} rows repeat training rows "
+                f"({len(exact)} exactly, {len(near)} nearly); hold other rows out, or compare "
+                f"less strictly than data.near_duplicates: {data.near_duplicates}"
+            )
+        left = [at for at in range(len(part)) if at not in gone]
+        kept.append(part.take(left))
+        earlier += [texts[at] for at in left]
+    return train, kept[0], kept[1]
+
+
+def _note_classes(
+    parts: tuple[Part, Part, Part], names: tuple[str, ...] | None, data: DataSpec, notes: list[str]
+) -> None:
+    """Refuse a class that no training row has; it could never be learnt."""
+    if names is None or data.label is None:
+        return
+    for side, part in zip(("train", *HELD_OUT), parts, strict=True):
+        found = {label_of(row[data.label]) for row in part.rows}
+        missing = [name for name in names if name not in found]
+        if missing and side == "train":
+            raise DataError(
+                f"data.split: no training row has the label {', '.join(missing)}; "
+                "hold fewer rows out, or leave the label out of data.labels"
+            )
+        if missing and len(part):
+            notes.append(f"{side}: no row has the label {', '.join(missing)}")
+
+
+def _split_text(rows: Rows, data: DataSpec, notes: list[str]) -> tuple[Part, Part, Part]:
+    """One text in three regions, train first, test last, cut at line ends near the shares."""
+    (row,) = rows.parts[WHOLE]
+    assert data.text is not None
+    text = row[data.text]
+    shares = {side: getattr(data.split, side) for side in HELD_OUT}
+    if data.split.train is not None:
+        raise DataError(f"data.split.train: {rows.source} is one text and has no named splits")
+    for side, share in shares.items():
+        if not isinstance(share, float) and share != 0:
+            raise DataError(
+                f"data.split.{side}: {share} of one text; a text is split by shares such as 0.1"
+            )
+    if not shares["validation"]:
+        raise DataError("data.split.validation: 0; configurations are chosen on validation text")
+    if sum(shares.values()) >= 1:
+        raise DataError(
+            f"data.split: validation {shares['validation']} and test {shares['test']} leave "
+            "nothing of the text to train on"
+        )
+    start = _line_end(text, round(len(text) * (1 - sum(shares.values()))))
+    middle = _line_end(text, round(len(text) * (1 - shares["test"])))
+    regions = [text[:start], text[start:middle], text[middle:]]
+    notes.append(
+        "one text, cut into regions in reading order (characters): "
+        + ", ".join(
+            f"{side} {len(region)}"
+            for side, region in zip(("train", *HELD_OUT), regions, strict=True)
+        )
+        + "; data.split.seed and data.near_duplicates have no part in it"
+    )
+    one, none = np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64)
+    made = [
+        Part(({data.text: region},), one) if region.strip() else Part((), none)
+        for region in regions
+    ]
+    if not len(made[1]):
+        raise DataError(f"data.split.validation: {shares['validation']} of this text is nothing")
+    return made[0], made[1], made[2]
+
+
+def _line_end(text: str, near: int) -> int:
+    """The position after the last line end at or before `near`, or `near` in a text of one line."""
+    return text.rfind("\n", 0, near) + 1 or near

@@ -1,1 +1,0 @@
-"""The frozen base model: loading it, knowing its modules, counting its parameters."""

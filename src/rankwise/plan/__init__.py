@@ -1,1 +1,0 @@
-"""What will be run: arms, cohorts, and the ranks of each module."""

@@ -1,0 +1,201 @@
+"""Chapters that show what was recorded: costs, curves, the configuration, the study."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+from rankwise.report.document import (
+    Block,
+    Bullets,
+    CodeBlock,
+    Details,
+    Paragraph,
+    Section,
+    clean,
+    code,
+    table,
+)
+from rankwise.report.numbers import MISSING, count, duration, listing, number, percent, plural, size
+from rankwise.results.judge import Judgement, ranked, words
+from rankwise.results.records import ArmFacts, Records, RunFacts
+from rankwise.text import setting
+
+MOST_RUNS = 300
+
+
+def costs(judgement: Judgement) -> Section | None:
+    """Parameters, memory, time and storage of each arm, and where each number came from."""
+    records = judgement.records
+    if not any(arm.costs for arm in records.arms):
+        return None
+    rows = [_cost_row(judgement, arm) for arm in ranked(judgement)]
+    head = (
+        "arm",
+        words(judgement.verdict.metric),
+        "trainable parameters",
+        "share",
+        "memory",
+        "a step",
+        "a run",
+        "storage",
+    )
+    paths: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for arm in records.arms:
+        for name, cost in arm.costs.items():
+            paths[name][cost.path].append(arm.name)
+    remarks = [
+        f"{words(name).capitalize()}: {clean(path)}"
+        + ("." if len(found) == 1 else f", for {listing([code(a) for a in arms])}.")
+        for name, found in paths.items()
+        if name != "total_params"
+        for path, arms in found.items()
+    ]
+    return Section(
+        "What each arm costs",
+        "costs",
+        (table(head, rows, numeric=range(1, 8)), Bullets(tuple(remarks))),
+    )
+
+
+def _cost_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
+    def text(name: str, form: object = count) -> str:
+        cost = arm.costs.get(name)
+        return MISSING if cost is None else str(form(cost.value))  # type: ignore[operator]
+
+    share = None
+    if "trainable_params" in arm.costs and "total_params" in arm.costs:
+        share = arm.costs["trainable_params"].value / arm.costs["total_params"].value
+    return (
+        code(arm.name),
+        number(arm.mean, judgement.digits),
+        text("trainable_params"),
+        percent(share, 3),
+        text("memory", size),
+        text("step_time", duration),
+        text("time", duration),
+        text("storage", size),
+    )
+
+
+def repeat(judgement: Judgement) -> Section:
+    """What was run, on what, with which versions, and how to run it again."""
+    records = judgement.records
+    study = records.study
+    blocks: list[Block] = [
+        table(("what", "value"), _study_rows(records)),
+        table(
+            ("arm", *(code(name) for name in records.varying)),
+            [
+                (code(arm.name), *(_value(arm, name) for name in records.varying))
+                for arm in records.arms
+            ],
+            caption="The settings in which the arms differ."
+            + ("" if records.varying else " They differ in none."),
+        ),
+        Details(f"All {plural(len(records.runs), 'run')}", (_all_runs(judgement),)),
+    ]
+    if records.notes:
+        notes = tuple(f"{clean(kind)}: {clean(text)}" for kind, text in records.notes)
+        blocks.insert(1, Bullets(notes))
+    if study.get("spec_yaml"):
+        blocks.append(Details("The spec as it was run", (CodeBlock(study["spec_yaml"], "yaml"),)))
+        blocks.append(
+            Paragraph(
+                "To repeat it: save the spec as study.yaml and type "
+                f"{code('rankwise run study.yaml --out repeat')}. The same versions on the same "
+                "kind of machine give the same runs; all numbers above come from "
+                f"{code('study.db')} and can be drawn again with {code('rankwise report')}."
+            )
+        )
+    return Section("What was run, and how to repeat it", "study", tuple(blocks))
+
+
+def _value(arm: ArmFacts, name: str) -> str:
+    return code(setting(arm.settings[name])) if name in arm.settings else MISSING
+
+
+def _study_rows(records: Records) -> list[tuple[str, str]]:
+    study = records.study
+    model, data, device = (study.get(part, {}) for part in ("model", "data", "device"))
+    spec = study.get("spec", {})
+    finished = sum(run.finished for run in records.runs)
+    rows = [
+        ("read from", code(study.get("source", ""))),
+        ("its sha256", code(str(study.get("sha256", ""))[:16])),
+        ("base model", code(model.get("name", ""))),
+        ("weights (sha256)", code(str(model.get("sha256", ""))[:16])),
+        ("parameters of the base", count(model.get("total_params"))),
+        ("precision", code(model.get("dtype", ""))),
+        ("attention", code(model.get("attention", ""))),
+        ("task", code(spec.get("task", ""))),
+        ("data", code(spec.get("data", {}).get("source", ""))),
+        ("data fingerprint", code(str(data.get("fingerprint", ""))[:16])),
+        ("examples", _pairs(data.get("counts", {}))),
+        ("held out", _held_out(records)),
+        (
+            "labels",
+            listing([code(x) for x in data["label_names"]]) if data.get("label_names") else "",
+        ),
+        ("seeds", ", ".join(map(str, records.seeds))),
+        ("arms, runs, finished", f"{len(records.arms)}, {len(records.runs)}, {finished}"),
+        ("decided by", f"{words(records.metric)}, cost by {words(records.cost)}"),
+        ("device", _pairs(device)),
+        ("versions", _pairs(study.get("versions", {}))),
+    ]
+    notes = [note for note in data.get("notes", ()) if ("data", note) not in records.notes]
+    rows += [("data note", clean(note)) for note in notes]
+    return [(name, value) for name, value in rows if value not in ("", MISSING)]
+
+
+def _held_out(records: Records) -> str:
+    """How many held-out examples, in how many groups."""
+    parts = []
+    for name, groups in (("validation", records.groups_E), ("test", records.test_groups_E)):
+        if groups is not None:
+            several = len(set(groups.tolist()))
+            grouped = "" if several == len(groups) else f" in {plural(several, 'group')}"
+            parts.append(f"{name} {len(groups):,}{grouped}")
+    return ", ".join(parts)
+
+
+def _pairs(values: object) -> str:
+    if not isinstance(values, dict):
+        return clean(values)
+    return ", ".join(
+        f"{clean(name)} {f'{value:,}' if isinstance(value, int) else clean(value)}"
+        for name, value in values.items()
+        if not isinstance(value, dict | list)
+    )
+
+
+def _all_runs(judgement: Judgement) -> Block:
+    records, digits = judgement.records, judgement.digits
+    others = [n for n in _metric_names(records.runs) if n != records.metric][:4]
+    head = (
+        "run",
+        "state",
+        "best step",
+        "last step",
+        words(records.metric),
+        "test",
+        *(words(name) for name in others),
+    )
+    rows = [
+        (
+            code(run.id),
+            run.state.replace("_", " "),
+            count(run.best_step),
+            count(run.last_step),
+            number(run.value, digits),
+            number(run.test.get(records.metric), digits),
+            *(number(run.validation.get(name), 4) for name in others),
+        )
+        for run in records.runs[:MOST_RUNS]
+    ]
+    caption = "Validation at the best step."
+    if len(records.runs) > MOST_RUNS:
+        caption += f" The first {MOST_RUNS}; all of them are in runs.csv."
+    return table(head, rows, numeric=range(2, len(head)), caption=caption)
+
+
+def _metric_names(runs: Sequence[RunFacts]) -> list[str]:
+    return list(dict.fromkeys(name for run in runs for name in run.validation))

@@ -1,0 +1,260 @@
+"""How the runs went: learning curves in numbers, and the runs that ended without a result."""
+
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+from rankwise.analysis.curves import Curve, describe_curve
+from rankwise.report import figures
+from rankwise.report.document import (
+    Block,
+    Bullets,
+    CodeBlock,
+    Details,
+    Figure,
+    Paragraph,
+    Section,
+    clean,
+    code,
+    strong,
+    table,
+)
+from rankwise.report.numbers import MISSING, count, listing, number, percent, plural
+from rankwise.results.judge import Judgement, failed_runs, trained, words
+from rankwise.results.records import ArmFacts, Records, RunFacts, is_failure
+
+CAUTION = {True: "yes", False: "no", None: MISSING}
+MOST_FAILURES = 30
+
+
+CURVE_HEAD = ("arm", "first", "best", "at step", "last", "better by", "of first")
+CURVE_HEAD_LATE = ("late share", "still improving", "overfitting", "undone")
+CURVE_WORDS = (
+    "Better by: first to best. Late share: what came in the last quarter of the steps; still "
+    "improving from 2 % and the noise floor on. Overfitting: the end is worse than the best by "
+    "more than the noise floor while the training loss does not rise. Undone: share of all "
+    "movement that was taken back; 0 for a curve that only falls or only rises. With fewer than "
+    "four evaluations the last four are left open."
+)
+
+
+def curves(judgement: Judgement) -> Section | None:
+    """First, best and last value of each arm, and the course between, by numbers."""
+    found = [(arm, described(judgement, arm)) for arm in trained(judgement)]
+    known = [(arm, curve) for arm, curve in found if curve is not None]
+    figure = curve_figure(judgement)
+    unlearned = [Paragraph(text, "warning") for text in _never_learned(judgement)]
+    if not known or figure is None:
+        return Section("Learning curves", "curves", tuple(unlearned)) if unlearned else None
+    rows = [_curve_row(arm, curve, judgement.digits) for arm, curve in known]
+    caption = f"Of the mean {words(judgement.records.metric)} over seeds. {CURVE_WORDS}"
+    head = (*CURVE_HEAD, *CURVE_HEAD_LATE)
+    blocks: list[Block] = [figure, table(head, rows, numeric=range(1, 11), caption=caption)]
+    blocks += unlearned
+    late = [code(arm.name) for arm, curve in known if curve.still_improving]
+    if late:
+        remark = (
+            f"Still improving at the end: {listing(late)}. With more steps the order may change; "
+            "the ranking speaks for this length of training."
+        )
+        blocks.append(Paragraph(remark, "warning"))
+    return Section("Learning curves", "curves", tuple(blocks))
+
+
+def _never_learned(judgement: Judgement) -> list[str]:
+    """A sentence for each arm with runs that give every validation example the same class."""
+    found = []
+    for arm in trained(judgement):
+        runs = [run for run in judgement.records.runs_of(arm.name) if run.finished]
+        flat = [run for run in runs if answers_one_class(run.validation)]
+        if flat:
+            shares = sorted({percent(run.validation["eval_accuracy"]) for run in flat})
+            steps = "its best step it gives" if len(flat) == 1 else "their best steps they give"
+            found.append(
+                f"{len(flat)} of {plural(len(runs), 'run')} of {code(arm.name)} never learned to "
+                f"tell the classes apart: at {steps} every validation example the same class. An "
+                f"accuracy of {' or '.join(shares)} is that class's share of the validation part, "
+                "and says nothing of the model."
+            )
+    return found
+
+
+def answers_one_class(metrics: Mapping[str, float]) -> bool:
+    """Whether these are the metrics of a constant guess.
+
+    Its Matthews correlation is 0, its accuracy p is the share of the class, whose F1 is then
+    2 p / (1 + p); the macro F1 is that over the number of classes, two or more, the others' being
+    0. A correlation of 0 by chance has another macro F1.
+    """
+    names = ("eval_accuracy", "eval_macro_f1", "eval_matthews")
+    if any(name not in metrics for name in names):
+        return False
+    p, macro_f1, matthews = (metrics[name] for name in names)
+    if matthews != 0 or p <= 0 or macro_f1 <= 0:
+        return False
+    classes = 2 * p / (1 + p) / macro_f1
+    return round(classes) >= 2 and math.isclose(classes, round(classes), rel_tol=1e-9)
+
+
+def _curve_row(arm: ArmFacts, curve: Curve, digits: int) -> tuple[str, ...]:
+    return (
+        code(arm.name),
+        number(curve.first, digits),
+        number(curve.best, digits),
+        count(curve.best_step),
+        number(curve.last, digits),
+        number(curve.improvement, digits),
+        percent(curve.relative),
+        percent(curve.late_share),
+        CAUTION[curve.still_improving],
+        CAUTION[curve.overfitting],
+        percent(curve.oscillation, 0),
+    )
+
+
+def described(judgement: Judgement, arm: ArmFacts) -> Curve | None:
+    """The mean curve of an arm's finished runs in numbers; None with fewer than two points."""
+    points = mean_curve([run for run in judgement.records.runs_of(arm.name) if run.finished])
+    if len(points) < 2:
+        return None
+    noise = judgement.verdict.noise
+    return describe_curve(
+        [point.step for point in points],
+        [point.value for point in points],
+        judgement.records.lower_is_better,
+        None if noise is None else noise.within,
+        mean_training([run for run in judgement.records.runs_of(arm.name) if run.finished]),
+    )
+
+
+def mean_curve(runs: Sequence[RunFacts]) -> list[figures.CurvePoint]:
+    """Mean over the runs that got there, with the lowest and the highest, by step."""
+    by_step: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        for step, value in run.curve:
+            if math.isfinite(value):
+                by_step[step].append(value)
+    arm = runs[0].arm if runs else ""
+    return [
+        figures.CurvePoint(arm, step, statistics.fmean(values), min(values), max(values))
+        for step, values in sorted(by_step.items())
+    ]
+
+
+def mean_training(runs: Sequence[RunFacts]) -> list[tuple[float, float]]:
+    """Mean training loss over runs, at the steps that all of them logged."""
+    by_step: dict[int, list[float]] = defaultdict(list)
+    for run in runs:
+        for step, value in run.train_curve:
+            by_step[step].append(value)
+    return [
+        (float(step), statistics.fmean(values))
+        for step, values in sorted(by_step.items())
+        if len(values) == len(runs)
+    ]
+
+
+def curve_figure(judgement: Judgement) -> Figure | None:
+    """Learning curves: mean over seeds, band from the lowest to the highest seed."""
+    records = judgement.records
+    points = [p for arm in trained(judgement) for p in mean_curve(records.runs_of(arm.name))]
+    if len({point.step for point in points}) < 2:
+        return None
+    arms = list(dict.fromkeys(point.arm for point in points))
+    shown = arms[: figures.MOST_LINES]
+    metric = words(records.metric)
+    last = {point.arm: point for point in points}
+    ends = "; ".join(f"{a} {number(last[a].value, judgement.digits)}" for a in shown)
+    alt = f"Learning curves of {plural(len(arms), 'arm')}: {metric} by training step. "
+    alt += f"Last values: {ends}."
+    grey = f" The other {len(arms) - len(shown)} in grey." if len(arms) > len(shown) else ""
+    caption = (
+        f"{metric.capitalize()} by step, mean over the seeds that got there; bands run from the "
+        f"lowest to the highest seed. The first {plural(len(shown), 'arm')} of the ranking in "
+        f"colour.{grey}"
+    )
+    return Figure("curves", caption, alt, figures.curves(points, shown, metric, alt))
+
+
+def failures(judgement: Judgement) -> Section | None:
+    """Every run without a result: its state, cause, evidence and what would do."""
+    records = judgement.records
+    failed = failed_runs(records)
+    if not failed:
+        return None
+    counts = [
+        f"{sum(run.state == state for run in failed)} {state.replace('_', ' ')}"
+        for state in dict.fromkeys(run.state for run in failed)
+    ]
+    blocks: list[Block] = [
+        Paragraph(
+            f"{plural(len(failed), 'run')} of {len(records.runs)}: {listing(counts)}. "
+            f"{'It is' if len(failed) == 1 else 'They are'} counted here and "
+            f"{'enters' if len(failed) == 1 else 'enter'} no mean and no rank."
+        )
+    ]
+    if len(records.runs) > len(records.arms):
+        blocks.append(_outcomes(records))
+    many = len(failed) > MOST_FAILURES
+    for run in failed[:MOST_FAILURES]:
+        blocks.append(Bullets((_diagnosis(judgement, run),)))
+        blocks += _evidence(run)
+    if many:
+        blocks.append(Paragraph(f"And {len(failed) - MOST_FAILURES} more, in runs.csv.", "small"))
+    return Section("Runs without a result", "failures", tuple(blocks))
+
+
+def _diagnosis(judgement: Judgement, run: RunFacts) -> str:
+    """State, cause, evidence and remedy of one run in one item."""
+    found = judgement.diagnoses[run.id]
+    sure = "" if found.certain else " (the likeliest cause; the records do not prove it)"
+    evidence = " ".join(_sentence(text) for text in found.evidence)
+    if run.cause and run.cause not in found.evidence:
+        evidence = f"Recorded: {_sentence(run.cause)} {evidence}"
+    return (
+        f"{code(run.id)}, {run.state.replace('_', ' ')}. {strong('Cause:')} {found.cause}{sure} "
+        f"{strong('Evidence:')} {evidence} {strong('Remedy:')} {found.remedy}"
+    )
+
+
+def _sentence(text: str) -> str:
+    text = clean(text).strip()
+    return text if text.endswith((".", "!", "?")) else f"{text}."
+
+
+def _evidence(run: RunFacts) -> list[Block]:
+    """What was recorded before the end: the last steps as a table, everything else as pairs."""
+    rows = run.evidence.get("before", [])
+    plain = {k: v for k, v in run.evidence.items() if isinstance(v, str | int | float)}
+    long = [str(v) for v in plain.values() if len(str(v)) > 200]
+    plain = {k: v for k, v in plain.items() if len(str(v)) <= 200}
+    blocks: list[Block] = [CodeBlock(clean(text), "text") for text in long]
+    if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
+        head = list(rows[0])
+        cells = [[_shown(row.get(name)) for name in head] for row in rows]
+        blocks.append(table(head, cells, numeric=range(len(head))))
+    if plain:
+        pairs = [(clean(name).replace("_", " "), _shown(value)) for name, value in plain.items()]
+        blocks.append(table(("evidence", "value"), pairs))
+    if not blocks:
+        return []
+    return [Details(f"Evidence on {code(run.id)}", tuple(blocks))]
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return clean(value) if value is not None else MISSING
+
+
+def _outcomes(records: Records) -> Figure:
+    cells = [(run.arm, run.seed, run.state.replace("_", " ")) for run in records.runs]
+    bad = [f"{run.id} {run.state.replace('_', ' ')}" for run in records.runs if is_failure(run)]
+    alt = f"What became of {plural(len(records.runs), 'run')}. Without a result: {listing(bad, 8)}."
+    caption = "What became of each run; a letter, the first of its state, where it is not done."
+    concerned = list(dict.fromkeys(run.arm for run in records.runs if is_failure(run)))
+    if len(concerned) < len(records.arms) and len(records.arms) > figures.MOST_ARMS:
+        cells = [cell for cell in cells if cell[0] in concerned]
+        caption += " Only arms with such a run are shown."
+    return Figure("outcomes", caption, alt, figures.outcomes(cells, alt))

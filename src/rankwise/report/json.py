@@ -1,0 +1,204 @@
+"""Every fact of a report for machines: one JSON object with a schema, from the same judgement."""
+
+import math
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from rankwise.analysis.comparisons import Settlement
+from rankwise.analysis.curves import Curve
+from rankwise.analysis.effects import Effects
+from rankwise.analysis.forensics import Diagnosis
+from rankwise.analysis.groups import Group
+from rankwise.analysis.interactions import Interactions
+from rankwise.analysis.learning_rate import LearningRateFlag
+from rankwise.analysis.means import NoiseFloor
+from rankwise.analysis.pareto import Front, Recommendation
+from rankwise.analysis.shapes import Shape
+from rankwise.analysis.verdict import ArmResult, DetectableEffect, Difference, Verdict
+from rankwise.analysis.verdict_words import verdict_sentences
+from rankwise.report.chapters.curves import described
+from rankwise.report.chapters.groups import group_runs
+from rankwise.report.snippets import recommended_spec
+from rankwise.results.from_store import read_records
+from rankwise.results.judge import Judgement, judge_records
+from rankwise.results.records import Answer, ArmFacts, Records, RunFacts
+from rankwise.store.writer import FILE, Store
+
+FORMAT = 1
+OUTSIDE_FILE = "facts.json"
+
+
+@dataclass(frozen=True)
+class StudyFacts:
+    """What was run: the fields of `Records` that are not results."""
+
+    title: str
+    origin: str
+    metric: str
+    lower_is_better: bool
+    cost: str
+    seeds: tuple[int, ...]
+    varying: tuple[str, ...]
+    record: dict[str, Any]
+    notes: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True)
+class VerdictFacts:
+    """A `Verdict` without its table of all pairs, and its sentences."""
+
+    metric: str
+    claim: str
+    paired: bool
+    seeds: int
+    examples: int
+    unit: str
+    arms: tuple[ArmResult, ...]
+    best: str | None
+    tie_group: tuple[str, ...]
+    winner: str | None
+    stands_out: str | None
+    noise: NoiseFloor | None
+    detectable: DetectableEffect | None
+    with_best: tuple[Difference, ...]
+    settlements: tuple[Settlement, ...]
+    sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RecommendationFacts:
+    """The recommended arm; basis as in `Choice`: winner, runs, only, tie, look or none."""
+
+    arm: str | None
+    basis: str
+    detail: Recommendation
+    spec: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Everything that the report says, in numbers and names."""
+
+    format: int
+    study: StudyFacts
+    verdict: VerdictFacts
+    on_test: VerdictFacts | None
+    recommendation: RecommendationFacts
+    front: Front
+    effects: Effects | None
+    interactions: Interactions | None
+    shapes: tuple[Shape, ...]
+    learning_rate: tuple[LearningRateFlag, ...]
+    groups: tuple[Group, ...]
+    arms: tuple[ArmFacts, ...]
+    curves: dict[str, Curve]
+    runs: tuple[RunFacts, ...]
+    diagnoses: dict[str, Diagnosis]
+    answers: tuple[Answer, ...]
+
+
+def facts_of(judgement: Judgement) -> Facts:
+    """The facts of a judged study."""
+    records = judgement.records
+    chosen = judgement.choice.arm
+    spec = None if chosen is None or "spec" not in records.study else chosen
+    curves = {arm.name: described(judgement, arm) for arm in records.arms}
+    return Facts(
+        format=FORMAT,
+        study=_study(records),
+        verdict=_verdict(judgement.verdict),
+        on_test=None if judgement.on_test is None else _verdict(judgement.on_test),
+        recommendation=RecommendationFacts(
+            arm=chosen,
+            basis=judgement.choice.basis,
+            detail=judgement.choice.recommendation,
+            spec=None if spec is None else recommended_spec(records, spec),
+        ),
+        front=judgement.front,
+        effects=judgement.effects,
+        interactions=judgement.interactions,
+        shapes=judgement.shapes,
+        learning_rate=judgement.rate_flags,
+        groups=group_runs(judgement),
+        arms=records.arms,
+        curves={name: curve for name, curve in curves.items() if curve is not None},
+        runs=records.runs,
+        diagnoses=judgement.diagnoses,
+        answers=records.answers,
+    )
+
+
+def _study(records: Records) -> StudyFacts:
+    return StudyFacts(
+        title=records.title,
+        origin=records.origin,
+        metric=records.metric,
+        lower_is_better=records.lower_is_better,
+        cost=records.cost,
+        seeds=records.seeds,
+        varying=records.varying,
+        record=records.study,
+        notes=records.notes,
+    )
+
+
+def _verdict(verdict: Verdict) -> VerdictFacts:
+    names = [name for name in VerdictFacts.__dataclass_fields__ if name != "sentences"]
+    values = {name: getattr(verdict, name) for name in names}
+    return VerdictFacts(**values, sentences=verdict_sentences(verdict))
+
+
+def as_json(facts: Facts) -> dict[str, Any]:
+    """JSON-ready: what is not finite becomes null, tuples become lists."""
+    found: dict[str, Any] = _plain(asdict(facts))
+    return found
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """The facts of a study folder, or those kept beside a report on outside results.
+
+    Raises:
+        StoreError: neither is in the folder.
+    """
+    import json
+
+    kept = Path(folder) / OUTSIDE_FILE
+    if kept.is_file() and not (Path(folder) / FILE).is_file():
+        found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
+        return found
+    with Store(folder) as store:
+        records = read_records(store)
+    return as_json(facts_of(judge_records(records)))
+
+
+@cache
+def facts_schema() -> dict[str, Any]:
+    """The JSON schema of the facts."""
+    from pydantic import TypeAdapter
+
+    schema = TypeAdapter(Facts).json_schema(mode="serialization")
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **_nullable(schema)}
+
+
+def _nullable(schema: Any) -> Any:
+    """Every number may be null, for NaN and infinity have no place in JSON."""
+    if isinstance(schema, list):
+        return [_nullable(part) for part in schema]
+    if not isinstance(schema, dict):
+        return schema
+    found = {key: _nullable(part) for key, part in schema.items()}
+    if found.get("type") == "number":
+        found["type"] = ["number", "null"]
+    return found

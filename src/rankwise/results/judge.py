@@ -1,0 +1,295 @@
+"""From records to judgement: the analyses of a study, run once, for every form of the report."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise.analysis.components import Components, components
+from rankwise.analysis.effects import Effects, factor_effects
+from rankwise.analysis.forensics import Diagnosis, Ending, diagnose
+from rankwise.analysis.interactions import Interactions, interactions
+from rankwise.analysis.learning_rate import LearningRateFlag, learning_rate_flags
+from rankwise.analysis.pareto import Front, Recommendation, front, recommend
+from rankwise.analysis.scores import Scores
+from rankwise.analysis.shapes import Shape, shapes
+from rankwise.analysis.verdict import Verdict, judge, judge_parts
+from rankwise.results.records import (
+    ArmFacts,
+    Records,
+    RunFacts,
+    distinct,
+    is_failure,
+    lower_is_better,
+    varying_settings,
+)
+from rankwise.text import decimals_for, setting
+
+WORDS = {
+    "eval_loss": "validation loss",
+    "eval_accuracy": "validation accuracy",
+    "eval_macro_f1": "validation macro F1",
+    "eval_matthews": "validation Matthews correlation",
+    "eval_rougeL": "validation ROUGE-L",
+    "eval_chrf": "validation chrF",
+    "eval_perplexity": "validation perplexity",
+    "trainable_params": "trainable parameters",
+    "memory": "memory",
+    "time": "training time",
+    "storage": "storage",
+    "step_time": "time of a step",
+    "total_params": "all parameters",
+}
+RATE_NAMES = ("learning_rate", "lr")
+GROUP_NAMES = (
+    "ranks.strategy",
+    "strategy",
+    "group",
+    "method",
+    "peft_type",
+    "model.quantization",
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Choice:
+    """The recommended arm and how it came about.
+
+    basis is "winner" (set apart from all others, seeds considered), "runs" (set apart by the
+    examples with one seed an arm), "only" (no other arm has a result), "tie" (cheapest of the tie
+    group), "look" (nothing is known of the noise: merely the best-looking, no recommendation) or
+    "none" (no run finished).
+    """
+
+    arm: str | None
+    basis: str
+    recommendation: Recommendation
+
+
+@dataclass(frozen=True, eq=False)
+class Judgement:
+    """Records with what follows from them. `digits`: decimals that the noise bears.
+
+    Arms that share a training are judged once; records hold them all (`ArmFacts.twin_of`).
+    on_test is the verdict on the test part, which decides nothing, None where it was not read by
+    example; effects and interactions are None where arms with a result differ in no setting.
+    """
+
+    records: Records
+    parts: Components
+    verdict: Verdict
+    choice: Choice
+    digits: int
+    front: Front
+    effects: Effects | None
+    interactions: Interactions | None
+    shapes: tuple[Shape, ...]
+    rate_flags: tuple[LearningRateFlag, ...]
+    on_test: Verdict | None
+    diagnoses: dict[str, Diagnosis]
+    grouping: str | None
+
+
+def judge_records(records: Records) -> Judgement:
+    """All analyses of a study."""
+    data = distinct(records)
+    scores = scores_of(data)
+    parts = components(scores)
+    verdict = judge_parts(scores, parts)
+    settings = {arm.name: plain_settings(arm) for arm in data.arms}
+    left_out = tuple(name for name in settings if name not in parts.arms)
+    effects = crossed = None
+    found: tuple[Shape, ...] = ()
+    if varying_settings([settings[name] for name in parts.arms]):
+        effects = factor_effects(records.metric, parts, settings, records.lower_is_better, left_out)
+        crossed = interactions(parts, settings)
+        found = shapes(parts, settings, effects)
+    rates = _rate_flags(data, settings)
+    return Judgement(
+        records=records,
+        parts=parts,
+        verdict=verdict,
+        choice=choose(records, verdict, rates),
+        digits=_digits(verdict),
+        front=front(verdict, records.cost, prices_of(records, records.cost)),
+        effects=effects,
+        interactions=crossed,
+        shapes=found,
+        rate_flags=rates,
+        on_test=(
+            judge(scores_on_test(data, records.metric))
+            if records.metric in records.test_ASE
+            else None
+        ),
+        diagnoses={run.id: diagnose(_ending(records, run)) for run in failed_runs(records)},
+        grouping=grouping(records),
+    )
+
+
+def failed_runs(records: Records) -> list[RunFacts]:
+    """The runs that ended without a result that may be ranked."""
+    return [run for run in records.runs if is_failure(run)]
+
+
+def _ending(records: Records, run: RunFacts) -> Ending:
+    settings = records.arm(run.arm).settings
+    planned = settings.get("training.max_steps")
+    warmup = int(settings.get("training.warmup_steps") or 0)
+    if planned and settings.get("training.warmup_ratio"):
+        warmup = math.ceil(planned * settings["training.warmup_ratio"])
+    batch = run.evidence.get("batch") or run.evidence.get("rows") or ()
+    return Ending(
+        state=run.state,
+        message=run.cause or "",
+        steps=run.tail,
+        planned=planned,
+        warmup=warmup,
+        max_grad_norm=settings.get("training.max_grad_norm") or None,
+        dtype=records.study.get("model", {}).get("dtype"),
+        batch=tuple(str(item) for item in batch),
+    )
+
+
+def grouping(records: Records) -> str | None:
+    """The setting by which arms form groups that people compare, if it has two values or more."""
+    return next((name for name in GROUP_NAMES if name in records.varying), None)
+
+
+def plain_settings(arm: ArmFacts) -> dict[str, object]:
+    """The settings of an arm with lists and mappings as text; numbers stay numbers."""
+    return {
+        name: value if isinstance(value, int | float) or value is None else setting(value)
+        for name, value in arm.settings.items()
+        if not name.startswith("generation.")
+    }
+
+
+def _rate_flags(
+    records: Records, settings: dict[str, dict[str, object]]
+) -> tuple[LearningRateFlag, ...]:
+    names = {name.rpartition(".")[2] for one in settings.values() for name in one}
+    key = next((name for name in RATE_NAMES if name in names), None)
+    if key is None:
+        return ()
+    score = {arm.name: arm.mean for arm in records.arms}
+    return learning_rate_flags(settings, score, records.lower_is_better, key)
+
+
+def scores_of(records: Records) -> Scores:
+    """The deciding metric as the analyses take it: by example where the record goes that deep."""
+    deep = records.x_ASE is not None
+    return Scores(
+        metric=records.metric,
+        arms=tuple(arm.name for arm in records.arms),
+        seeds=records.seeds,
+        x_ASE=records.x_ASE,
+        x_AS=None if deep else records.x_AS,
+        groups_E=_labels(records.groups_E) if deep else None,
+        weights_E=records.weights_E.tolist() if records.weights_E is not None else None,
+        test_size=None if deep else records.test_size,
+        lower_is_better=records.lower_is_better,
+    )
+
+
+def scores_on_test(records: Records, metric: str) -> Scores:
+    """A metric by example on the test part, which decided nothing."""
+    weights = records.test_weights_E if metric == "eval_loss" else None
+    return Scores(
+        metric=metric,
+        arms=tuple(arm.name for arm in records.arms),
+        seeds=records.seeds,
+        x_ASE=records.test_ASE[metric],
+        groups_E=_labels(records.test_groups_E),
+        weights_E=None if weights is None else weights.tolist(),
+        lower_is_better=lower_is_better(metric),
+    )
+
+
+def _labels(groups: NDArray[Any] | None) -> list[Any] | None:
+    """Labels of groups, or none where every example is its own group."""
+    if groups is None or len(np.unique(groups)) == len(groups):
+        return None
+    labels: list[Any] = groups.tolist()
+    return labels
+
+
+def choose(records: Records, verdict: Verdict, rates: tuple[LearningRateFlag, ...]) -> Choice:
+    """The cheapest arm of the tie group by the study's cost; by the best mean where none is known.
+
+    Passed over are arms of the group whose own interval, not adjusted for the number of arms,
+    leaves zero out: the adjustment keeps them from being called worse, but nobody should bet on
+    them.
+    """
+    beaten = {d.arm for d in verdict.with_best if d.better is not None and d.better != d.arm}
+    prices = {
+        name: None if name in beaten else price
+        for name, price in prices_of(records, records.cost).items()
+    }
+    found = recommend(verdict, records.cost, prices, prices_of(records, "memory"), rates)
+    if verdict.best is None:
+        return Choice(None, "none", found)
+    if found.arm is None:
+        return Choice(verdict.best, "look", found)
+    return Choice(found.arm, _basis(verdict), found)
+
+
+def _basis(verdict: Verdict) -> str:
+    if verdict.winner is not None:
+        return "winner"
+    if verdict.stands_out is not None:
+        return "runs"
+    return "only" if len(verdict.pairs.arms) == 1 else "tie"
+
+
+def prices_of(records: Records, cost: str) -> dict[str, float | None]:
+    """A cost of every arm, None where it is not known."""
+    return {arm.name: arm.costs[cost].value if cost in arm.costs else None for arm in records.arms}
+
+
+def _digits(verdict: Verdict) -> int:
+    """Decimals with two digits of the smallest spread that decides anything; 4 if none is known."""
+    widths = [
+        (one.high - one.low) / 2
+        for one in verdict.with_best
+        if one.low is not None and one.high is not None and one.high > one.low
+    ]
+    if widths:
+        return min(6, decimals_for(min(widths)))
+    return 4
+
+
+def words(name: str) -> str:
+    """A metric or cost in words."""
+    return WORDS.get(name, name.removeprefix("eval_").replace("_", " "))
+
+
+def ranked(judgement: Judgement) -> list[ArmFacts]:
+    """Arms in the order of the ranking, each followed by those that share its training."""
+    results = sorted(judgement.verdict.arms, key=lambda arm: arm.place or math.inf)
+    arms = judgement.records.arms
+    return [
+        arm
+        for result in results
+        for arm in sorted(arms, key=lambda arm: arm.twin_of is not None)
+        if result.arm in (arm.name, arm.twin_of)
+    ]
+
+
+def trained(judgement: Judgement) -> list[ArmFacts]:
+    """`ranked`, every training once."""
+    return [arm for arm in ranked(judgement) if arm.twin_of is None]
+
+
+def against_best(verdict: Verdict, arm: str) -> tuple[float, float, float]:
+    """Fitted value of a ranked arm, and the interval of its difference from the best, put there.
+
+    The bounds are NaN for the best itself and where nothing is known of the noise.
+    """
+    fitted = {result.arm: result.fitted for result in verdict.arms}
+    value, best = (float(fitted[name] or 0.0) for name in (arm, str(verdict.best)))
+    for one in verdict.with_best:
+        if one.arm == arm and one.low is not None and one.high is not None:
+            return value, best + one.low, best + one.high
+    return value, math.nan, math.nan

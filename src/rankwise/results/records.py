@@ -1,0 +1,201 @@
+"""The records that every part of the report is computed from, whoever made the results.
+
+Array suffixes: A arms, S seeds, E examples.
+"""
+
+import json
+import math
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankwise.analysis.forensics import StepRecord
+from rankwise.store.writer import FINISHED
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """One run. `value` is the deciding metric at the best step; None where nothing was evaluated.
+
+    curve        (step, deciding metric) of every validation
+    train_curve  (step, mean training loss of the steps up to it), at most TRAIN_POINTS
+    tail         the last steps of a run that ended without a result
+    validation   all validation metrics at the best step; test: those of the test read
+    """
+
+    id: str
+    arm: str
+    seed: int
+    state: str
+    cause: str | None
+    evidence: dict[str, Any]
+    value: float | None
+    best_step: int | None
+    last_step: int | None
+    validation: dict[str, float]
+    test: dict[str, float]
+    curve: tuple[tuple[int, float], ...]
+    train_curve: tuple[tuple[int, float], ...]
+    tail: tuple[StepRecord, ...] = ()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run may be ranked."""
+        return self.state in FINISHED and self.value is not None and math.isfinite(self.value)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A price with its origin: value in `unit`, and how it was come by ("solo probe", ...)."""
+
+    value: float
+    unit: str
+    path: str
+
+
+@dataclass(frozen=True)
+class ArmFacts:
+    """One arm: settings, costs by name, plain mean and spread over its finished seeds.
+
+    spread is the sample standard deviation over seeds, None with fewer than two. twin_of names the
+    arm whose training this one shares, as the two differ in generation alone; None for that arm.
+    """
+
+    id: str
+    name: str
+    method: str
+    settings: dict[str, Any]
+    costs: dict[str, Cost]
+    seeds_done: tuple[int, ...]
+    failed: tuple[str, ...]
+    open: tuple[str, ...]
+    mean: float | None
+    spread: float | None
+    best: float | None
+    validation: dict[str, float]
+    test: dict[str, float]
+    test_spread: dict[str, float]
+    ranks: dict[str, int] = field(default_factory=dict)
+    twin_of: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A generated answer and its measures, of a run or of the untrained base (arm "base").
+
+    asked_as names the arms with whose generation settings the base answered.
+    """
+
+    arm: str
+    seed: int | None
+    prompt: str
+    reference: str | None
+    answer: str
+    measures: dict[str, float]
+    asked_as: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Records:
+    """All of a study (or of a table of outside results) in one reading.
+
+    x_ASE      deciding metric by example at each run's best step, NaN where a run is not finished;
+               None where the metric is not a mean over examples or no record goes that deep
+    x_AS       deciding metric by run
+    extra_ASE, test_ASE  other metrics by example at the best step, all of them on the test part
+    test_size  items behind each x_AS where no record by example exists, else None
+    groups_E, weights_E  of the validation examples, with x_ASE
+    """
+
+    title: str
+    origin: str
+    metric: str
+    lower_is_better: bool
+    cost: str
+    study: dict[str, Any]
+    varying: tuple[str, ...]
+    seeds: tuple[int, ...]
+    arms: tuple[ArmFacts, ...]
+    runs: tuple[RunFacts, ...]
+    answers: tuple[Answer, ...]
+    notes: tuple[tuple[str, str], ...]
+    x_AS: Floats
+    x_ASE: Floats | None
+    groups_E: NDArray[Any] | None
+    weights_E: Floats | None
+    test_size: int | None
+    extra_ASE: dict[str, Floats]
+    test_ASE: dict[str, Floats] = field(default_factory=dict)
+    test_groups_E: NDArray[Any] | None = None
+    test_weights_E: Floats | None = None
+
+    def arm(self, name: str) -> ArmFacts:
+        """The arm of this name (StopIteration where there is none)."""
+        return next(arm for arm in self.arms if arm.name == name)
+
+    def runs_of(self, name: str) -> tuple[RunFacts, ...]:
+        """The runs of an arm, by seed."""
+        return tuple(run for run in self.runs if run.arm == name)
+
+
+def distinct(records: Records) -> Records:
+    """Every training once: without the arms that share another's, whose scores are its copies."""
+    keep = [a for a, arm in enumerate(records.arms) if arm.twin_of is None]
+    if len(keep) == len(records.arms):
+        return records
+    arms = tuple(records.arms[a] for a in keep)
+    names = {arm.name for arm in arms}
+    return replace(
+        records,
+        arms=arms,
+        runs=tuple(run for run in records.runs if run.arm in names),
+        x_AS=records.x_AS[keep],
+        x_ASE=None if records.x_ASE is None else records.x_ASE[keep],
+        extra_ASE={name: x_ASE[keep] for name, x_ASE in records.extra_ASE.items()},
+        test_ASE={name: x_ASE[keep] for name, x_ASE in records.test_ASE.items()},
+    )
+
+
+def lower_is_better(metric: str) -> bool:
+    """Losses and perplexities are best low, everything else best high."""
+    return metric.endswith(("loss", "perplexity"))
+
+
+def varying_settings(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
+    """Names of the settings in which arms differ, in the order in which they first appear."""
+    names = dict.fromkeys(name for one in settings for name in one)
+
+    def spellings(name: str) -> set[str]:
+        return {json.dumps(one.get(name, "absent"), sort_keys=True) for one in settings}
+
+    return tuple(name for name in names if len(spellings(name)) > 1)
+
+
+def is_failure(run: RunFacts) -> bool:
+    """Whether a run ended without a result that may be ranked (pruned and interrupted included)."""
+    return run.state not in ("planned", "running") and not run.finished
+
+
+def generation_of(settings: Mapping[str, Any]) -> str:
+    """An arm's generation settings as a text that is equal where they are."""
+    own = {name: value for name, value in settings.items() if name.startswith("generation.")}
+    return json.dumps(own, sort_keys=True)
+
+
+def means(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means of the metrics that every row has."""
+    names = [name for name in (rows[0] if rows else {}) if all(name in row for row in rows)]
+    return {name: statistics.fmean(row[name] for row in rows) for name in names}
+
+
+def spreads(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Sample standard deviations over rows of the metrics that every row has; none for one row."""
+    if len(rows) < 2:
+        return {}
+    return {name: statistics.stdev(row[name] for row in rows) for name in means(rows)}

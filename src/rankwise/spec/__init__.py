@@ -1,0 +1,4 @@
+"""The spec: its models, reading it, its configurations and what identifies them.
+
+May import text, files, errors; no torch.
+"""

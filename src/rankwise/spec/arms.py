@@ -1,0 +1,248 @@
+"""From the spec's grid and list to arms: their settings, their names, their identities.
+
+The identity of an arm is a hash of what it means, so two spellings of one configuration are one
+arm, and a study that is run again finds what it has already done.
+"""
+
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from rankwise.errors import SpecError
+from rankwise.spec.errors import arm_settings, no_such_setting, readable, setting_names, shown
+from rankwise.spec.identity import (
+    NO_MEANING,
+    canonical,
+    effective_settings,
+    identity,
+    why_idle,
+)
+from rankwise.spec.models import (
+    AugmentSpec,
+    GenerationSpec,
+    LoraSpec,
+    RanksSpec,
+    StudySpec,
+    TrainingSpec,
+)
+from rankwise.spec.names import arm_names
+
+MAX_ARMS = 10_000
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")
+RESERVED = ("best", "base")  # `export DIR best`; the untouched base answers as `base`
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One configuration under comparison.
+
+    Attributes:
+        id: 12 hex digits, equal for equal meaning (settings, base model, data, task).
+        training_id: the same without `generation.*`: arms of equal training_id are trained once.
+        name: short and readable, unique in its study; also a folder's name.
+        settings: dotted name -> JSON-ready value of all that identifies the arm.
+    """
+
+    id: str
+    training_id: str
+    name: str
+    method: str
+    quantization: str
+    lora: LoraSpec
+    training: TrainingSpec
+    ranks: RanksSpec
+    augment: AugmentSpec
+    max_samples: int | None
+    generation: GenerationSpec
+    settings: dict[str, Any]
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One arm with one seed."""
+
+    arm: Arm
+    seed: int
+
+    @property
+    def id(self) -> str:
+        """The run's name in the store, and the folder of its adapter."""
+        return f"{self.arm.name}/seed-{self.seed}"
+
+
+def make_arms(spec: StudySpec) -> tuple[Arm, ...]:
+    """The arms of a study: the product of its grid, then its list; one arm where both are empty.
+
+    Raises:
+        SpecError: a setting that does not exist or cannot vary, an empty list of values, a value
+            that cannot be, settings without effect or at odds, or the same arm or name twice.
+    """
+    known = dict(arm_settings())
+    drafts = [
+        _draft(spec, changes, place, name) for place, name, changes in _changes(spec, tuple(known))
+    ]
+    names = arm_names([d.settings for d in drafts], [d.name for d in drafts])
+    arms = tuple(_named(draft, name) for draft, name in zip(drafts, names, strict=True))
+    _refuse_twins(arms)
+    return arms
+
+
+def varying_settings(arms: Sequence[Arm]) -> tuple[str, ...]:
+    """Dotted names of the settings in which the arms differ, in the order of the spec."""
+    return tuple(
+        name
+        for name, _ in arm_settings()
+        if len({canonical(arm.settings.get(name, "absent")) for arm in arms}) > 1
+    )
+
+
+def _changes(
+    spec: StudySpec, known: Sequence[str]
+) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
+    """(place for messages, explicit name, dotted setting -> value) of every arm."""
+    for key, values in spec.grid.items():
+        _check_key(key, f"grid.{key}", known)
+        if not values:
+            raise SpecError(f"grid.{key}: the list of values is empty; remove the line or fill it")
+    size = 1
+    for values in spec.grid.values():
+        size *= len(values)
+    if size > MAX_ARMS:
+        raise SpecError(f"grid: {size} arms are more than {MAX_ARMS}; give fewer values")
+    if spec.grid or not spec.arms:
+        for combination in itertools.product(*spec.grid.values()):
+            yield "grid", None, dict(zip(spec.grid, combination, strict=True))
+    for number, entry in enumerate(spec.arms):
+        place = f"arms[{number}]"
+        changes = dict(_flat(entry, known))
+        name = changes.pop("name", None)
+        for key in changes:
+            _check_key(key, f"{place}: {key}", known)
+        yield place, _checked_name(name, place), changes
+
+
+def _flat(tree: Mapping[Any, Any], known: Sequence[str], prefix: str = "") -> Iterator[Any]:
+    """The settings of an arm with dotted names, whether written nested or dotted."""
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value and name not in known:
+            yield from _flat(value, known, f"{name}.")
+        else:
+            yield name, value
+
+
+def _check_key(key: str, place: str, known: Sequence[str]) -> None:
+    if key in known:
+        return
+    inside = next((name for name in known if name.startswith(f"{key}.")), None)
+    if inside is not None:
+        raise SpecError(f"{place}: a section; name the settings in it, such as {inside}")
+    if key in setting_names(StudySpec):
+        raise SpecError(
+            f"{place}: common to all arms of a study, for they are compared on one model and one "
+            f"data set; set it outside `grid` and `arms`"
+        )
+    raise SpecError(f"{place}: {no_such_setting(key, known)}")
+
+
+def _checked_name(name: Any, place: str) -> str | None:
+    if name is None:
+        return None
+    if not isinstance(name, str) or not NAME.match(name):
+        raise SpecError(
+            f"{place}: name: letters, digits, dots, dashes, plus signs and underscores are wanted "
+            f"(a folder will bear it), found {shown(name)}"
+        )
+    if name in RESERVED:
+        raise SpecError(f"{place}: name: {name!r} has a meaning of its own; choose another")
+    return name
+
+
+def _draft(spec: StudySpec, changes: Mapping[str, Any], place: str, name: str | None) -> Arm:
+    """One arm, checked, with its explicit name or an empty one."""
+    raw = spec.model_dump(mode="json", warnings=False)
+    raw["grid"], raw["arms"] = {}, []
+    for key, value in changes.items():
+        here = raw
+        *sections, leaf = key.split(".")
+        for section in sections:
+            here = here[section]
+        here[leaf] = value
+    try:
+        one = StudySpec.model_validate(raw)
+    except ValidationError as error:
+        raise SpecError(readable(error, raw, StudySpec, f"{place}: ")) from None
+    _check_together(one, place)
+    settings = effective_settings(one)
+    _refuse_idle(one, changes, settings, place)
+    return Arm(
+        id=identity(one, settings),
+        training_id=identity(
+            one, {k: v for k, v in settings.items() if not k.startswith("generation.")}
+        ),
+        name=name or "",
+        method=one.method,
+        quantization=one.model.quantization,
+        lora=one.lora,
+        training=one.training,
+        ranks=one.ranks,
+        augment=one.data.augment,
+        max_samples=one.data.max_samples,
+        generation=one.generation,
+        settings=settings,
+    )
+
+
+def _named(arm: Arm, name: str) -> Arm:
+    fields = {field: getattr(arm, field) for field in Arm.__dataclass_fields__}
+    return Arm(**fields | {"name": name})
+
+
+def _check_together(spec: StudySpec, place: str) -> None:
+    """Refuse settings of one arm that cannot work with one another."""
+    if spec.method == "full" and spec.model.quantization != "none":
+        raise SpecError(
+            f"{place}: model.quantization: {spec.model.quantization} weights cannot be trained in "
+            f"full; use method: lora, or quantization: none for this arm"
+        )
+    if spec.method == "full" and spec.training.loraplus_lr_ratio is not None:
+        raise SpecError(
+            f"{place}: training.loraplus_lr_ratio: full fine-tuning has no matrix B; set it to null"
+        )
+    if spec.ranks.strategy != "uniform" and spec.lora.rank_pattern and spec.method == "lora":
+        raise SpecError(
+            f"{place}: ranks.strategy: {spec.ranks.strategy} writes lora.rank_pattern itself; "
+            f"remove lora.rank_pattern, or use strategy: custom with `custom` ranks"
+        )
+
+
+def _refuse_idle(
+    spec: StudySpec, changes: Mapping[str, Any], settings: Mapping[str, Any], place: str
+) -> None:
+    """Refuse a setting that was given to this very arm and has no effect in it."""
+    for key in changes:
+        if key in settings or key in NO_MEANING:
+            continue
+        raise SpecError(f"{place}: {key}: without effect in this arm, for {why_idle(spec, key)}")
+
+
+def _refuse_twins(arms: Sequence[Arm]) -> None:
+    seen: dict[str, Arm] = {}
+    for arm in arms:
+        if arm.id in seen:
+            raise SpecError(
+                f"arms: {seen[arm.id].name} and {arm.name} are the same configuration; remove one"
+            )
+        seen[arm.id] = arm
+    names: dict[str, Arm] = {}
+    for arm in arms:
+        if arm.name.casefold() in names:
+            raise SpecError(f"arms: the name {arm.name!r} is given twice; rename one")
+        names[arm.name.casefold()] = arm

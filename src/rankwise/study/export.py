@@ -1,0 +1,105 @@
+"""Adapters out of a study: copied in peft's format, or merged into a whole model."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from rankwise.errors import UserError
+from rankwise.results.from_store import Records, RunFacts, read_records
+from rankwise.results.judge import judge_records
+from rankwise.spec.models import StudySpec
+from rankwise.store.writer import Store
+
+
+def export_adapter(
+    folder: Path, arm: str, to: Path, seed: int | None, merged: bool
+) -> dict[str, Any]:
+    """Write the best weights of an arm's run to a folder.
+
+    Args:
+        folder: A study.
+        arm: Name of an arm, or `best` for the recommended one.
+        to: Where to; must not exist.
+        seed: Which run; the one with the best validation metric where not given.
+        merged: Merge into the base and write a whole model.
+
+    Raises:
+        UserError: no such arm or run, or `to` exists.
+    """
+    if to.exists():
+        raise UserError(f"{to}: exists already; name a new folder")
+    with Store(folder) as store:
+        records = read_records(store)
+        study = store.study()
+    name = _arm_name(records, arm)
+    run = _run_of(records, name, seed)
+    source = folder / "adapters" / run.id
+    if not source.is_dir():
+        raise UserError(f"{source}: the adapter of {run.id} is not there any more; run it again")
+    if merged:
+        merge(source, to, StudySpec.model_validate(study.spec), study.data["label_names"])
+    else:
+        shutil.copytree(source, to)
+    what = "merged model" if merged else "adapter"
+    said = f"{what} of {run.id} (step {run.best_step}, {records.metric} {run.value:.4f}): {to}"
+    return {
+        "arm": name,
+        "seed": run.seed,
+        "step": run.best_step,
+        records.metric: run.value,
+        "to": str(to),
+        "said": said,
+    }
+
+
+def _arm_name(records: Records, arm: str) -> str:
+    if arm == "best":
+        chosen = judge_records(records).choice.arm
+        if chosen is None:
+            raise UserError("best: no arm has a result yet")
+        return chosen
+    names = [one.name for one in records.arms]
+    if arm not in names:
+        raise UserError(f"{arm}: no such arm; there are {', '.join(names)}")
+    return arm
+
+
+def _run_of(records: Records, arm: str, seed: int | None) -> RunFacts:
+    done = [run for run in records.runs_of(arm) if run.value is not None and run.finished]
+    if seed is not None:
+        done = [run for run in done if run.seed == seed]
+    if not done:
+        states = ", ".join(f"seed {run.seed} {run.state}" for run in records.runs_of(arm))
+        which = "" if seed is None else f" of seed {seed}"
+        raise UserError(f"{arm}: no finished run{which}: {states}")
+    sign = 1 if records.lower_is_better else -1
+    return min(done, key=lambda run: (sign * (run.value or 0.0), run.seed))
+
+
+def merge(source: Path, to: Path, spec: StudySpec, label_names: list[str] | None) -> None:
+    """Merge an adapter into its base and write the whole model, in fp32, with its tokenizer.
+
+    Args:
+        source: An adapter in peft's format, or the whole model that full fine-tuning leaves.
+        to: Folder of the merged model.
+        spec: The study, for its base; where that is quantised, the base as it was before.
+        label_names: Names of the classes, for SEQ_CLS.
+    """
+    from transformers import AutoConfig
+
+    from rankwise.adapters.peft_files import merged_model
+    from rankwise.base.load import load_tokenizer
+
+    tokenizer = load_tokenizer(spec.model)
+    if (source / "adapter_config.json").exists():
+        labels = None if label_names is None else len(label_names)
+        pad = tokenizer.pad_token_id
+        merged_model(source, spec.model, spec.task, labels, pad).save_pretrained(to)
+    else:
+        shutil.copytree(source, to)
+    if label_names is not None:
+        config = AutoConfig.from_pretrained(to)
+        config.id2label = dict(enumerate(label_names))
+        config.label2id = {name: number for number, name in enumerate(label_names)}
+        config.save_pretrained(to)
+    tokenizer.save_pretrained(to)

@@ -1,0 +1,325 @@
+"""What a study will do, worked out and checked before any weight is loaded.
+
+`rankwise plan` prints an outlook; `rankwise run` begins with the same one. It needs the data, the
+tokenizer and the model's configuration, and finds every mistake that can be found from these.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import torch
+from torch import nn
+
+from rankwise.adapters.memory import (
+    Adapter,
+    Footprint,
+    Memory,
+    footprint,
+    max_runs,
+    predict_memory,
+    resolve_adapter,
+)
+from rankwise.base.load import choose_dtype, load_tokenizer
+from rankwise.base.skeleton import skeleton
+from rankwise.data.augment import check_augment
+from rankwise.data.examples import Example, StudyData, make_examples, train_examples
+from rankwise.data.sources import read_rows
+from rankwise.data.split import Split, split_rows
+from rankwise.errors import SpecError
+from rankwise.spec.arms import Arm, Run, make_arms
+from rankwise.spec.models import GenerationSpec, ModelSpec, StudySpec
+from rankwise.study.cohorts import cohorts_of
+from rankwise.train.generate import Question, questions_of
+from rankwise.train.trainee import steps_of
+
+COMFORTABLE = 0.7  # share of the free memory that a cohort may take, where none is given
+METRICS = {
+    "CAUSAL_LM": ("eval_loss",),
+    "SEQ_CLS": ("eval_loss", "eval_accuracy", "eval_macro_f1", "eval_matthews"),
+    "SEQ_2_SEQ_LM": ("eval_loss", "eval_rougeL", "eval_chrf"),
+}
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """A checked study.
+
+    Attributes:
+        adapters: What an arm's runs train, by arm id; None for full fine-tuning.
+        footprints: Parameters of each arm, by arm id.
+        train: An arm's training examples, by training id; equal ones are shared.
+        questions: What arms with these settings are asked after training.
+        structure: The base model on the meta device.
+        notes: What should be known about the data.
+    """
+
+    spec: StudySpec
+    arms: tuple[Arm, ...]
+    runs: tuple[Run, ...]
+    structure: nn.Module
+    adapters: Mapping[str, Adapter | None]
+    footprints: Mapping[str, Footprint]
+    tokenizer: Any
+    data: StudyData
+    train: Mapping[str, tuple[Example, ...]]
+    questions: Mapping[GenerationSpec, tuple[Question, ...]]
+    notes: tuple[str, ...]
+
+    @property
+    def num_labels(self) -> int | None:
+        """Classes, for SEQ_CLS."""
+        return None if self.data.label_names is None else len(self.data.label_names)
+
+    def steps(self, arm: Arm) -> int:
+        """Optimizer steps of one run of an arm."""
+        return steps_of(arm.training, len(self.train[arm.training_id]))
+
+    def tokens(self, arm: Arm) -> int:
+        """Tokens of a typical long training row of an arm: the 95th percentile."""
+        lengths = [len(example.input_ids) for example in self.train[arm.training_id]]
+        return int(np.percentile(lengths, 95))
+
+    def memory(self, arm: Arm, device: torch.device) -> Memory:
+        """Predicted memory of one run of an arm."""
+        dtype = str(choose_dtype(self.spec.model.dtype, device)).removeprefix("torch.")
+        return predict_memory(
+            self.structure,
+            arm,
+            self.spec.task,
+            self.tokens(arm),
+            dtype,
+            self.spec.model,
+            adapter=self.adapters[arm.id],
+        )
+
+    def largest_cohort(self, runs: Sequence[Run], device: torch.device) -> int:
+        """How many of these runs, from the first on, may train together."""
+        hardware = self.spec.hardware
+        limit = (
+            hardware.memory_gb * 1e9
+            if hardware.memory_gb is not None
+            else COMFORTABLE * free_bytes(device)
+        )
+        count = max_runs(limit, [self.memory(run.arm, device) for run in runs])
+        return count if hardware.max_runs is None else min(count, hardware.max_runs)
+
+    def cohorts(self, runs: Sequence[Run], device: torch.device) -> list[tuple[Run, ...]]:
+        """The runs as they will be trained together; in each, those that adapt least first.
+
+        In that order the runs that adapt a module lie side by side in the batch. Of runs that
+        share a training, the first one is trained.
+        """
+
+        def breadth(run: Run) -> tuple[str, ...]:
+            adapter = self.adapters[run.arm.id]
+            return tuple(target.name for target in adapter.targets) if adapter else ()
+
+        trained = tuple(shared_trainings(runs))
+        together = cohorts_of(trained, lambda some: self.largest_cohort(some, device))
+        return [
+            tuple(sorted(cohort, key=lambda run: (len(breadth(run)), breadth(run), run.seed)))
+            for cohort in together
+        ]
+
+    def costs(self, arm: Arm, device: torch.device) -> dict[str, float]:
+        """What is known of an arm's price before it runs."""
+        counts = self.footprints[arm.id]
+        return {
+            "trainable_params": counts.trainable,
+            "total_params": counts.total,
+            "storage_bytes": 4 * counts.trainable,
+            "memory_bytes": self.memory(arm, device).alone,
+        }
+
+
+def look_ahead(spec: StudySpec, base_dir: Path) -> Outlook:
+    """Read the data, build the model's structure, and check that everything fits.
+
+    Args:
+        spec: The study.
+        base_dir: The folder of the spec, for relative paths.
+
+    Raises:
+        SpecError, DataError, ModelError: a mistake, with place, finding and remedy.
+    """
+    arms = make_arms(spec)
+    _check_metric(spec)
+    _check_asked(spec, arms)
+    for augment in dict.fromkeys(arm.augment for arm in arms):
+        check_augment(augment, spec.data, base_dir)
+    split = split_rows(read_rows(spec.data, base_dir), spec.data)
+    labels = None if split.label_names is None else len(split.label_names)
+    structure = skeleton(spec.model, spec.task, labels)
+    adapters = {
+        arm.id: None if arm.method == "full" else resolve_adapter(structure, arm, spec.task)
+        for arm in arms
+    }
+    footprints = {arm.id: footprint(structure, arm, spec.task, adapters[arm.id]) for arm in arms}
+    _check_length(spec, structure)
+    _check_start(spec, structure)
+    tokenizer = load_tokenizer(spec.model)
+    data = make_examples(split, spec.data, spec.task, tokenizer, base_dir)
+    train, notes = _training_parts(spec, arms, split, data, tokenizer, base_dir)
+    questions = {
+        asked: questions_of(asked, spec.data, spec.task, data.validation, tokenizer)
+        for asked in dict.fromkeys(arm.generation for arm in arms)
+        if _asks(asked)
+    }
+    for asked, prompts in questions.items():
+        _check_room(spec, structure, asked, prompts)
+    return Outlook(
+        spec,
+        arms,
+        tuple(Run(arm, seed) for arm in arms for seed in spec.seeds),
+        structure,
+        adapters,
+        footprints,
+        tokenizer,
+        data,
+        train,
+        questions,
+        tuple(dict.fromkeys([*data.notes, *notes])),
+    )
+
+
+def shared_trainings(runs: Sequence[Run]) -> dict[Run, tuple[Run, ...]]:
+    """The runs that need a training of their own, each with all that it stands for.
+
+    Arms that differ in what is asked after training alone share one training at each seed.
+    """
+    found: dict[tuple[str, int], list[Run]] = {}
+    for run in runs:
+        found.setdefault((run.arm.training_id, run.seed), []).append(run)
+    return {together[0]: tuple(together) for together in found.values()}
+
+
+def _check_metric(spec: StudySpec) -> None:
+    able = METRICS[spec.task]
+    if spec.objective.metric not in able:
+        raise SpecError(
+            f"objective.metric: {spec.objective.metric} is not measured for task {spec.task}; "
+            f"use {' or '.join(able)}"
+        )
+
+
+def _asks(asked: GenerationSpec) -> bool:
+    return bool(asked.prompts or asked.prompts_from_validation)
+
+
+def _check_asked(spec: StudySpec, arms: Sequence[Arm]) -> None:
+    """Refuse settings of generation where nothing can be generated, or nothing is asked."""
+    every = [spec.generation, *(arm.generation for arm in arms)]
+    if all(asked == GenerationSpec.model_validate({}) for asked in every):
+        return
+    if spec.task == "SEQ_CLS":
+        raise SpecError(
+            "generation: a classifier (task SEQ_CLS) writes no text; remove the section, or use "
+            "task CAUSAL_LM or SEQ_2_SEQ_LM"
+        )
+    if not any(_asks(asked) for asked in every):
+        raise SpecError(
+            "generation: nothing is asked; give generation.prompts or "
+            "generation.prompts_from_validation, or remove the section"
+        )
+    for name in ("temperature", "top_p", "seed"):
+        standard = GenerationSpec.model_fields[name].default
+        given = getattr(spec.generation, name) != standard
+        if given and not any(asked.do_sample for asked in every):
+            raise SpecError(
+                f"generation.{name}: without effect, for answers are not sampled; set "
+                f"generation.do_sample: true, or remove it"
+            )
+
+
+def _check_room(
+    spec: StudySpec, structure: nn.Module, asked: GenerationSpec, prompts: Sequence[Question]
+) -> None:
+    """Refuse answers that would run past the model's positions."""
+    most = getattr(structure.config, "max_position_embeddings", None)
+    longest = 1 if spec.task == "SEQ_2_SEQ_LM" else max(len(prompt.ids) for prompt in prompts)
+    if isinstance(most, int) and longest + asked.max_new_tokens > most:
+        room = most - longest
+        remedy = f"use {room} or less, or shorter prompts" if room > 0 else "use shorter prompts"
+        raise SpecError(
+            f"generation.max_new_tokens: {asked.max_new_tokens} after a prompt of {longest} tokens "
+            f"are more than the {most} positions of {base_name(spec.model)}; {remedy}"
+        )
+
+
+def _check_length(spec: StudySpec, structure: nn.Module) -> None:
+    """Refuse rows longer than the model has positions for."""
+    most = getattr(structure.config, "max_position_embeddings", None)
+    if isinstance(most, int) and spec.data.max_length > most:
+        raise SpecError(
+            f"data.max_length: {spec.data.max_length} tokens are more than the {most} positions of "
+            f"{base_name(spec.model)}; use {most} or less"
+        )
+
+
+def _check_start(spec: StudySpec, structure: nn.Module) -> None:
+    """Refuse a model of sequences to sequences that does not know how a target starts."""
+    start = getattr(structure.config, "decoder_start_token_id", None)
+    if spec.task == "SEQ_2_SEQ_LM" and start is None:
+        place = "model.config" if spec.model.config is not None else "the model's config.json"
+        raise SpecError(
+            f"{place}: decoder_start_token_id is missing, the token that every target starts with; "
+            f"set it (in the T5 family it is that of pad_token_id)"
+        )
+
+
+def _training_parts(
+    spec: StudySpec,
+    arms: Sequence[Arm],
+    split: Split,
+    data: StudyData,
+    tokenizer: Any,
+    base_dir: Path,
+) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
+    """Each arm's training examples by training id; arms of one augmentation share theirs."""
+    made = {(spec.data.augment, spec.data.max_samples): data.train}
+    train: dict[str, tuple[Example, ...]] = {}
+    notes: list[str] = []
+    for arm in arms:
+        kind = (arm.augment, arm.max_samples)
+        if kind not in made:
+            made[kind], more = train_examples(
+                split, *kind, spec.data, spec.task, tokenizer, base_dir
+            )
+            notes.extend(f"{arm.name}: {note}" for note in more)
+        train[arm.training_id] = made[kind]
+    return train, notes
+
+
+def pick_device(name: str) -> torch.device:
+    """The device that `hardware.device` asks for; auto: CUDA where there is one.
+
+    Raises:
+        SpecError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise SpecError(f"hardware.device: {name!r} is not auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise SpecError(f"hardware.device: {name}: this torch sees no CUDA device; use cpu or auto")
+    return device
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that is free on the device, in bytes."""
+    if device.type == "cuda":
+        return int(torch.cuda.mem_get_info(device)[0])
+    return int(psutil.virtual_memory().available)
+
+
+def base_name(model: ModelSpec) -> str:
+    """The base model in a few words."""
+    if model.name is not None:
+        return model.name
+    return f"a random {(model.config or {})['model_type']}"

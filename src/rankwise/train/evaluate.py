@@ -1,0 +1,158 @@
+"""Evaluation of all selected runs in one pass, example by example.
+
+Legend: K runs, E examples.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rankwise.analysis.answers import accuracy, macro_f1, matthews
+from rankwise.data.examples import Example
+from rankwise.train.batch import Task, collate
+from rankwise.train.dropout import BatchKey
+from rankwise.train.losses import row_losses
+
+TOKENS_OF_A_PASS = 8192  # bounds the memory of one pass
+# Best of 512 to 8,192 on two CPU cores (MiniLM, bf16, a cohort of 8): small enough for the cache,
+# large enough for both cores. GPUs want more work at once.
+TOKENS_OF_AN_EVALUATION = {"cpu": 4096, "cuda": 65536}
+
+
+class Forward(Protocol):
+    """What evaluation and generation need of a bank."""
+
+    @property
+    def model(self) -> Any:
+        """The model, which sees the rows of the selected runs, one run after the other."""
+
+    @property
+    def selected(self) -> Sequence[int]:
+        """The runs."""
+
+    def set_batch(self, key: BatchKey | None) -> None:
+        """None: no dropout."""
+
+    def context(self) -> AbstractContextManager[Any]:
+        """The precision of a forward pass."""
+
+
+@dataclass(frozen=True)
+class Untouched:
+    """The base as nobody trained it, behind the face of a bank of one run.
+
+    Attributes:
+        model: The frozen model, with no bank in it or none of its runs selected.
+    """
+
+    model: Any
+    selected: Sequence[int] = (0,)
+
+    def set_batch(self, key: BatchKey | None) -> None:
+        """There is no dropout."""
+
+    def context(self) -> AbstractContextManager[Any]:
+        """The base's own precision."""
+        return nullcontext()
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One run on one set of examples.
+
+    Attributes:
+        losses_E: Mean loss over the targets of each example.
+        targets_E: Number of targets of each example.
+        predicted_E: Predicted class of each example, for classification.
+        labels_E: True class of each example, for classification.
+        likeness: Measures of what the model wrote, for sequence to sequence.
+    """
+
+    losses_E: NDArray[np.float64]
+    targets_E: NDArray[np.float64]
+    predicted_E: NDArray[np.int64] | None = None
+    labels_E: NDArray[np.int64] | None = None
+    likeness: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def loss(self) -> float:
+        """Mean loss over all targets."""
+        return float(np.average(self.losses_E, weights=self.targets_E))
+
+    @property
+    def correct_E(self) -> NDArray[np.bool_] | None:
+        """Which examples were classified rightly."""
+        return None if self.predicted_E is None else self.predicted_E == self.labels_E
+
+    def metrics(self) -> dict[str, float]:
+        """The set's metrics by name; none is a number where the loss is none."""
+        found = {"eval_loss": self.loss}
+        if self.predicted_E is None or self.labels_E is None:
+            found["eval_perplexity"] = math.exp(min(self.loss, 700.0))
+            found |= self.likeness
+        else:
+            found["eval_accuracy"] = accuracy(self.labels_E, self.predicted_E)
+            found["eval_macro_f1"] = macro_f1(self.labels_E, self.predicted_E)
+            found["eval_matthews"] = matthews(self.labels_E, self.predicted_E)
+        # a model whose loss is NaN still names a class, the first one: that is no accuracy
+        if not math.isfinite(self.loss):
+            return {**dict.fromkeys(found, math.nan), "eval_loss": self.loss}
+        return found
+
+
+@torch.no_grad()
+def evaluate(bank: Forward, examples: Sequence[Example], task: Task, rows: int) -> list[Evaluation]:
+    """Every selected run on the same examples, K evaluations in the order of the selection.
+
+    Args:
+        bank: The bank, with its selection made.
+        examples: E examples.
+        task: How they become tensors.
+        rows: Most rows of one run in a pass.
+    """
+    runs = len(bank.selected)
+    losses_KE = np.empty((runs, len(examples)))
+    targets_E = np.empty(len(examples))
+    predicted_KE = np.empty((runs, len(examples)), dtype=np.int64)
+    bank.set_batch(None)
+    most = TOKENS_OF_AN_EVALUATION.get(task.device.type, TOKENS_OF_A_PASS)
+    for places in passes([len(example.input_ids) for example in examples], runs, rows, most):
+        batch = collate([examples[i] for _ in range(runs) for i in places], task)
+        with bank.context():
+            result = row_losses(bank.model, task.name, batch)
+        total_KN = result.total.view(runs, -1).double().cpu().numpy()
+        targets_E[places] = result.targets.view(runs, -1)[0].cpu().numpy()
+        losses_KE[:, places] = total_KN / targets_E[places]
+        if result.predicted is not None:
+            predicted_KE[:, places] = result.predicted.view(runs, -1).cpu().numpy()
+    if task.name != "SEQ_CLS":
+        return [Evaluation(losses_E, targets_E) for losses_E in losses_KE]
+    labels_E = np.array([int(e.labels) for e in examples])
+    return [
+        Evaluation(losses_E, targets_E, predicted_E, labels_E)
+        for losses_E, predicted_E in zip(losses_KE, predicted_KE, strict=True)
+    ]
+
+
+def passes(lengths: Sequence[int], runs: int, rows: int, most: int) -> list[list[int]]:
+    """Places of rows of these lengths, sorted and cut so that a pass stays within its bounds.
+
+    Args:
+        lengths: Tokens of each row of one run.
+        runs: How many runs take each row.
+        rows: Most rows of one run in a pass.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (lengths[i], i))
+    cut: list[list[int]] = [[]]
+    for i in order:
+        tokens = (len(cut[-1]) + 1) * runs * lengths[i]
+        if cut[-1] and (len(cut[-1]) == rows or tokens > most):
+            cut.append([])
+        cut[-1].append(i)
+    return cut

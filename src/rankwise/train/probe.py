@@ -1,0 +1,189 @@
+"""Two short trials: is this cohort exact on this model, and what does an arm cost alone?
+
+Some models hand a target module something other than the batch: DeBERTa-v2 sends its position
+embeddings through the query projection, experts of a mixture get the tokens routed to them. There
+a bank would be silently wrong. So every cohort is tried before it trains.
+"""
+
+import statistics
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from rankwise.adapters.init_weights import seed_of
+from rankwise.data.examples import Example
+from rankwise.train.bank import Bank, Trainable
+from rankwise.train.batch import Part, Task
+from rankwise.train.evaluate import evaluate
+from rankwise.train.losses import Batch, row_losses
+
+TIMED_EXAMPLES = 32
+TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """Largest difference of a row's loss between company and solitude, relative to the loss."""
+
+    difference: float
+    tolerance: float
+    failure: str | None = None
+
+    @property
+    def exact(self) -> bool:
+        """Whether the runs may train together."""
+        return self.failure is None and self.difference <= self.tolerance
+
+
+@torch.no_grad()
+def probe_company(bank: Bank, task: str, batch_of_one: Batch, dtype: torch.dtype) -> Agreement:
+    """Compare the bank's losses with those of each run alone, on the same rows.
+
+    The adapters are shaken for the trial (a fresh one changes nothing) and put back after it.
+    Every run sees the same rows, so that only its own weights tell it from its neighbours.
+
+    Args:
+        bank: The cohort.
+        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
+        batch_of_one: A few rows, for one run.
+        dtype: Precision of the base, which sets the tolerance.
+    """
+    runs = list(bank.selected)
+    kept = {run: bank.state_of(run) for run in runs}
+    tolerance = TOLERANCE[dtype]
+    bank.set_batch(None)
+    try:
+        for run in runs:
+            _shake(bank.parameters_of(run), run)
+        together_KN = row_losses(bank.model, task, _repeated(batch_of_one, len(runs))).total
+        alone = []
+        for run in runs:
+            bank.select([run])
+            alone.append(row_losses(bank.model, task, batch_of_one).total)
+    except RuntimeError as error:  # shapes that K does not divide
+        return Agreement(float("inf"), tolerance, str(error).splitlines()[0])
+    finally:
+        bank.select(runs)
+        for run in runs:
+            bank.load_state(run, kept[run])
+    alone_KN = torch.cat(alone)
+    difference = (together_KN - alone_KN).abs() / alone_KN.abs().clamp_min(1.0)
+    return Agreement(float(difference.nan_to_num(torch.inf).max()), tolerance)
+
+
+def _shake(parameters: dict[str, nn.Parameter], run: int) -> None:
+    generator = torch.Generator().manual_seed(seed_of(f"probe/{run}"))
+    for parameter in parameters.values():
+        noise = torch.empty(parameter.shape).normal_(0, 0.02, generator=generator)
+        parameter.data.add_(noise.to(parameter.device))
+
+
+def _repeated(batch: Batch, runs: int) -> Batch:
+    return Batch(
+        *(
+            tensor.repeat(runs, *[1] * (tensor.dim() - 1))
+            for tensor in (batch.input_ids, batch.attention_mask, batch.labels)
+        )
+    )
+
+
+@dataclass(frozen=True)
+class SoloCost:
+    """What one arm costs alone: seconds of a step and of an evaluation, bytes while training."""
+
+    step_seconds: float
+    eval_seconds: float
+    memory_bytes: float
+    path: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Ready for the store."""
+        return asdict(self)
+
+
+def probe_cost(
+    bank: Trainable,
+    task: Task,
+    parts: Sequence[Part],
+    accumulation: int,
+    weights: int,
+    validation: Sequence[Example],
+    trials: int,
+) -> SoloCost:
+    """Time and memory of one run alone; no weight is changed.
+
+    Memory on the CPU is counted, not sampled: the frozen weights (`weights` bytes), the trained
+    weights with gradient and two AdamW moments in fp32, and all tensors that autograd kept for
+    the backward pass of the largest part, each storage once. On CUDA it is the allocator's peak.
+
+    Args:
+        bank: With one run selected.
+        task: How examples become tensors.
+        parts: The parts of one batch of this run.
+        accumulation: Batches in an optimizer step.
+        weights: Bytes of the frozen base.
+        validation: What an evaluation reads; a few of these are timed.
+        trials: Steps to time; their median counts.
+    """
+    parameters = bank.parameters_of(bank.selected[0])
+    device = task.device
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    kept = max(_kept_bytes(bank, task, part) for part in parts)
+    seconds = [_seconds_of_a_batch(bank, task, parts) for _ in range(trials)]
+    for parameter in parameters.values():
+        if parameter.grad is not None:
+            parameter.grad.zero_()
+    memory, path = weights + 16 * sum(p.numel() for p in parameters.values()) + kept, "counted"
+    if device.type == "cuda":
+        memory, path = torch.cuda.max_memory_allocated(device), "peak of the CUDA allocator"
+    step = statistics.median(seconds) * accumulation
+    return SoloCost(step, _evaluation_seconds(bank, task, validation), memory, path)
+
+
+def _kept_bytes(bank: Trainable, task: Task, part: Part) -> int:
+    """Bytes that autograd holds between forward and backward, without the frozen weights."""
+    frozen = {p.untyped_storage().data_ptr() for p in bank.model.parameters()}
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in frozen:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    bank.set_batch(part.key)
+    with saved_tensors_hooks(count, lambda tensor: tensor), bank.context():
+        loss = row_losses(bank.model, task.name, part.batch).total.sum()
+    held = sum(kept.values())
+    del loss
+    return held
+
+
+def _seconds_of_a_batch(bank: Trainable, task: Task, parts: Sequence[Part]) -> float:
+    started = time.perf_counter()
+    for part in parts:
+        bank.set_batch(part.key)
+        with bank.context():
+            loss = row_losses(bank.model, task.name, part.batch).total.sum()
+        torch.autograd.backward(loss)
+    _wait_for(task.device)
+    return time.perf_counter() - started
+
+
+def _evaluation_seconds(bank: Trainable, task: Task, validation: Sequence[Example]) -> float:
+    some = validation[:TIMED_EXAMPLES]
+    started = time.perf_counter()
+    evaluate(bank, some, task, rows=TIMED_EXAMPLES)
+    _wait_for(task.device)
+    return (time.perf_counter() - started) * len(validation) / len(some)
+
+
+def _wait_for(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)

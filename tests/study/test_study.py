@@ -1,0 +1,192 @@
+"""A study from its spec to its report, through the command line, on models of a few weights."""
+
+import csv
+import json
+import sys
+
+import pytest
+import torch
+import yaml
+from peft import PeftModel
+
+from rankwise.base.load import load_base, load_tokenizer
+from rankwise.cli.app import main
+from rankwise.spec.models import StudySpec
+from rankwise.store.writer import Store
+from rankwise.train import loop
+from tiny_text import tiny_spec
+
+ARMS = {
+    "grid": {"lora.r": [2, 4]},
+    "seeds": [0, 1],
+    "lora": {"target_modules": ["query", "value"], "lora_dropout": 0.1},
+}
+
+
+def rankwise(monkeypatch, *words):
+    """Exit code of a command run in this process."""
+    monkeypatch.setattr(sys, "argv", ["rankwise", *map(str, words)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    return stop.value.code
+
+
+def written(folder, kind="bert", shape="labelled", **more):
+    """A spec file of a tiny study in `folder`."""
+    spec = tiny_spec(folder, kind, shape, **{**ARMS, **more})
+    (folder / "study.yaml").write_text(yaml.safe_dump(spec))
+    return folder / "study.yaml", folder / "out"
+
+
+def records(out):
+    with Store(out) as store:
+        return {run.id: run.state for run in store.runs()}, store.notes()
+
+
+def test_a_study_leaves_everything_that_it_promises(tmp_path, monkeypatch, capsys):
+    spec, out = written(tmp_path)
+    assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
+    said = capsys.readouterr().out
+    for word in ("4 done", "recommended", "report.html", "adapters"):
+        assert word in said
+    for name in ("study.db", "runs.csv", "report.md", "report.html", "recommended.yaml"):
+        assert (out / name).stat().st_size > 0
+    assert list((out / "figures").glob("*.svg"))
+    with (out / "runs.csv").open() as lines:
+        assert len(list(csv.DictReader(lines))) == 4
+    for arm in ("r2", "r4"):
+        for seed in (0, 1):
+            assert (out / "adapters" / arm / f"seed-{seed}" / "adapter_model.safetensors").exists()
+
+
+def test_running_again_trains_only_what_is_missing(tmp_path, monkeypatch):
+    spec, out = written(tmp_path)
+    assert rankwise(monkeypatch, "run", spec, "--out", out, "--set", "seeds=[0]") == 0
+    trained = []
+    before = loop.start_trainee
+    monkeypatch.setattr(
+        loop, "start_trainee", lambda run, *rest: trained.append(run.id) or before(run, *rest)
+    )
+    assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
+    assert sorted(trained) == ["r2/seed-1", "r4/seed-1"]
+    trained.clear()
+    assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
+    assert trained == []
+
+
+def test_one_more_value_in_the_grid_keeps_what_is_done(tmp_path, monkeypatch):
+    spec, out = written(tmp_path)
+    assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
+    more = yaml.safe_load(spec.read_text())
+    more["grid"]["training.learning_rate"] = [1e-2, 2e-2]
+    spec.write_text(yaml.safe_dump(more))
+    trained = []
+    before = loop.start_trainee
+    monkeypatch.setattr(
+        loop, "start_trainee", lambda run, *rest: trained.append(run.id) or before(run, *rest)
+    )
+    assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
+    assert len(trained) == 4
+    assert all("lr0.02" in run or "lr2e-2" in run for run in trained)
+
+
+def test_an_interrupted_study_goes_on(tmp_path, monkeypatch):
+    spec, out = written(tmp_path)
+    before = loop.evaluate
+
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "evaluate", interrupt)
+    assert rankwise(monkeypatch, "run", spec, "--out", out) == 130
+    states, _ = records(out)
+    assert set(states.values()) == {"interrupted"}
+    monkeypatch.setattr(loop, "evaluate", before)
+    assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
+    states, _ = records(out)
+    assert set(states.values()) == {"done"}
+
+
+def test_a_crash_is_written_down_and_the_command_fails(tmp_path, monkeypatch, capsys):
+    spec, out = written(tmp_path)
+
+    def crash(*_):
+        raise ZeroDivisionError("a bug of ours")
+
+    monkeypatch.setattr(loop, "evaluate", crash)
+    assert rankwise(monkeypatch, "run", spec, "--out", out) == 1
+    states, _ = records(out)
+    assert set(states.values()) == {"crashed"}
+    assert "a bug of ours" in capsys.readouterr().out
+    assert "ZeroDivisionError: a bug of ours" in (out / "report.md").read_text()
+
+
+def test_too_little_memory_halves_a_cohort(tmp_path, monkeypatch):
+    spec, out = written(tmp_path)
+    before = loop.row_losses
+    sizes = []
+
+    def narrow(model, task, batch):
+        sizes.append(len(batch.input_ids))
+        if len(batch.input_ids) > 8:
+            raise torch.OutOfMemoryError("no more memory")
+        return before(model, task, batch)
+
+    monkeypatch.setattr(loop, "row_losses", narrow)
+    assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
+    states, notes = records(out)
+    assert set(states.values()) == {"done"}
+    assert any(kind == "memory" for kind, _ in notes)
+    assert max(sizes) > 8
+
+
+def test_a_model_that_company_would_change_is_trained_alone_and_the_report_says_so(
+    tmp_path, monkeypatch
+):
+    spec, out = written(
+        tmp_path, kind="deberta-v2", lora={"target_modules": ["query_proj", "value_proj"]}
+    )
+    assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
+    states, notes = records(out)
+    assert set(states.values()) == {"done"}
+    assert any(kind == "fallback" for kind, _ in notes)
+    assert "trained alone" in (out / "report.md").read_text()
+
+
+def test_an_exported_adapter_is_what_was_evaluated(tmp_path, monkeypatch):
+    spec_file, out = written(tmp_path)
+    assert rankwise(monkeypatch, "run", spec_file, "--out", out) == 0
+    assert rankwise(monkeypatch, "export", out, "r4", "--to", tmp_path / "adapter") == 0
+    assert rankwise(monkeypatch, "export", out, "best", "--to", tmp_path / "m", "--merged") == 0
+    assert (tmp_path / "m" / "model.safetensors").exists()
+    spec = StudySpec.model_validate(yaml.safe_load(spec_file.read_text()))
+    pad = load_tokenizer(spec.model).pad_token_id
+    base = load_base(spec.model, spec.task, 3, torch.device("cpu"), pad, "eager").model
+    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
+    assert loaded.active_peft_config.r == 4
+    assert rankwise(monkeypatch, "export", out, "r4", "--to", tmp_path / "adapter") == 2
+
+
+def test_every_command_speaks_json(tmp_path, monkeypatch, capsys):
+    spec, out = written(tmp_path)
+    for words in (
+        ("plan", spec),
+        ("run", spec, "--out", out),
+        ("status", out),
+        ("report", out),
+        ("compare", out, "r2", "r4"),
+        ("export", out, "best", "--to", tmp_path / "adapter"),
+        ("schema",),
+    ):
+        capsys.readouterr()
+        flag = () if words[0] == "schema" else ("--json",)
+        assert rankwise(monkeypatch, *words, *flag) == 0
+        assert json.loads(capsys.readouterr().out)
+
+
+def test_another_model_in_the_same_folder_is_refused(tmp_path, monkeypatch, capsys):
+    spec, out = written(tmp_path)
+    assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
+    wider = ["--set", "model.config.hidden_size=64", "--set", "study=wider"]
+    assert rankwise(monkeypatch, "run", spec, "--out", out, *wider) == 1
+    assert "another base model" in capsys.readouterr().err

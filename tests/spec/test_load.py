@@ -14,7 +14,7 @@ from rankwise.spec.docs import json_schema, spec_reference
 from rankwise.spec.load import dump_spec, load_spec
 from rankwise.spec.models import StudySpec
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SPEC = """\
 study: reviews
 model: {name: somewhere/model}

@@ -53,15 +53,16 @@ def main() -> None:
 
     def step(tokens: int, number: int) -> None:
         batch.PAYING_TOKENS = {"cpu": tokens}
-        chosen = batch.chosen_rows([outlook.data.train] * len(runs), seeds, rows, number)
-        for part in batch.parts_of(chosen, seeds, number, task):
-            bank.set_batch(part.key)
-            losses = row_losses(bank.model, task.name, part.batch)
+        numbers = [number] * len(runs)
+        chosen = batch.chosen_rows([outlook.data.train] * len(runs), seeds, rows, numbers)
+        for part in batch.parts_of(chosen, seeds, numbers, task):
+            with bank.running(range(len(runs)), part.key) as model:
+                losses = row_losses(model, task.name, part.batch)
             torch.autograd.backward(losses.total.sum() / rows)
 
     def evaluation(tokens: int, number: int) -> None:
         evaluate.TOKENS_OF_AN_EVALUATION = {"cpu": tokens}
-        evaluate.evaluate(bank, outlook.data.validation[:EXAMPLES], task, 64)
+        evaluate.evaluate(bank, range(len(runs)), outlook.data.validation[:EXAMPLES], task, 64)
 
     print(f"{torch.get_num_threads()} threads, {options.runs} runs, milliseconds a run (medians)")
     for name, work in (("step", step), (f"evaluation of {EXAMPLES}", evaluation)):

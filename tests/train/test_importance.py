@@ -22,7 +22,7 @@ from tiny_text import tiny_spec
 def batches_of(kind, count=2):
     task = Task(TASKS[kind], 0, LENGTH, torch.device("cpu"))
     examples = tiny_examples(TASKS[kind])
-    return [collate(chosen_rows([examples], [0], 4, step)[0], task) for step in range(count)]
+    return [collate(chosen_rows([examples], [0], 4, [step])[0], task) for step in range(count)]
 
 
 def by_autograd(kind, model, batches):

@@ -81,8 +81,9 @@ def with_measured_ranks(
 def _batches(outlook: Outlook, arm: Arm, task: Task) -> Iterator[Batch]:
     """The first training batches of the arm, as a run of seed `SEED` would see them."""
     examples = outlook.train[arm.training_id]
-    for step in range(arm.ranks.batches):
-        (chosen,) = chosen_rows([examples], [SEED], arm.training.per_device_train_batch_size, step)
+    rows = arm.training.per_device_train_batch_size
+    for batch in range(arm.ranks.batches):
+        (chosen,) = chosen_rows([examples], [SEED], rows, [batch])
         yield collate(chosen, task)
 
 

@@ -23,6 +23,7 @@ from rankwise.adapters.memory import (
     predict_memory,
     resolve_adapter,
 )
+from rankwise.adapters.targets import linear_modules
 from rankwise.base.load import choose_dtype, load_tokenizer
 from rankwise.base.skeleton import skeleton
 from rankwise.data.augment import check_augment
@@ -34,7 +35,7 @@ from rankwise.spec.arms import Arm, Run, make_arms
 from rankwise.spec.models import GenerationSpec, ModelSpec, StudySpec
 from rankwise.study.cohorts import cohorts_of
 from rankwise.train.generate import Question, questions_of
-from rankwise.train.trainee import steps_of
+from rankwise.train.optimizer import steps_of
 
 COMFORTABLE = 0.7  # share of the free memory that a cohort may take, where none is given
 METRICS = {
@@ -95,6 +96,16 @@ class Outlook:
             self.spec.model,
             adapter=self.adapters[arm.id],
         )
+
+    def work_per_token(self, arm: Arm) -> float:
+        """Floating-point operations of one training token in products, about.
+
+        A weight costs two forward and two backward, a trained one two more; the output layer
+        counts as if it answered for every token, attention itself is left out.
+        """
+        dense = sum(t.in_features * t.out_features for t in linear_modules(self.structure))
+        counts = self.footprints[arm.id]
+        return 6.0 * dense if arm.method == "full" else 4.0 * dense + 6.0 * counts.adapter
 
     def largest_cohort(self, runs: Sequence[Run], device: torch.device) -> int:
         """How many of these runs, from the first on, may train together."""

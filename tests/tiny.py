@@ -10,8 +10,7 @@ import torch
 import transformers
 from torch import nn
 
-from rankwise.adapters.adapter import plan_adapter
-from rankwise.adapters.memory import resolve_adapter
+from rankwise.adapters.adapter import resolve_adapter
 from rankwise.adapters.peft_files import AdapterWriter
 from rankwise.data.examples import Example
 from rankwise.spec.arms import Arm, Run, make_arms
@@ -168,8 +167,8 @@ def tiny_cohort(
     """A cohort ready to train, and its store."""
     model = copy.deepcopy(base) if base is not None else tiny_model(kind)
     task = TASKS[kind]
-    plans = [plan_adapter(resolve_adapter(model, run.arm, task), model) for run in runs]
-    bank = Bank(model, plans, [run.seed for run in runs], new_modules)
+    adapters = [resolve_adapter(model, run.arm, task) for run in runs]
+    bank = Bank(model, adapters, [run.seed for run in runs], new_modules)
     store = Store(folder, create=True)
     for run in runs:
         store.add_arm(run.arm.id, run.arm.training_id, run.arm.name, run.arm.settings, {})

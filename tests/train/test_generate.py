@@ -10,8 +10,7 @@ from scipy import stats
 from transformers import GenerationConfig
 
 import rankwise.study.run
-from rankwise.adapters.adapter import plan_adapter
-from rankwise.adapters.memory import resolve_adapter
+from rankwise.adapters.adapter import resolve_adapter
 from rankwise.errors import SpecError
 from rankwise.spec.arms import Run
 from rankwise.spec.models import GenerationSpec, StudySpec
@@ -43,7 +42,7 @@ def shaken_bank(kind, arms=ARMS, base=None):
     """A bank of runs that all say something else."""
     model = copy.deepcopy(base) if base is not None else tiny_model(kind)
     made = tiny_arms(kind, arms)
-    plans = [plan_adapter(resolve_adapter(model, arm, TASKS[kind]), model) for arm in made]
+    plans = [resolve_adapter(model, arm, TASKS[kind]) for arm in made]
     bank = Bank(model, plans, range(len(plans)))
     for run in range(len(plans)):
         generator = torch.Generator().manual_seed(run)

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rankwise.adapters.targets import linear_modules
+from rankwise.adapters.linear import linear_modules
 from rankwise.base.load import choose_dtype
 from rankwise.spec.arms import Arm
 from rankwise.study.plan import Outlook, base_name, pick_device, shared_trainings

@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 
-from rankwise.adapters.adapter import plan_adapter
 from rankwise.adapters.peft_files import AdapterWriter
 from rankwise.base.load import Base
 from rankwise.base.skeleton import locate_model
@@ -157,9 +156,7 @@ def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
         study.outlook, base, arm.quantization, study.task, study.store
     )
     adapters = [study.outlook.adapters[run.arm.id] for run in runs]
-    structure = study.outlook.structure
-    plans = [plan_adapter(adapter, structure) for adapter in adapters if adapter is not None]
-    return base, make_bank(base, plans, seeds)
+    return base, make_bank(base, adapters, seeds)
 
 
 def _disagreement(study: Study, bank: Trainable, runs: Sequence[Run], base: Base) -> str | None:

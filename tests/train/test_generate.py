@@ -68,8 +68,8 @@ def merged(bank, run, base):
     """The base with a run's product added to its weights, a plain model of transformers."""
     model = copy.deepcopy(base)
     state = bank.state_of(run)
-    for name, factor in bank.plans[run].factors.items():
-        delta = state[f"{name}.lora_B.weight"] @ state[f"{name}.lora_A.weight"] * factor.scaling
+    for name, adapted in bank.plans[run].modules.items():
+        delta = state[f"{name}.lora_B.weight"] @ state[f"{name}.lora_A.weight"] * adapted.scaling
         module = model.get_submodule(name)
         module.weight.data += delta.T if type(module).__name__ == "Conv1D" else delta
     return model

@@ -19,11 +19,13 @@ from rankwise.data.examples import Example
 from rankwise.data.order import IGNORED
 from rankwise.spec.arms import Arm, Run
 from rankwise.spec.models import GenerationSpec
-from rankwise.store.writer import AnswersRecord, Store
+from rankwise.store.schema import Answer, AnswersRecord
+from rankwise.store.writer import Store
+from rankwise.study.record import run_id
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import Forward, evaluate
+from rankwise.train.generate import Answer as GeneratedAnswer
 from rankwise.train.generate import (
-    Answer,
     IntArray,
     Question,
     end_tokens,
@@ -60,8 +62,15 @@ def ask_runs(
         store: Where they go.
     """
     answers_KP = generate(bank, places, questions, asked, task, end_tokens(bank.model, tokenizer))
+    configs = config_ids(store)
     for run, answers in zip(answering, answers_KP, strict=True):
-        store.save_answers(run.id, run.arm.id, _records(questions, answers, tokenizer))
+        kept = _kept(questions, answers, tokenizer)
+        store.save_answers(configs[run.arm.id], run_id(store, run), kept)
+
+
+def config_ids(store: Store) -> dict[str, int]:
+    """The store's numbers of the configurations, by their keys."""
+    return {config.key: config.id for config in store.configs()}
 
 
 def ask_base(
@@ -73,19 +82,20 @@ def ask_base(
     store: Store,
 ) -> None:
     """Put every arm's prompts to the untouched base; once for arms of equal settings."""
-    known = {record.arm_id for record in store.answers() if record.run_id == "base"}
+    known = {record.config_id for record in store.answers() if record.run_id is None}
+    configs = config_ids(store)
     for asked, prompts in questions.items():
-        same = [arm.id for arm in arms if arm.generation == asked]
+        same = [configs[arm.id] for arm in arms if arm.generation == asked]
         if known.isdisjoint(same):
             ends = end_tokens(base.model, tokenizer)
             (answers,) = generate(base, [0], prompts, asked, task, ends)
-            store.save_answers("base", same[0], _records(prompts, answers, tokenizer))
+            store.save_answers(same[0], None, _kept(prompts, answers, tokenizer))
 
 
 def base_metrics(
     base: Forward, validation: Sequence[Example], task: Task, rows: int, tokenizer: Any
 ) -> dict[str, float]:
-    """The untouched base on the validation examples: base_eval_loss and so on.
+    """The untouched base on the validation examples: eval_loss and so on.
 
     Nothing for classification, where the base has no classifier of its own.
     """
@@ -95,52 +105,52 @@ def base_metrics(
     if task.name == "SEQ_2_SEQ_LM":
         (likeness,) = likeness_to_targets(base, [0], validation, task, tokenizer)
         result = replace(result, likeness=likeness)
-    return {f"base_{name}": value for name, value in result.metrics().items()}
+    return result.metrics()
 
 
 def unrated(store: Store, arms: Iterable[Arm]) -> list[AnswersRecord]:
-    """Records of these arms with an answer that the base has not rated."""
-    ids = {arm.id for arm in arms}
+    """Records of these configurations with an answer that the base has not rated."""
+    keys = {arm.id for arm in arms}
+    ids = {number for key, number in config_ids(store).items() if key in keys}
     return [
         record
         for record in store.answers()
-        if record.arm_id in ids
-        and any(one["ids"] and RATING not in one["measures"] for one in record.answers)
+        if record.config_id in ids
+        and any(one.ids and RATING not in one.measures for one in record.answers)
     ]
 
 
 def rate_answers(
     base: Forward, arms: Sequence[Arm], questions: Questions, task: Task, store: Store
 ) -> None:
-    """Add to every answer its perplexity under the untouched base, the same for all arms."""
-    asked_of = {arm.id: arm.generation for arm in arms}
+    """Add to every answer its perplexity under the untouched base, the same for all."""
+    configs = config_ids(store)
+    asked_of = {configs[arm.id]: arm.generation for arm in arms}
     for record in unrated(store, arms):
-        prompts = questions[asked_of[record.arm_id]]
-        spoken = [
-            (question.ids, one["ids"])
-            for question, one in zip(prompts, record.answers, strict=True)
+        prompts = questions[asked_of[record.config_id]]
+        pairs = [
+            (question.ids, one.ids) for question, one in zip(prompts, record.answers, strict=True)
         ]
-        found = perplexities(base, spoken, task)
+        found = perplexities(base, pairs, task)
         rated = [
-            one if value is None else {**one, "measures": {**one["measures"], RATING: value}}
+            one if value is None else replace(one, measures={**one.measures, RATING: value})
             for one, value in zip(record.answers, found, strict=True)
         ]
-        store.save_answers(record.run_id, record.arm_id, rated)
+        store.save_answers(record.config_id, record.run_id, rated)
 
 
-def _records(
-    questions: Sequence[Question], answers: Sequence[Answer], tokenizer: Any
-) -> list[dict[str, Any]]:
-    """Answers with their measures, ready for the store; `ids` are their tokens."""
-    records = []
+def _kept(
+    questions: Sequence[Question], answers: Sequence[GeneratedAnswer], tokenizer: Any
+) -> list[Answer]:
+    """Answers with their measures, as the store keeps them."""
+    kept = []
     for question, answer in zip(questions, answers, strict=True):
         text = readable(answer.ids, tokenizer)
         measures = answer_measures(
             text, len(answer.ids), answer.cut_off, question.text, question.reference
         )
-        said = {"answer": text, "measures": measures, "ids": list(answer.ids)}
-        records.append({"prompt": question.text, "reference": question.reference, **said})
-    return records
+        kept.append(Answer(question.text, question.reference, text, answer.ids, measures))
+    return kept
 
 
 def perplexities(

@@ -12,13 +12,14 @@ from rankwise.base.load import Base
 from rankwise.data.examples import Example
 from rankwise.spec.arms import Run
 from rankwise.spec.load import dump_spec
-from rankwise.store.writer import Split, Store
+from rankwise.store.schema import BaseRecord, Split, StudyRecord
+from rankwise.store.writer import Store
 from rankwise.study.answering import (
     ask_base,
     base_metrics,
 )
-from rankwise.study.measured_ranks import adapter_to_store, ranks_to_store
-from rankwise.study.plan import Outlook, base_name, pick_device, shared_trainings
+from rankwise.study.measured_ranks import write_training
+from rankwise.study.plan import Outlook, base_name, pick_device
 from rankwise.text import first_line
 from rankwise.train.batch import Part, Task, chosen_rows, parts_of, target_count
 from rankwise.train.evaluate import Untouched
@@ -55,7 +56,7 @@ def open_study(outlook: Outlook, folder: Path, store: Store) -> Study:
     pad = outlook.tokenizer.pad_token_id
     attention = spec.model.attn_implementation
     if attention == "auto" and store.begun():
-        attention = store.study().model["attention"]
+        attention = store.study().base.attention
     return Study(
         outlook,
         folder,
@@ -79,68 +80,54 @@ def begin(study: Study) -> None:
         batch = parts_of_one(study, outlook.runs[0])[-1].batch
         study.bases.attention = choose_attention(base.model, spec.task, batch)
     store.begin_study(
-        dump_spec(spec),
-        spec.model_dump(mode="json", warnings=False),
-        {"rankwise": __version__, **versions_of(PACKAGES)},
-        {"device": device_name(study.task.device), "threads": torch.get_num_threads()},
-        {
-            "name": base_name(spec.model),
-            "sha256": base.fingerprint,
-            "dtype": str(base.dtype).removeprefix("torch."),
-            "attention": study.bases.attention,
-            "total_params": next(iter(outlook.footprints.values())).base,
-            **_base_facts(study, base),
-        },
-        {
-            "fingerprint": outlook.data.fingerprint,
-            "notes": list(outlook.notes),
-            "label_names": outlook.data.label_names,
-        },
+        StudyRecord(
+            spec_yaml=dump_spec(spec),
+            spec=spec.model_dump(mode="json", warnings=False),
+            versions={"rankwise": __version__, **versions_of(PACKAGES)},
+            device=device_name(study.task.device),
+            threads=torch.get_num_threads(),
+            base=BaseRecord(
+                name=base_name(spec.model),
+                sha256=base.fingerprint,
+                dtype=str(base.dtype).removeprefix("torch."),
+                attention=study.bases.attention,
+                total_params=next(iter(outlook.footprints.values())).base,
+            ),
+            data_fingerprint=outlook.data.fingerprint,
+            label_names=outlook.data.label_names,
+        )
     )
     for note in outlook.notes:
-        store.add_note("data", note)
+        store.add_fact("text", about="data", text=note)
     _write_examples(study)
+    _write_configurations(study)
+    _measure_base(study, base)
+
+
+def _write_configurations(study: Study) -> None:
+    """Trainings, configurations and runs of the plan; those that are there already stay."""
+    outlook, store = study.outlook, study.store
+    numbers = {arm.id: write_training(outlook, arm, store, study.task) for arm in outlook.arms}
     for arm in outlook.arms:
-        costs = outlook.costs(arm, study.task.device)
-        adapter = outlook.adapters[arm.id]
-        ranks, words = ranks_to_store(arm, adapter), adapter_to_store(adapter, spec.task)
-        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks, words)
+        store.add_config(arm.id, numbers[arm.id], arm.name, arm.settings)
     for run in outlook.runs:
-        store.add_run(run.id, run.arm.id, run.seed)
-    _note_what_is_shared(study)
-    untouched = Untouched(base.model)
+        store.add_run(numbers[run.arm.id], run.seed)
+
+
+def _measure_base(study: Study, base: Base) -> None:
+    """What the untouched base can do: its validation metrics and its answers, measured once."""
+    outlook, store, task = study.outlook, study.store, study.task
+    untouched, validation = Untouched(base.model), outlook.data.validation
+    if not store.base_metrics():
+        rows = outlook.spec.training.per_device_eval_batch_size
+        store.save_base_metrics(base_metrics(untouched, validation, task, rows, outlook.tokenizer))
+    if task.name == "SEQ_2_SEQ_LM":
+        examples = min(len(validation), WRITTEN_EXAMPLES)
+        store.add_fact("likeness", examples=examples, of=len(validation))
     try:
-        ask_base(untouched, outlook.arms, outlook.questions, study.task, outlook.tokenizer, store)
+        ask_base(untouched, outlook.arms, outlook.questions, task, outlook.tokenizer, store)
     except (RuntimeError, MemoryError) as error:
-        store.add_note("generation", f"no answers of the untouched base: {first_line(error)}")
-
-
-def _base_facts(study: Study, base: Base) -> dict[str, float]:
-    """Validation metrics of the untouched base, measured when the study begins."""
-    outlook, store = study.outlook, study.store
-    known = store.study().model if store.begun() else {}
-    if "base_eval_loss" in known:
-        return {name: value for name, value in known.items() if name.startswith("base_eval_")}
-    rows = outlook.spec.training.per_device_eval_batch_size
-    validation, tokenizer = outlook.data.validation, outlook.tokenizer
-    return base_metrics(Untouched(base.model), validation, study.task, rows, tokenizer)
-
-
-def _note_what_is_shared(study: Study) -> None:
-    """For the report: which arms are one training, and what is measured on a part only."""
-    outlook, store = study.outlook, study.store
-    for together in shared_trainings(outlook.runs).values():
-        names = ", ".join(run.arm.name for run in together)
-        if len(together) > 1:
-            store.add_note("sharing", f"trained once, as they differ in generation alone: {names}")
-    if study.task.name == "SEQ_2_SEQ_LM":
-        count = len(outlook.data.validation)
-        store.add_note(
-            "generation",
-            f"eval_rougeL and eval_chrf are those of what is written for the first "
-            f"{min(count, WRITTEN_EXAMPLES)} of {count} validation examples, by greedy search and "
-            f"no longer than the longest of their targets (test likewise)",
-        )
+        store.add_fact("no_answers", who="the untouched base", error=first_line(error))
 
 
 def _write_examples(study: Study) -> None:

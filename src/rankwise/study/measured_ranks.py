@@ -13,6 +13,7 @@ from rankwise.adapters.footprint import footprint
 from rankwise.adapters.peft_files import peft_settings
 from rankwise.base.load import Base
 from rankwise.spec.arms import Arm
+from rankwise.store.schema import ModuleRank
 from rankwise.store.writer import Store
 from rankwise.study.plan import Outlook
 from rankwise.train.batch import Task, chosen_rows, collate
@@ -22,27 +23,30 @@ from rankwise.train.losses import Batch
 SEED = 0  # of the batches that importance is read on: the same for every seed of an arm
 
 
-def ranks_to_store(arm: Arm, adapter: Adapter | None) -> dict[str, int]:
-    """The rank of each adapted module, where they are settled and not all `lora.r`."""
-    if adapter is None or adapter.provisional:
-        return {}
-    return adapter.ranks if set(adapter.ranks.values()) != {arm.lora.r} else {}
+def write_training(outlook: Outlook, arm: Arm, store: Store, task: Task) -> int:
+    """Write down what a configuration trains and costs; its number in the store.
 
-
-def adapter_to_store(adapter: Adapter | None, task: str) -> dict[str, Any]:
-    """What peft.LoraConfig takes to train this adapter, where its ranks are settled."""
-    if adapter is None or adapter.provisional:
-        return {}
-    return peft_settings(adapter, task)
+    Ranks that are still to be measured are left out.
+    """
+    adapter, costs = outlook.adapters[arm.id], outlook.costs(arm, task.device)
+    ranks: dict[str, ModuleRank] = {}
+    words: dict[str, Any] = {}
+    if adapter is not None and not adapter.provisional:
+        ranks = {n: ModuleRank(m.rank, m.scaling) for n, m in adapter.modules.items()}
+        words = peft_settings(adapter, task.name)
+    return store.add_training(arm.training_id, **costs, ranks=ranks, adapter=words)
 
 
 def with_stored_ranks(outlook: Outlook, store: Store) -> Outlook:
     """The outlook with the ranks that an earlier call has measured."""
-    known = {arm.id: arm.ranks for arm in store.arms() if arm.ranks}
+    numbers = {training.key: training.id for training in store.trainings()}
     for arm in outlook.arms:
-        adapter = outlook.adapters[arm.id]
-        if adapter is not None and adapter.provisional and arm.id in known:
-            found = resolve_adapter(outlook.structure, arm, outlook.spec.task, ranks=known[arm.id])
+        adapter, number = outlook.adapters[arm.id], numbers.get(arm.training_id)
+        if adapter is None or not adapter.provisional or number is None:
+            continue
+        known = {name: module.rank for name, module in store.ranks(number).items()}
+        if known:
+            found = resolve_adapter(outlook.structure, arm, outlook.spec.task, ranks=known)
             outlook = _with_adapter(outlook, arm, found)
     return outlook
 
@@ -78,10 +82,15 @@ def with_measured_ranks(
             measured[key] = measure_importance(base.model, names, batches, task.name)
         found = resolve_adapter(outlook.structure, arm, task.name, measured[key])
         outlook = _with_adapter(outlook, arm, found)
-        costs = outlook.costs(arm, task.device)
-        ranks, words = ranks_to_store(arm, found), adapter_to_store(found, task.name)
-        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks, words)
-        store.add_note("ranks", _what_was_measured(arm, found, bool(base.new_modules)))
+        write_training(outlook, arm, store, task)
+        store.add_fact(
+            "ranks",
+            config=arm.name,
+            low=min(found.ranks.values()),
+            high=max(found.ranks.values()),
+            batches=arm.ranks.batches,
+            head_seed=SEED if base.new_modules else None,
+        )
     return outlook
 
 
@@ -92,16 +101,6 @@ def _batches(outlook: Outlook, arm: Arm, task: Task) -> Iterator[Batch]:
     for batch in range(arm.ranks.batches):
         (chosen,) = chosen_rows([examples], [SEED], rows, [batch])
         yield collate(chosen, task)
-
-
-def _what_was_measured(arm: Arm, adapter: Adapter, headless: bool) -> str:
-    ranks = adapter.ranks.values()
-    head = f" under a head as drawn by seed {SEED}" if headless else ""
-    return (
-        f"{arm.name}: ranks {min(ranks)} to {max(ranks)} in proportion to the mean of "
-        f"|weight x gradient|, read on {arm.ranks.batches} training batches of the frozen base"
-        f"{head}; the same for every seed of the arm"
-    )
 
 
 def _with_adapter(outlook: Outlook, arm: Arm, adapter: Adapter) -> Outlook:

@@ -4,18 +4,18 @@ What the store already has is not done again, and what has been measured is neve
 in one cohort is written down with its cause, and the others go on.
 """
 
-import shutil
-import tempfile
 import traceback
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from rankwise.spec.arms import Run
-from rankwise.store.schema import FINISHED
+from rankwise.store.folders import link_names
+from rankwise.store.schema import FINISHED, Failure, RunRecord
 from rankwise.store.writer import Store
 from rankwise.study.answering import rate_answers, unrated
 from rankwise.study.begin import Study, begin, open_study, yardstick
@@ -23,6 +23,7 @@ from rankwise.study.events import Remark, StudyBegun, StudyEvent
 from rankwise.study.measured_ranks import with_stored_ranks
 from rankwise.study.merged_loss import measure_merged
 from rankwise.study.plan import Outlook, base_name, shared_trainings
+from rankwise.study.record import run_id
 from rankwise.study.train_cohort import TrainApart, train_cohort
 from rankwise.text import first_line
 from rankwise.train.evaluate import Untouched
@@ -64,61 +65,72 @@ def with_stored_names(outlook: Outlook, store: Store) -> Outlook:
     An arm is named by what varies in its study, so a spec with one more value in its grid would
     name old arms anew, and their runs would seem to be missing.
     """
-    known = {arm.id: arm.name for arm in store.arms()}
+    known = {config.key: config.name for config in store.configs()}
     arms = {arm.id: replace(arm, name=known.get(arm.id, arm.name)) for arm in outlook.arms}
     runs = tuple(Run(arms[run.arm.id], run.seed) for run in outlook.runs)
     return replace(outlook, arms=tuple(arms.values()), runs=runs)
 
 
+def run_states(store: Store) -> dict[tuple[str, int], RunRecord]:
+    """The stored runs by (key of the training, seed)."""
+    keys = {training.id: training.key for training in store.trainings()}
+    return {(keys[run.training_id], run.seed): run for run in store.runs()}
+
+
 def missing_runs(outlook: Outlook, store: Store) -> list[Run]:
-    """The runs of the plan that the store has not finished."""
-    states = {(run.arm_id, run.seed): run.state for run in store.runs()}
-    return [run for run in outlook.runs if states.get((run.arm.id, run.seed), "planned") in AGAIN]
+    """The runs of the plan that are not trained, one for each training and seed."""
+    stored = run_states(store)
+
+    def state_of(run: Run) -> str:
+        found = stored.get((run.arm.training_id, run.seed))
+        return "planned" if found is None else found.state
+
+    return [run for run in shared_trainings(outlook.runs) if state_of(run) in AGAIN]
 
 
 def incomplete_runs(outlook: Outlook, store: Store) -> list[Run]:
-    """The finished runs that the test part or an answer is missing of."""
-    finished = {run.id for run in store.runs() if run.state in FINISHED}
-    answered = {record.run_id for record in store.answers()}
-    return [
-        run
-        for run in outlook.runs
-        if run.id in finished
-        and (
-            (outlook.data.test and not store.evaluations(run.id, "test"))
-            or (run.arm.generation in outlook.questions and run.id not in answered)
-        )
-    ]
+    """The trained runs that lack the test part, or answers to what a configuration asks."""
+    stored = run_states(store)
+    configs = {config.key: config.id for config in store.configs()}
+    answered = {(record.config_id, record.run_id) for record in store.answers()}
+    found = []
+    for run, together in shared_trainings(outlook.runs).items():
+        record = stored.get((run.arm.training_id, run.seed))
+        if record is None or record.state not in FINISHED:
+            continue
+        untested = bool(outlook.data.test) and not store.evaluation_metrics(record.id, "test")
+        asking = [one for one in together if one.arm.generation in outlook.questions]
+        silent = any((configs.get(one.arm.id), record.id) not in answered for one in asking)
+        if untested or silent:
+            found.append(run)
+    return found
 
 
 def _train(
     study: Study, missing: list[Run], incomplete: list[Run]
 ) -> Iterator[tuple[StudyEvent, ...]]:
+    """Train the missing runs, and give the incomplete ones what they lack, cohort by cohort."""
     outlook, device = study.outlook, study.task.device
-    trainings = shared_trainings(missing)
-    study.sharing = {
-        run.id: together
-        for some in (missing, incomplete)
-        for run, together in shared_trainings(some).items()
-    }
+    together = shared_trainings(outlook.runs)
+    study.sharing = {run.id: runs for run, runs in together.items()}
     yield (Remark(f"loading {base_name(outlook.spec.model)}"),)
     waiting = deque((*outlook.cohorts(missing, device), *outlook.cohorts(incomplete, device)))
     study.cohorts = len(waiting)
     begin(study)
     for run in missing:
-        study.store.restart_run(run.id)
-    yield (_what_is_to_do(study, list(trainings)),)
+        study.store.restart_run(run_id(study.store, run))
+    yield (_what_is_to_do(study, missing),)
     while waiting:
         runs = waiting.popleft()
         try:
             yield from train_cohort(study, runs)
-        except TrainApart as why:
-            yield from _train_apart(study, runs, waiting, f"trained alone, as {why}")
+        except TrainApart as apart:
+            yield from _train_apart(study, runs, waiting, apart.why)
         except Exception as error:  # noqa: BLE001  one cohort's failure must not cost the others
             yield from _after_failure(study, runs, waiting, error)
         finally:
             _mark_interrupted(study, runs)
-            _share_results(study, runs)
+            link_names(study.store)
 
 
 def _what_is_to_do(study: Study, runs: Sequence[Run]) -> StudyBegun:
@@ -130,14 +142,14 @@ def _what_is_to_do(study: Study, runs: Sequence[Run]) -> StudyBegun:
 
 
 def _train_apart(
-    study: Study, runs: Sequence[Run], waiting: deque[tuple[Run, ...]], why: str
+    study: Study, runs: Sequence[Run], waiting: deque[tuple[Run, ...]], why: dict[str, Any]
 ) -> Iterator[tuple[StudyEvent, ...]]:
     """Let each of these runs train alone, next."""
     waiting.extendleft((run,) for run in reversed(runs))
     study.cohorts += len(runs) - 1
-    names = ", ".join(run.id for run in runs)
-    study.store.add_note("fallback", f"{why}: {names}")
-    yield (Remark(f"{why}: {names}"),)
+    study.store.add_fact("fallback", runs=[run.id for run in runs], **why)
+    reason = why.get("failure") or f"a loss would change by {why['difference']:.2g} of its value"
+    yield (Remark(f"training {len(runs)} runs one by one: {reason}"),)
 
 
 def _after_failure(
@@ -149,55 +161,32 @@ def _after_failure(
     even alone is given up. A failure before the first step: each tries alone, for it may be the
     fault of one. A failure in training: those in training have crashed.
     """
-    states = {run.id: run.state for run in study.store.runs()}
-    running = [run for run in runs if states[run.id] == "running"]
-    unfinished = running or [run for run in runs if states[run.id] == "planned"]
+    store = study.store
+    states = {run: store.run(run_id(store, run)).state for run in runs}
+    running = [run for run in runs if states[run] == "running"]
+    unfinished = running or [run for run in runs if states[run] == "planned"]
     if _is_shortage(error) and len(runs) > 1:
         middle = len(unfinished) // 2
         halves = (tuple(unfinished[:middle]), tuple(unfinished[middle:]))
         waiting.extendleft(half for half in reversed(halves) if half)
         study.cohorts += 2
         for run in unfinished:
-            study.store.restart_run(run.id)
-        text = f"a cohort of {len(runs)} was too large; halved"
-        study.store.add_note("memory", text)
-        yield (Remark(text),)
-    elif _is_shortage(error):
-        for run in unfinished:
-            study.store.set_state(run.id, "out_of_memory", first_line(error))
-        yield (Remark(f"{runs[0].id}: out of memory: {first_line(error)}"),)
+            store.restart_run(run_id(store, run))
+        store.add_fact("memory", runs=len(runs))
+        yield (Remark(f"out of memory with {len(runs)} runs together; training them in halves"),)
     elif not running and len(unfinished) > 1:
-        yield from _train_apart(study, runs, waiting, f"each tried alone, after: {_cause(error)}")
+        yield from _train_apart(study, runs, waiting, {"failure": _cause(error)})
     else:
-        lines = "".join(traceback.format_exception(error))[-4000:]
+        state = "out_of_memory" if _is_shortage(error) else "crashed"
+        trace = "".join(traceback.format_exception(error))[-4000:]
+        failure = Failure(error=_cause(error), traceback=trace)
         for run in unfinished:
-            study.store.set_state(run.id, "crashed", _cause(error), {"traceback": lines})
-        yield (Remark(f"crashed: {_cause(error)}"),)
+            store.set_state(run_id(store, run), state, failure)
+        yield (Remark(f"{state.replace('_', ' ')}: {_cause(error)}"),)
 
 
 def _cause(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
-
-
-def _share_results(study: Study, runs: Sequence[Run]) -> None:
-    """Give what these runs have come to, to the runs that share their training."""
-    adapters = study.folder / "adapters"
-    for run in runs:
-        for other in study.sharing[run.id]:
-            if other.id == run.id:
-                continue
-            if (adapters / run.id).is_dir():
-                _copy_folder(adapters / run.id, adapters / other.id)
-            study.store.copy_run(run.id, other.id)
-
-
-def _copy_folder(source: Path, target: Path) -> None:
-    """A copy that appears whole or not at all, in place of what was there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        ready = shutil.copytree(source, Path(scratch) / "copy")
-        shutil.rmtree(target, ignore_errors=True)
-        ready.rename(target)
 
 
 def _is_shortage(error: Exception) -> bool:
@@ -207,7 +196,7 @@ def _is_shortage(error: Exception) -> bool:
 
 def _mark_interrupted(study: Study, runs: Sequence[Run]) -> None:
     """Runs that are still marked as running when their cohort is left were interrupted."""
-    states = {run.id: run.state for run in study.store.runs()}
     for run in runs:
-        if states[run.id] == "running":
-            study.store.set_state(run.id, "interrupted", "stopped before its last step")
+        record = study.store.run(run_id(study.store, run))
+        if record.state == "running":
+            study.store.set_state(record.id, "interrupted")

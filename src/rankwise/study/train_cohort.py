@@ -1,19 +1,20 @@
 """One cohort from its frozen base to its test part: tried, trained, asked and priced."""
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 from rankwise.adapters.peft_files import AdapterWriter, read_adapter
 from rankwise.base.load import Base
 from rankwise.base.skeleton import locate_model
 from rankwise.spec.arms import Run
 from rankwise.spec.models import GenerationSpec
-from rankwise.store.schema import FINISHED
+from rankwise.store.schema import FINISHED, CostRecord, RunRecord
 from rankwise.study.answering import ask_runs
 from rankwise.study.begin import Study, parts_of_one
 from rankwise.study.events import CohortFormed, Remark, StudyEvent
 from rankwise.study.measured_ranks import with_measured_ranks
 from rankwise.study.plan import base_name
-from rankwise.study.record import record
+from rankwise.study.record import record, run_id
 from rankwise.text import first_line
 from rankwise.train.bank import Bank, Trainable
 from rankwise.train.cohort import Cohort, Member, form_cohort, new_states
@@ -27,7 +28,15 @@ PRICE_TRIALS = 3
 
 
 class TrainApart(Exception):
-    """Together these runs would not get the numbers that each gets alone; the message says why."""
+    """Together these runs would not get the numbers that each gets alone.
+
+    Attributes:
+        why: The facts of it: the largest relative `difference` of a loss, or the `failure`.
+    """
+
+    def __init__(self, **why: Any) -> None:
+        super().__init__(str(why))
+        self.why = why
 
 
 def train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[tuple[StudyEvent, ...]]:
@@ -57,7 +66,7 @@ def train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[tuple[StudyEvent
         metric = outlook.spec.objective.metric
         for member in cohort.members:
             if member.running:
-                study.store.set_state(member.id, "running")
+                study.store.set_state(run_id(study.store, member.state.run), "running")
         yield (CohortFormed(study.cohort, study.cohorts, steps, metric),)
         writer = adapter_writer(study, base)
         for events in train(cohort):
@@ -92,19 +101,20 @@ def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
 
 def _states(study: Study, runs: Sequence[Run]) -> list[RunState]:
     """Runs before their first step, or where an earlier call has trained them, at their end."""
-    done = {run.id: run.state for run in study.store.runs() if run.state in FINISHED}
-    if not done.keys() >= {run.id for run in runs}:
+    records = [study.store.run(run_id(study.store, run)) for run in runs]
+    if not all(record.state in FINISHED for record in records):
         return new_states(runs, study.outlook.train)
-    return [_finished(study, run, done[run.id]) for run in runs]
+    return [_finished(study, run, record) for run, record in zip(runs, records, strict=True)]
 
 
-def _finished(study: Study, run: Run, status: str) -> RunState:
+def _finished(study: Study, run: Run, record: RunRecord) -> RunState:
     adapter = study.outlook.adapters[run.arm.id]
-    weights = read_adapter(study.folder / "adapters" / run.id, adapter)
-    step = study.store.best_step(run.id)
-    assert step is not None
+    weights = read_adapter(study.folder / "adapters" / record.folder, adapter)
+    assert record.best_step is not None
     steps = study.outlook.steps(run.arm)
-    return RunState(run, steps, best_weights=weights, best_step=step, status=status)
+    return RunState(
+        run, steps, best_weights=weights, best_step=record.best_step, status=record.state
+    )
 
 
 def _check_together(study: Study, bank: Trainable, runs: Sequence[Run], base: Base) -> None:
@@ -114,11 +124,9 @@ def _check_together(study: Study, bank: Trainable, runs: Sequence[Run], base: Ba
     batch = first_rows(parts_of_one(study, runs[0]), PROBE_ROWS)
     agreement = probe_together(bank, study.task.name, batch, base.dtype)
     if agreement.failure is not None:
-        raise TrainApart(f"this model gives its modules more than the batch ({agreement.failure})")
+        raise TrainApart(failure=agreement.failure)
     if not agreement.exact:
-        raise TrainApart(
-            f"training together would change a loss by {agreement.difference:.2g} of its value"
-        )
+        raise TrainApart(difference=agreement.difference)
 
 
 def _after_training(
@@ -130,9 +138,9 @@ def _after_training(
         try:
             step(study, cohort, members, base, writer)
         except Exception as error:  # noqa: BLE001  the runs are trained, whatever comes after
-            names = ", ".join(member.id for member in members)
-            study.store.add_note("generation", f"no {what} of {names}: {first_line(error)}")
-            yield (Remark(f"no {what} of {names}: {first_line(error)}"),)
+            runs, why = [member.id for member in members], first_line(error)
+            study.store.add_fact("not_done", what=what, runs=runs, error=why)
+            yield (Remark(f"no {what} of {', '.join(runs)}: {why}"),)
 
 
 def _test(
@@ -140,7 +148,11 @@ def _test(
 ) -> None:
     """Read the test part once, with each run's best weights."""
     test = study.outlook.data.test
-    unread = [member for member in members if not study.store.evaluations(member.id, "test")]
+    unread = [
+        member
+        for member in members
+        if not study.store.evaluations(run_id(study.store, member.state.run), "test")
+    ]
     if test and unread:
         record(read_test(cohort, unread, test), cohort, study.store, writer)
 
@@ -150,11 +162,13 @@ def _ask(
 ) -> None:
     """Put the prompts to the best weights, for every configuration that shares the training."""
     outlook = study.outlook
-    known = {(record.run_id, record.arm_id) for record in study.store.answers()}
+    known = {(record.config_id, record.run_id) for record in study.store.answers()}
+    configs = {config.key: config.id for config in study.store.configs()}
     answering: dict[GenerationSpec, list[tuple[int, Run]]] = {}
     for member in members:
         for run in study.sharing[member.id]:
-            if run.arm.generation in outlook.questions and (run.id, run.arm.id) not in known:
+            answered = (configs[run.arm.id], run_id(study.store, run)) in known
+            if run.arm.generation in outlook.questions and not answered:
                 answering.setdefault(run.arm.generation, []).append((member.place, run))
     for asked, pairs in answering.items():
         places, runs = [place for place, _ in pairs], [run for _, run in pairs]
@@ -168,12 +182,11 @@ def _price(
     study: Study, cohort: Cohort, members: Sequence[Member], base: Base, writer: AdapterWriter
 ) -> None:
     """What each configuration of the cohort costs alone, by a short trial of its first run."""
-    known = set(study.store.probes())
+    known = study.store.costs()
     for member in cohort.members:
-        unknown = {run.arm.id for run in study.sharing[member.id]} - known
-        if not unknown:
+        training = study.store.run(run_id(study.store, member.state.run)).training_id
+        if training in known:
             continue
-        known |= unknown
         cost = probe_cost(
             cohort.bank,
             member.place,
@@ -184,5 +197,5 @@ def _price(
             cohort.validation,
             PRICE_TRIALS,
         )
-        for arm_id in sorted(unknown):
-            study.store.save_probe(arm_id, cost.as_dict())
+        known[training] = CostRecord(**cost.as_dict())
+        study.store.save_cost(training, known[training])

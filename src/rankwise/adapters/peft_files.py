@@ -1,7 +1,5 @@
 """Adapters on disk, as peft writes them: adapter_config.json and adapter_model.safetensors."""
 
-import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from rankwise.adapters.adapter import AdapterPlan
 from rankwise.base.load import load_base
+from rankwise.files import whole_folder
 from rankwise.spec.models import ModelSpec
 
 PREFIX = "base_model.model."
@@ -20,7 +19,7 @@ PREFIX = "base_model.model."
 
 @dataclass(frozen=True)
 class AdapterWriter:
-    """Writes the best weights of runs under `folder`/ARM/seed-N.
+    """Writes the best weights of runs in folders under `folder`.
 
     Attributes:
         folder: The study's `adapters`.
@@ -36,7 +35,7 @@ class AdapterWriter:
 
     def save(
         self,
-        run_id: str,
+        name: str,
         plan: AdapterPlan | None,
         state: Mapping[str, Tensor],
         start: Mapping[str, Tensor],
@@ -44,24 +43,19 @@ class AdapterWriter:
         """Write one run's weights; the folder appears whole or not at all.
 
         Args:
-            run_id: ARM/seed-N.
+            name: Of the folder, as the store has it.
             plan: What was trained; None for full fine-tuning.
             state: The weights by name, as `Bank.state_of` gives them.
             start: The first factors to take off the base (PiSSA, OLoRA); else empty.
         """
-        target = self.folder / run_id
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            ready = Path(scratch) / "adapter"
-            ready.mkdir()
+        target = self.folder / name
+        with whole_folder(target) as ready:
             if plan is None:
                 self.model.save_pretrained(ready, state_dict=dict(state))  # type: ignore[operator]
             else:
                 save_file(peft_state(plan, state, start), ready / "adapter_model.safetensors")
                 config = peft_config(plan, self.task, self.base_name, bool(start))
                 config.save_pretrained(ready)
-            shutil.rmtree(target, ignore_errors=True)
-            ready.rename(target)
         return target
 
 

@@ -7,10 +7,13 @@ found are kept in the store, so that later seeds of an arm get the same ones.
 from collections.abc import Iterator
 from dataclasses import replace
 
+import torch
+
 from rankwise.adapters.memory import Adapter, footprint, resolve_adapter
 from rankwise.adapters.ranks import write_ranks
 from rankwise.base.load import Base
 from rankwise.spec.arms import Arm
+from rankwise.store.schema import ModuleRank
 from rankwise.store.writer import Store
 from rankwise.study.plan import Outlook
 from rankwise.train.batch import Task, chosen_rows, collate
@@ -20,20 +23,30 @@ from rankwise.train.losses import Batch
 SEED = 0  # of the batches that importance is read on: the same for every seed of an arm
 
 
-def ranks_to_store(adapter: Adapter | None) -> dict[str, int]:
-    """The rank of each adapted module, where they are settled and not all `lora.r`."""
+def store_training(outlook: Outlook, arm: Arm, store: Store, device: torch.device) -> int:
+    """Put what an arm trains, and what that costs, into the store; the id of the training."""
+    return store.add_training(
+        arm.training_id,
+        **outlook.costs(arm, device),
+        ranks=ranks_to_store(outlook.adapters[arm.id]),
+    )
+
+
+def ranks_to_store(adapter: Adapter | None) -> dict[str, ModuleRank]:
+    """Rank and scaling of each adapted module, where they are settled."""
     if adapter is None or adapter.provisional:
         return {}
-    return adapter.ranks if set(adapter.ranks.values()) != {adapter.lora.r} else {}
+    return {module: ModuleRank(rank) for module, rank in adapter.ranks.items()}
 
 
 def with_stored_ranks(outlook: Outlook, store: Store) -> Outlook:
     """The outlook with the ranks that an earlier call has measured."""
-    known = {arm.id: arm.ranks for arm in store.arms() if arm.ranks}
+    stored = {training.key: store.ranks(training.id) for training in store.trainings()}
     for arm in outlook.arms:
         adapter = outlook.adapters[arm.id]
-        if adapter is not None and adapter.provisional and arm.id in known:
-            ranks = {target.name: known[arm.id][target.name] for target in adapter.targets}
+        known = stored.get(arm.training_id)
+        if adapter is not None and adapter.provisional and known:
+            ranks = {target.name: known[target.name].rank for target in adapter.targets}
             lora = write_ranks(arm.lora, adapter.targets, ranks)
             found = replace(adapter, lora=lora, ranks=ranks, provisional=False)
             outlook = _with_adapter(outlook, arm, found)
@@ -71,10 +84,15 @@ def with_measured_ranks(
             measured[key] = measure_importance(base.model, names, batches, task.name)
         found = resolve_adapter(outlook.structure, arm, task.name, measured[key])
         outlook = _with_adapter(outlook, arm, found)
-        costs = outlook.costs(arm, task.device)
-        ranks = ranks_to_store(found)
-        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks)
-        store.add_note("ranks", _what_was_measured(arm, found, bool(base.new_modules)))
+        store_training(outlook, arm, store, task.device)
+        store.add_fact(
+            "ranks",
+            config=arm.name,
+            low=min(found.ranks.values()),
+            high=max(found.ranks.values()),
+            batches=arm.ranks.batches,
+            head_seed=SEED if base.new_modules else None,
+        )
     return outlook
 
 
@@ -84,16 +102,6 @@ def _batches(outlook: Outlook, arm: Arm, task: Task) -> Iterator[Batch]:
     for step in range(arm.ranks.batches):
         (chosen,) = chosen_rows([examples], [SEED], arm.training.per_device_train_batch_size, step)
         yield collate(chosen, task)
-
-
-def _what_was_measured(arm: Arm, adapter: Adapter, headless: bool) -> str:
-    ranks = adapter.ranks.values()
-    head = f" under a head as drawn by seed {SEED}" if headless else ""
-    return (
-        f"{arm.name}: ranks {min(ranks)} to {max(ranks)} in proportion to the mean of "
-        f"|weight x gradient|, read on {arm.ranks.batches} training batches of the frozen base"
-        f"{head}; the same for every seed of the arm"
-    )
 
 
 def _with_adapter(outlook: Outlook, arm: Arm, adapter: Adapter) -> Outlook:

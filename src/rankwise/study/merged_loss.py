@@ -7,72 +7,50 @@ as they were before. The validation loss of that model is measured, an evaluatio
 import gc
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from rankwise.adapters.peft_files import merged_model
 from rankwise.base.load import choose_dtype
-from rankwise.spec.arms import Arm
+from rankwise.results.from_store import read_records
+from rankwise.results.records import RunFacts, best_run
+from rankwise.store.folders import ADAPTERS
 from rankwise.store.writer import Store
 from rankwise.study.plan import Outlook
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import Untouched, evaluate
 
-FINISHED = ("done", "stopped_early")
 
-
-def unmerged(outlook: Outlook, store: Store) -> list[tuple[Arm, str]]:
-    """Quantised arms that are trained and not yet measured, with their best run's id.
+def unmerged(outlook: Outlook, store: Store) -> list[RunFacts]:
+    """The best run of every quantised training that is trained and not yet measured merged.
 
     The best by the study's objective, as `rankwise export` chooses it.
     """
-    probes = store.probes()
+    records, tried = read_records(store), store.merged()
     found = []
-    for arm in outlook.arms:
-        if arm.quantization != "none" and "merged_eval_loss" not in probes.get(arm.id, {}):
-            run = _best_run(outlook, store, arm)
-            found += [] if run is None else [(arm, run)]
+    for arm in {arm.training_id: arm for arm in outlook.arms}.values():
+        if arm.quantization == "none":
+            continue
+        run = best_run(records, arm.name)
+        if run is not None and all(one.run not in tried for one in records.runs_of(arm.name)):
+            found.append(run)
     return found
 
 
-def _best_run(outlook: Outlook, store: Store, arm: Arm) -> str | None:
-    metric = outlook.spec.objective.metric
-    sign = 1 if metric == "eval_loss" else -1
-    scored = []
-    for run in store.runs():
-        step = store.best_step(run.id) if run.arm_id == arm.id and run.state in FINISHED else None
-        if step is not None:
-            value = store.evaluation_at(run.id, step).metrics[metric]
-            scored.append((sign * value, run.seed, run.id))
-    return min(scored)[2] if scored else None
-
-
 def measure_merged(outlook: Outlook, store: Store, folder: Path, task: Task) -> Iterator[str]:
-    """Measure all arms that `unmerged` names; yields what was found, arm by arm.
+    """Measure all that `unmerged` names; yields the labels of these runs, one by one.
 
-    Probe and notes of the store take it up. Where memory does not hold the unquantised model,
-    which may be why it was quantised, the note says that.
+    Where memory does not hold the unquantised model, which may be why it was quantised, the store
+    is told that.
     """
-    for arm, run_id in unmerged(outlook, store):
-        step = store.best_step(run_id)
-        assert step is not None
-        before = store.evaluation_at(run_id, step).metrics["eval_loss"]
-        probe: dict[str, Any] = dict(store.probes().get(arm.id, {}))
+    for run in unmerged(outlook, store):
+        assert run.run is not None
+        loss = None
         try:
-            after = _merged_loss(outlook, folder / "adapters" / run_id, task)
+            loss = _merged_loss(outlook, folder / ADAPTERS / str(run.folder), task)
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
-            text = f"{run_id}: memory does not hold the unquantised base, to merge it into"
-            store.save_probe(arm.id, {**probe, "merged_eval_loss": None})
-        else:
-            text = (
-                f"{run_id}: validation loss {before:.4f} over the {arm.quantization} base, "
-                f"{after:.4f} ({after - before:+.4f}) merged into the unquantised base, as "
-                f"export --merged writes it"
-            )
-            store.save_probe(arm.id, {**probe, "merged_eval_loss": after})
-        store.add_note("quantization", text)
-        yield text
+        store.save_merged(run.run, loss)
+        yield f"{run.id}: measured merged into the unquantised base"
 
 
 def _merged_loss(outlook: Outlook, adapter: Path, task: Task) -> float:

@@ -125,7 +125,7 @@ class Outlook:
             for cohort in together
         ]
 
-    def costs(self, arm: Arm, device: torch.device) -> dict[str, float]:
+    def costs(self, arm: Arm, device: torch.device) -> dict[str, int]:
         """What is known of an arm's price before it runs."""
         counts = self.footprints[arm.id]
         return {

@@ -19,7 +19,9 @@ from rankwise.data.examples import Example
 from rankwise.data.order import IGNORED
 from rankwise.spec.arms import Arm, Run
 from rankwise.spec.models import GenerationSpec
-from rankwise.store.writer import AnswersRecord, Store
+from rankwise.store.schema import Answer as StoredAnswer
+from rankwise.store.schema import AnswersRecord
+from rankwise.store.writer import Store
 from rankwise.text import first_line
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import Forward, evaluate
@@ -62,8 +64,11 @@ def ask_runs(
     answers_KP = _answers(bank, names, asked, questions, task, tokenizer, store)
     if not answers_KP:
         return
+    configs = {config.key: config.id for config in store.configs()}
     for run, answers in zip(answering, answers_KP, strict=True):
-        store.save_answers(run.id, run.arm.id, _records(questions, answers, tokenizer))
+        run_id = store.run_id(run.arm.training_id, run.seed)
+        records = _records(questions, answers, tokenizer)
+        store.save_answers(configs[run.arm.id], run_id, records)
 
 
 def ask_base(
@@ -75,12 +80,13 @@ def ask_base(
     store: Store,
 ) -> None:
     """Put every arm's prompts to the untouched base; once for arms of equal settings."""
-    known = {record.arm_id for record in store.answers() if record.run_id == "base"}
+    configs = {config.key: config.id for config in store.configs()}
+    known = {record.config_id for record in store.answers() if record.run_id is None}
     for asked, prompts in questions.items():
-        same = [arm.id for arm in arms if arm.generation == asked]
+        same = [configs[arm.id] for arm in arms if arm.generation == asked]
         if known.isdisjoint(same):
             for answers in _answers(base, "base", asked, prompts, task, tokenizer, store):
-                store.save_answers("base", same[0], _records(prompts, answers, tokenizer))
+                store.save_answers(same[0], None, _records(prompts, answers, tokenizer))
 
 
 def _answers(
@@ -96,7 +102,7 @@ def _answers(
     try:
         return generate(bank, questions, asked, task, end_tokens(bank.model, tokenizer))
     except (RuntimeError, MemoryError) as error:
-        store.add_note("generation", f"no answers of {names}: {first_line(error)}")
+        store.add_fact("no_answers", who=names, error=first_line(error))
         return []
 
 
@@ -118,12 +124,13 @@ def base_metrics(
 
 def unrated(store: Store, arms: Iterable[Arm]) -> list[AnswersRecord]:
     """Records of these arms with an answer that the base has not rated."""
-    ids = {arm.id for arm in arms}
+    keys = {arm.id for arm in arms}
+    asked = {config.id for config in store.configs() if config.key in keys}
     return [
         record
         for record in store.answers()
-        if record.arm_id in ids
-        and any(one["ids"] and RATING not in one["measures"] for one in record.answers)
+        if record.config_id in asked
+        and any(one.ids and RATING not in (one.measures or {}) for one in record.answers)
     ]
 
 
@@ -131,33 +138,35 @@ def rate_answers(
     base: Forward, arms: Sequence[Arm], questions: Questions, task: Task, store: Store
 ) -> None:
     """Add to every answer its perplexity under the untouched base, the same for all arms."""
-    asked_of = {arm.id: arm.generation for arm in arms}
+    generation = {arm.id: arm.generation for arm in arms}
+    asked_of = {
+        config.id: generation[config.key] for config in store.configs() if config.key in generation
+    }
     for record in unrated(store, arms):
-        prompts = questions[asked_of[record.arm_id]]
+        prompts = questions[asked_of[record.config_id]]
         spoken = [
-            (question.ids, one["ids"])
-            for question, one in zip(prompts, record.answers, strict=True)
+            (question.ids, one.ids) for question, one in zip(prompts, record.answers, strict=True)
         ]
         found = perplexities(base, spoken, task)
         rated = [
-            one if value is None else {**one, "measures": {**one["measures"], RATING: value}}
+            one if value is None else replace(one, measures={**(one.measures or {}), RATING: value})
             for one, value in zip(record.answers, found, strict=True)
         ]
-        store.save_answers(record.run_id, record.arm_id, rated)
+        store.save_answers(record.config_id, record.run_id, rated)
 
 
 def _records(
     questions: Sequence[Question], answers: Sequence[Answer], tokenizer: Any
-) -> list[dict[str, Any]]:
-    """Answers with their measures, ready for the store; `ids` are their tokens."""
+) -> list[StoredAnswer]:
+    """Answers with their measures, ready for the store."""
     records = []
     for question, answer in zip(questions, answers, strict=True):
         text = readable(answer.ids, tokenizer)
         measures = answer_measures(
             text, len(answer.ids), answer.cut_off, question.text, question.reference
         )
-        said = {"answer": text, "measures": measures, "ids": list(answer.ids)}
-        records.append({"prompt": question.text, "reference": question.reference, **said})
+        ids = tuple(int(token) for token in answer.ids)
+        records.append(StoredAnswer(question.text, question.reference, text, ids, measures))
     return records
 
 

@@ -12,14 +12,15 @@ from rankwise.base.load import Base
 from rankwise.data.examples import Example
 from rankwise.spec.arms import Run
 from rankwise.spec.load import dump_spec
-from rankwise.store.writer import Split, Store
+from rankwise.store.schema import BaseRecord, Split, StudyRecord
+from rankwise.store.writer import Store
 from rankwise.study.answering import (
     SPOKEN_EXAMPLES,
     ask_base,
     base_metrics,
 )
-from rankwise.study.measured_ranks import ranks_to_store
-from rankwise.study.plan import Outlook, base_name, pick_device, shared_trainings
+from rankwise.study.measured_ranks import store_training
+from rankwise.study.plan import Outlook, base_name, pick_device
 from rankwise.train.batch import Part, Task, chosen_rows, parts_of, target_count
 from rankwise.train.evaluate import Untouched
 from rankwise.train.prepare import Bases, choose_attention, versions_of
@@ -71,7 +72,7 @@ def open_study(outlook: Outlook, folder: Path, store: Store) -> Study:
     pad = outlook.tokenizer.pad_token_id
     attention = spec.model.attn_implementation
     if attention == "auto" and store.begun():
-        attention = store.study().model["attention"]
+        attention = store.study().base.attention
     return Study(
         outlook,
         folder,
@@ -95,65 +96,60 @@ def begin(study: Study) -> None:
     if study.bases.attention == "auto":
         batch = parts_of_one(study, outlook.runs[0])[-1].batch
         study.bases.attention = choose_attention(base.model, spec.task, batch)
+    labels = outlook.data.label_names
     store.begin_study(
-        dump_spec(spec),
-        spec.model_dump(mode="json", warnings=False),
-        {"rankwise": __version__, **versions_of(PACKAGES)},
-        {"device": device_name(study.task.device), "threads": torch.get_num_threads()},
-        {
-            "name": base_name(spec.model),
-            "sha256": base.fingerprint,
-            "dtype": str(base.dtype).removeprefix("torch."),
-            "attention": study.bases.attention,
-            "total_params": next(iter(outlook.footprints.values())).base,
-            **_base_facts(study, base),
-        },
-        {
-            "fingerprint": outlook.data.fingerprint,
-            "notes": list(outlook.notes),
-            "label_names": outlook.data.label_names,
-        },
+        StudyRecord(
+            dump_spec(spec),
+            spec.model_dump(mode="json", warnings=False),
+            {"rankwise": __version__, **versions_of(PACKAGES)},
+            device_name(study.task.device),
+            torch.get_num_threads(),
+            BaseRecord(
+                base_name(spec.model),
+                base.fingerprint,
+                str(base.dtype).removeprefix("torch."),
+                study.bases.attention,
+                next(iter(outlook.footprints.values())).base,
+            ),
+            outlook.data.fingerprint,
+            None if labels is None else tuple(labels),
+        )
     )
+    if not store.base_metrics():
+        store.save_base_metrics(_base_metrics(study, base))
     for note in outlook.notes:
-        store.add_note("data", note)
+        store.add_fact("text", about="data", text=note)
     _write_examples(study)
-    for arm in outlook.arms:
-        costs = outlook.costs(arm, study.task.device)
-        ranks = ranks_to_store(outlook.adapters[arm.id])
-        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks)
-    for run in outlook.runs:
-        store.add_run(run.id, run.arm.id, run.seed)
-    _note_what_is_shared(study)
+    _write_plan(outlook, store, study.task.device)
+    _note_likeness(study)
     base_face = Untouched(base.model)
     ask_base(base_face, outlook.arms, outlook.questions, study.task, outlook.tokenizer, store)
 
 
-def _base_facts(study: Study, base: Base) -> dict[str, float]:
+def _write_plan(outlook: Outlook, store: Store, device: torch.device) -> None:
+    """Put trainings, configurations and runs into the store; those that are there are kept."""
+    trainings = {
+        arm.training_id: store_training(outlook, arm, store, device) for arm in outlook.arms
+    }
+    for arm in outlook.arms:
+        store.add_config(arm.id, trainings[arm.training_id], arm.name, arm.settings)
+    for run in outlook.runs:
+        store.add_run(trainings[run.arm.training_id], run.seed)
+
+
+def _base_metrics(study: Study, base: Base) -> dict[str, float]:
     """Validation metrics of the untouched base, measured when the study begins."""
-    outlook, store = study.outlook, study.store
-    known = store.study().model if store.begun() else {}
-    if "base_eval_loss" in known:
-        return {name: value for name, value in known.items() if name.startswith("base_eval_")}
+    outlook = study.outlook
     rows = outlook.spec.training.per_device_eval_batch_size
     validation, tokenizer = outlook.data.validation, outlook.tokenizer
     return base_metrics(Untouched(base.model), validation, study.task, rows, tokenizer)
 
 
-def _note_what_is_shared(study: Study) -> None:
-    """For the report: which arms are one training, and what is measured on a part only."""
-    outlook, store = study.outlook, study.store
-    for together in shared_trainings(outlook.runs).values():
-        names = ", ".join(run.arm.name for run in together)
-        if len(together) > 1:
-            store.add_note("sharing", f"trained once, as they differ in generation alone: {names}")
+def _note_likeness(study: Study) -> None:
+    """For the report: what is measured on a part of the validation examples only."""
     if study.task.name == "SEQ_2_SEQ_LM":
-        count = len(outlook.data.validation)
-        store.add_note(
-            "generation",
-            f"eval_rougeL and eval_chrf are those of what is written for the first "
-            f"{min(count, SPOKEN_EXAMPLES)} of {count} validation examples, by greedy search and "
-            f"no longer than the longest of their targets (test likewise)",
-        )
+        count = len(study.outlook.data.validation)
+        study.store.add_fact("likeness", examples=min(count, SPOKEN_EXAMPLES), of=count)
 
 
 def _write_examples(study: Study) -> None:

@@ -4,8 +4,6 @@ What the store already has is not done again, and what has been measured is neve
 in one cohort is written down with its cause, and the others go on.
 """
 
-import shutil
-import tempfile
 import traceback
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -18,7 +16,10 @@ from rankwise.adapters.peft_files import AdapterWriter
 from rankwise.base.load import Base
 from rankwise.base.skeleton import locate_model
 from rankwise.spec.arms import Run
+from rankwise.store.folders import link_names
+from rankwise.store.schema import CostRecord, Failure
 from rankwise.store.writer import Store
+from rankwise.study.answer_again import answer_again, unanswered
 from rankwise.study.answering import (
     rate_answers,
     unrated,
@@ -57,6 +58,12 @@ def run_study(outlook: Outlook, folder: Path) -> Iterator[Progress]:
         missing = missing_runs(outlook, store)
         if missing:
             yield from _train_missing(study, missing)
+        elif {arm.id for arm in outlook.arms} - {config.key for config in store.configs()}:
+            begin(study)
+        if unanswered(study):
+            study.progress.news.append("answering by adapters that are there already")
+            yield study.progress
+            answer_again(study)
         if unrated(store, outlook.arms):
             study.progress.news.append("rating the answers by the untouched base")
             yield study.progress
@@ -74,7 +81,7 @@ def with_stored_names(outlook: Outlook, store: Store) -> Outlook:
     An arm is named by what varies in its study, so a spec with one more value in its grid would
     name old arms anew, and their runs would seem to be missing.
     """
-    known = {arm.id: arm.name for arm in store.arms()}
+    known = {config.key: config.name for config in store.configs()}
     arms = {arm.id: replace(arm, name=known.get(arm.id, arm.name)) for arm in outlook.arms}
     runs = tuple(Run(arms[run.arm.id], run.seed) for run in outlook.runs)
     return replace(outlook, arms=tuple(arms.values()), runs=runs)
@@ -82,8 +89,13 @@ def with_stored_names(outlook: Outlook, store: Store) -> Outlook:
 
 def missing_runs(outlook: Outlook, store: Store) -> list[Run]:
     """The runs of the plan that the store has not finished."""
-    states = {(run.arm_id, run.seed): run.state for run in store.runs()}
-    return [run for run in outlook.runs if states.get((run.arm.id, run.seed), "planned") in AGAIN]
+    keys = {training.id: training.key for training in store.trainings()}
+    states = {(keys[run.training_id], run.seed): run.state for run in store.runs()}
+    return [
+        run
+        for run in outlook.runs
+        if states.get((run.arm.training_id, run.seed), "planned") in AGAIN
+    ]
 
 
 def _train_missing(study: Study, missing: list[Run]) -> Iterator[Progress]:
@@ -96,8 +108,8 @@ def _train_missing(study: Study, missing: list[Run]) -> Iterator[Progress]:
     waiting = study.outlook.cohorts(missing, study.task.device)
     progress.cohorts = len(waiting)
     begin(study)
-    for run in missing:
-        study.store.restart_run(run.id)
+    for run in trainings:
+        study.store.restart_run(_id(study, run))
     while waiting:
         runs = waiting.pop(0)
         progress.cohort += 1
@@ -107,17 +119,18 @@ def _train_missing(study: Study, missing: list[Run]) -> Iterator[Progress]:
             if not _is_shortage(error):
                 _note_crash(study, runs, error)
             elif len(runs) == 1:
-                study.store.set_state(runs[0].id, "out_of_memory", first_line(error))
+                failure = Failure(error=first_line(error))
+                study.store.set_state(_id(study, runs[0]), "out_of_memory", failure)
             else:
                 halves = [runs[: len(runs) // 2], runs[len(runs) // 2 :]]
                 waiting[:0] = halves
                 progress.cohorts += 2
-                study.store.add_note("memory", f"a cohort of {len(runs)} was too large; halved")
+                study.store.add_fact("memory", runs=len(runs))
         except Exception as error:  # noqa: BLE001  one cohort's crash must not cost the others
             _note_crash(study, runs, error)
         finally:
             _mark_interrupted(study, runs)
-            _share_results(study, runs)
+            link_names(study.store)
         yield progress
 
 
@@ -137,9 +150,8 @@ def _train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[Progress]:
         if isinstance(bank, Bank):
             bank.take_apart()
     if strangers is not None:
-        names = ", ".join(run.id for run in runs)
-        study.store.add_note("fallback", f"trained alone, as {strangers}: {names}")
-        study.progress.news.append(f"training these runs alone, as {strangers}")
+        study.store.add_fact("fallback", runs=[run.id for run in runs], **strangers)
+        study.progress.news.append("training these runs alone: together they would differ")
         study.progress.cohorts += len(runs) - 1
         for number, run in enumerate(runs):
             study.progress.cohort += bool(number)
@@ -162,8 +174,10 @@ def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
     return base, make_bank(base, plans, seeds)
 
 
-def _disagreement(study: Study, bank: Trainable, runs: Sequence[Run], base: Base) -> str | None:
-    """Why these runs may not train together, or None where they may."""
+def _disagreement(
+    study: Study, bank: Trainable, runs: Sequence[Run], base: Base
+) -> dict[str, str | float] | None:
+    """Why these runs may not train together (a failure or a difference), None where they may."""
     if len(runs) == 1 or not isinstance(bank, Bank):
         return None
     batch = first_rows(parts_of_one(study, runs[0]), PROBE_ROWS)
@@ -171,8 +185,8 @@ def _disagreement(study: Study, bank: Trainable, runs: Sequence[Run], base: Base
     if agreement.exact:
         return None
     if agreement.failure is not None:
-        return f"this model gives its modules more than the batch ({agreement.failure})"
-    return f"company would change a loss by {agreement.difference:.2g} of its value"
+        return {"failure": agreement.failure}
+    return {"difference": agreement.difference}
 
 
 def _cohort_of(study: Study, runs: Sequence[Run], base: Base, bank: Trainable) -> Cohort:
@@ -196,12 +210,11 @@ def _cohort_of(study: Study, runs: Sequence[Run], base: Base, bank: Trainable) -
 
 def _price_arms(study: Study, cohort: Cohort, base: Base) -> None:
     """What each arm of the cohort costs alone, by a short trial of its first run."""
-    known = set(study.store.probes())
+    known = {key for key, id_ in _trainings(study).items() if id_ in study.store.costs()}
     for place, run in enumerate(cohort.runs):
-        unknown = {other.arm.id for other in study.sharing[run.id]} - known
-        if not unknown:
+        if run.arm.training_id in known:
             continue
-        known |= unknown
+        known.add(run.arm.training_id)
         cohort.bank.select([place])
         cost = probe_cost(
             cohort.bank,
@@ -212,29 +225,15 @@ def _price_arms(study: Study, cohort: Cohort, base: Base) -> None:
             cohort.validation,
             PRICE_TRIALS,
         )
-        for arm_id in sorted(unknown):
-            study.store.save_probe(arm_id, cost.as_dict())
+        study.store.save_cost(_trainings(study)[run.arm.training_id], CostRecord(**cost.as_dict()))
 
 
-def _share_results(study: Study, runs: Sequence[Run]) -> None:
-    """Give what these runs have come to, to the runs that share their training."""
-    adapters = study.folder / "adapters"
-    for run in runs:
-        for other in study.sharing[run.id]:
-            if other.id == run.id:
-                continue
-            if (adapters / run.id).is_dir():
-                _copy_folder(adapters / run.id, adapters / other.id)
-            study.store.copy_run(run.id, other.id)
+def _trainings(study: Study) -> dict[str, int]:
+    return {training.key: training.id for training in study.store.trainings()}
 
 
-def _copy_folder(source: Path, target: Path) -> None:
-    """A copy that appears whole or not at all, in place of what was there."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-        ready = shutil.copytree(source, Path(scratch) / "copy")
-        shutil.rmtree(target, ignore_errors=True)
-        ready.rename(target)
+def _id(study: Study, run: Run) -> int:
+    return study.store.run_id(run.arm.training_id, run.seed)
 
 
 def _is_shortage(error: Exception) -> bool:
@@ -246,16 +245,15 @@ def _note_crash(study: Study, runs: Sequence[Run], error: Exception) -> None:
     """Write down a crash of runs that had not come to their end."""
     lines = traceback.format_exception(error)
     cause = f"{type(error).__name__}: {first_line(error)}"
-    states = {run.id: run.state for run in study.store.runs()}
+    failure = Failure(error=cause, traceback="".join(lines)[-4000:])
     for run in runs:
-        if states[run.id] in ("planned", "running"):
-            study.store.set_state(run.id, "crashed", cause, {"traceback": "".join(lines)[-4000:]})
+        if study.store.run(_id(study, run)).state in ("planned", "running"):
+            study.store.set_state(_id(study, run), "crashed", failure)
     study.progress.news.append(f"crashed: {cause}")
 
 
 def _mark_interrupted(study: Study, runs: Sequence[Run]) -> None:
     """Runs that are still marked as running when their cohort is left were interrupted."""
-    states = {run.id: run.state for run in study.store.runs()}
     for run in runs:
-        if states[run.id] == "running":
-            study.store.set_state(run.id, "interrupted", "stopped before its last step")
+        if study.store.run(_id(study, run)).state == "running":
+            study.store.set_state(_id(study, run), "interrupted")

@@ -22,7 +22,8 @@ from rankwise.adapters.peft_files import AdapterWriter
 from rankwise.data.examples import Example
 from rankwise.spec.arms import Run
 from rankwise.spec.models import GenerationSpec
-from rankwise.store.writer import Split, Store
+from rankwise.store.schema import Failure, Split
+from rankwise.store.writer import Store
 from rankwise.study.answering import Questions, ask_runs, likeness_to_targets
 from rankwise.train.bank import Trainable, WholeModel
 from rankwise.train.batch import Part, Task, chosen_rows, parts_of
@@ -77,7 +78,7 @@ def train(cohort: Cohort, store: Store) -> Iterator[list[Trainee]]:
         for place, run in enumerate(cohort.runs)
     ]
     for trainee in trainees:
-        store.set_state(trainee.run.id, "running")
+        store.set_state(_id(store, trainee), "running")
     best: dict[int, dict[str, Tensor]] = {}
     micro_step = 0
     stepped: list[Trainee] = []
@@ -90,7 +91,7 @@ def train(cohort: Cohort, store: Store) -> Iterator[list[Trainee]]:
                 if trainee.note_validation(result.metrics()):
                     # Save the best so far, in memory for the test and in its folder for good.
                     best[trainee.place] = bank.state_of(trainee.place)
-                    _save(cohort, trainee, best[trainee.place])
+                    _save(cohort, trainee, best[trainee.place], store)
                 _settle(trainee, store)
         active = [t for t in trainees if t.state == "running"]
         if not active:
@@ -140,7 +141,7 @@ def train(cohort: Cohort, store: Store) -> Iterator[list[Trainee]]:
             _record(store, trainee, "test", result)
     _ask(cohort, finished, store)
     for trainee in finished:
-        store.set_state(trainee.run.id, trainee.state)
+        store.set_state(_id(store, trainee), trainee.state)
     store.flush()
     yield trainees
 
@@ -194,10 +195,16 @@ def _loss_and_backward(
     return shares_K
 
 
-def _save(cohort: Cohort, trainee: Trainee, state: Mapping[str, Tensor]) -> None:
+def _id(store: Store, trainee: Trainee) -> int:
+    return store.run_id(trainee.run.arm.training_id, trainee.run.seed)
+
+
+def _save(cohort: Cohort, trainee: Trainee, state: Mapping[str, Tensor], store: Store) -> None:
     plan = None if isinstance(cohort.bank, WholeModel) else cohort.bank.plans[trainee.place]
     start = cohort.bank.start_of(trainee.place)
-    cohort.writer.save(trainee.run.id, plan, state, start)
+    run = _id(store, trainee)
+    cohort.writer.save(store.run(run).folder, plan, state, start)
+    store.set_best(run, trainee.step)
 
 
 def _log_step(trainee: Trainee, store: Store, norm: float) -> None:
@@ -207,13 +214,13 @@ def _log_step(trainee: Trainee, store: Store, norm: float) -> None:
         "learning_rate": float(trainee.schedule.get_last_lr()[0]),
     }
     trainee.seen = [*trainee.seen[1 - HISTORY :], {"step": trainee.step + 1, **values}]
-    store.log(trainee.run.id, trainee.step + 1, values)
+    store.log(_id(store, trainee), trainee.step + 1, **values)
 
 
 def _record(store: Store, trainee: Trainee, split: Split, result: Evaluation) -> None:
     step = trainee.best_step if split == "test" else trainee.step
     store.save_evaluation(
-        trainee.run.id, step, split, result.losses_E, result.correct_E, result.metrics()
+        _id(store, trainee), step, split, result.losses_E, result.correct_E, result.metrics()
     )
 
 
@@ -232,10 +239,5 @@ def _diverged(trainee: Trainee, store: Store, norm: float) -> None:
     trainee.state = "diverged"
     what = "loss" if math.isnan(norm) else "gradient norm"
     rate = trainee.schedule.get_last_lr()[0]
-    cause = f"the {what} was not finite at step {trainee.step + 1}, at learning rate {rate:.3g}"
-    evidence = {
-        "step": trainee.step + 1,
-        "learning_rate": float(rate),
-        "before": trainee.seen,
-    }
-    store.set_state(trainee.run.id, "diverged", cause, evidence)
+    failure = Failure(what, trainee.step + 1, float(rate))
+    store.set_state(_id(store, trainee), "diverged", failure)

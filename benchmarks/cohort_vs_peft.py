@@ -141,8 +141,9 @@ def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, An
     bank = make_bank(base, plans, [run.seed for run in runs])
     with tempfile.TemporaryDirectory() as folder, Store(Path(folder), create=True) as store:
         for run in runs:
-            store.add_arm(run.arm.id, run.arm.training_id, run.arm.name, run.arm.settings, {})
-            store.add_run(run.id, run.arm.id, run.seed)
+            training = store.add_training(run.arm.training_id)
+            store.add_config(run.arm.id, training, run.arm.name, run.arm.settings)
+            store.add_run(training, run.seed)
         writer = AdapterWriter(Path(folder), "base", spec.task, base.model)
         cohort = Cohort(runs, bank, task, outlook.train, outlook.data.validation, (), writer)
         started = time.perf_counter()
@@ -152,7 +153,8 @@ def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, An
             torch.cuda.synchronize()
         seconds = (time.perf_counter() - started) / size
         compared = [run for run in runs if run.arm in outlook.arms[:arms] and run.seed == 0]
-        last = [store.evaluations(run.id)[-1].metrics["eval_loss"] for run in compared]
+        ids = [store.run_id(run.arm.training_id, run.seed) for run in compared]
+        last = [store.evaluations(one)[-1].metrics["eval_loss"] for one in ids]
     return {"seconds": seconds, "loss": statistics.mean(last)}
 
 

@@ -7,13 +7,14 @@ from peft_loop import peft_model, plain_loop, trained_weights
 from rankwise.spec.arms import Run
 from rankwise.spec.models import alpha_of
 from rankwise.train.loop import train
+from stored import id_of
 from tiny import TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 
 STEPS = 10
 
 
 def logged(store, run, name="loss"):
-    return np.array([row[name] for row in store.metrics(run.id) if name in row])
+    return np.array([getattr(step, name) for step in store.steps(id_of(store, run))])
 
 
 def runs_of(kind, changes, **training):

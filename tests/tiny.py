@@ -20,6 +20,7 @@ from rankwise.store.writer import Store
 from rankwise.train.bank import Bank
 from rankwise.train.batch import Task
 from rankwise.train.loop import Cohort
+from stored import add_runs
 
 VOCABULARY = 64
 COMMON = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -171,9 +172,7 @@ def tiny_cohort(
     plans = [plan_adapter(resolve_adapter(model, run.arm, task), model) for run in runs]
     bank = Bank(model, plans, [run.seed for run in runs], new_modules)
     store = Store(folder, create=True)
-    for run in runs:
-        store.add_arm(run.arm.id, run.arm.training_id, run.arm.name, run.arm.settings, {})
-        store.add_run(run.id, run.arm.id, run.seed)
+    add_runs(store, runs)
     cohort = Cohort(
         runs,
         bank,

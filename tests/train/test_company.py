@@ -8,10 +8,12 @@ import torch
 from peft import PeftModel
 
 from rankwise.spec.arms import Run
+from rankwise.store.schema import RunRecord
 from rankwise.train.batch import Task, collate
 from rankwise.train.loop import train
 from rankwise.train.losses import row_losses
 from rankwise.train.probe import probe_company
+from stored import id_of
 from tiny import LENGTH, TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 
 DROPPING = [
@@ -24,7 +26,8 @@ DROPPING = [
 
 
 def losses(store, run, name="loss"):
-    return np.array([row[name] for row in store.metrics(run.id) if name in row])
+    run_id = run.id if isinstance(run, RunRecord) else id_of(store, run)
+    return np.array([getattr(step, name) for step in store.steps(run_id)])
 
 
 def trained(kind, runs, folder):
@@ -47,7 +50,7 @@ def test_a_run_does_not_notice_its_neighbours_or_which_they_are(kind, tmp_path):
     for name, runs in companies.items():
         _, store = trained(kind, runs, tmp_path / name)
         found[name] = losses(store, run)
-        best = store.evaluations(run.id, "validation")[-1].losses
+        best = store.evaluations(id_of(store, run), "validation")[-1].losses
         found[name] = np.concatenate([found[name], best])
     np.testing.assert_allclose(found["two neighbours"], found["alone"], rtol=0, atol=1e-5)
     np.testing.assert_allclose(found["two others"], found["alone"], rtol=0, atol=1e-5)
@@ -73,11 +76,11 @@ def test_a_neighbour_that_becomes_nan_changes_nothing_for_the_others(tmp_path):
     _, alone = trained("gpt2", [run], tmp_path / "alone")
     _, store = trained("gpt2", [doomed, run], tmp_path / "together")
     np.testing.assert_allclose(losses(store, run), losses(alone, run), rtol=0, atol=1e-5)
-    states = {record.id: record for record in store.runs()}
-    assert states[run.id].state == "done"
-    assert states[doomed.id].state == "diverged"
-    assert "not finite at step 2" in states[doomed.id].cause
-    assert states[doomed.id].evidence["before"]
+    assert store.run(id_of(store, run)).state == "done"
+    ended = store.run(id_of(store, doomed))
+    assert ended.state == "diverged"
+    assert (ended.failure.not_finite, ended.failure.step) == ("loss", 2)
+    assert [step.step for step in store.steps(ended.id)] == [1]
 
 
 def test_an_arm_that_ends_early_leaves_the_others_their_numbers(tmp_path):
@@ -148,9 +151,9 @@ def test_an_exported_adapter_gives_the_same_losses_in_peft(kind, tmp_path):
 def test_the_best_step_is_kept_and_the_test_part_read_with_it(tmp_path):
     run = Run(tiny_arms("bert", [{"lora.r": 8, "training.learning_rate": 0.3}])[0], 0)
     _, store = trained("bert", [run], tmp_path)
-    found = store.evaluations(run.id, "validation")
+    found = store.evaluations(id_of(store, run), "validation")
     losses_at = {one.step: one.metrics["eval_loss"] for one in found}
     best = min(losses_at, key=lambda step: losses_at[step])
-    (test,) = store.evaluations(run.id, "test")
+    (test,) = store.evaluations(id_of(store, run), "test")
     assert test.step == best
     assert math.isfinite(test.metrics["eval_accuracy"])

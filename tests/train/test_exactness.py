@@ -11,6 +11,7 @@ from transformers import get_scheduler
 from rankwise.data.order import pad, rows_at
 from rankwise.spec.arms import Run
 from rankwise.train.loop import train
+from stored import id_of
 from tiny import HEADS, LENGTH, TARGETS, TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 
 STEPS = 20
@@ -37,7 +38,7 @@ ARMS = [
 
 
 def losses_of(store, run):
-    return np.array([row["loss"] for row in store.metrics(run.id) if "loss" in row])
+    return np.array([step.loss for step in store.steps(id_of(store, run))])
 
 
 def train_with_peft(kind, base, run, start):

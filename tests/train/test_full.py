@@ -16,6 +16,7 @@ from rankwise.train.bank import WholeModel
 from rankwise.train.batch import Task
 from rankwise.train.loop import Cohort, train
 from rankwise.train.trainee import make_optimizer
+from stored import add_runs, id_of
 from tiny import CLASSES, CONFIGS, LENGTH, TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 
 STEPS = 20
@@ -31,8 +32,7 @@ def full_cohort(kind, run, folder, base, new_modules=()):
     task = TASKS[kind]
     model = copy.deepcopy(base)
     store = Store(folder, create=True)
-    store.add_arm(run.arm.id, run.arm.training_id, run.arm.name, run.arm.settings, {})
-    store.add_run(run.id, run.arm.id, run.seed)
+    add_runs(store, [run])
     cohort = Cohort(
         [run],
         WholeModel(model, torch.float32, run.seed, new_modules),
@@ -55,7 +55,7 @@ def test_full_fine_tuning_equals_a_plain_torch_loop(kind, tmp_path):
     reference = copy.deepcopy(base).requires_grad_(True)
     examples = tiny_examples(TASKS[kind])
     expected = plain_loop(reference, TASKS[kind], run.arm.training, 0, examples, STEPS)
-    losses = [row["loss"] for row in store.metrics(run.id) if "loss" in row]
+    losses = [step.loss for step in store.steps(id_of(store, run))]
     np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
     final = cohort.bank.state_of(0)
     count = footprint(base.requires_grad_(True), run.arm, TASKS[kind]).trainable

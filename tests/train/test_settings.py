@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from company import check, logged, runs_of, trained
 from rankwise.spec.models import TrainingSpec
+from stored import id_of, states
 from tiny import tiny_examples, tiny_model
 
 CASES = {
@@ -144,16 +145,15 @@ def test_a_run_out_of_patience_stops_and_keeps_its_best_step(kind, tmp_path):
         max_steps=24,
     )  # fmt: skip
     _, store, _ = trained(kind, base, runs, tmp_path / "together")
-    states = {record.id: record.state for record in store.runs()}
-    assert states == {
+    assert states(store) == {
         runs[0].id: "stopped_early", runs[1].id: "done", runs[2].id: "stopped_early"
     }  # fmt: skip
     for run in runs:
         _, alone, _ = trained(kind, base, [run], tmp_path / run.arm.name)
         np.testing.assert_allclose(logged(store, run), logged(alone, run), rtol=0, atol=1e-5)
-        found = {e.step: e.metrics["eval_loss"] for e in store.evaluations(run.id)}
+        found = {e.step: e.metrics["eval_loss"] for e in store.evaluations(id_of(store, run))}
         assert max(found) == stop_of(found, run.arm.training)
-        (test,) = store.evaluations(run.id, "test")
+        (test,) = store.evaluations(id_of(store, run), "test")
         assert test.step == min(found, key=lambda step: found[step])
         assert len(logged(store, run)) == max(found)
 

@@ -10,6 +10,8 @@ from sacrebleu.metrics import CHRF
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from rankwise.data.examples import Example
+from rankwise.report.remarks import remarks_of
+from rankwise.results.from_store import read_records
 from rankwise.spec.arms import Run
 from rankwise.spec.models import StudySpec
 from rankwise.store.writer import Store
@@ -21,6 +23,7 @@ from rankwise.train.evaluate import Evaluation, Untouched, evaluate
 from rankwise.train.loop import train
 from rankwise.train.prepare import Bases
 from rankwise.train.trainee import Trainee
+from stored import id_of
 from tiny import tiny_arms, tiny_cohort, tiny_model
 from tiny_text import tiny_spec
 
@@ -166,15 +169,17 @@ def test_the_objective_picks_the_best_step_and_its_adapter(tmp_path, metric):
     cohort.validation = doubtful_examples(20, 1)
     cohort.metric = metric
     (trainee,) = list(train(cohort, store))[-1]
-    told = {int(row["step"]): row[metric] for row in store.evaluation_metrics(run.id)}
+    told = {int(row["step"]): row[metric] for row in store.evaluation_metrics(id_of(store, run))}
     best = min(told.values()) if metric == "eval_loss" else max(told.values())
     first = min(step for step, value in told.items() if value == best)
-    assert trainee.best_step == first == store.best_step(run.id, metric)
+    assert trainee.best_step == first == store.runs()[0].best_step
     assert trainee.best == best
-    other = {"eval_loss", "eval_accuracy"} - {metric}
-    assert store.best_step(run.id, *other) != first, "or this shows nothing"
+    (other,) = {"eval_loss", "eval_accuracy"} - {metric}
+    rows = store.evaluation_metrics(id_of(store, run))
+    by_other = min(rows, key=lambda row: row[other] * (1 if other == "eval_loss" else -1))
+    assert by_other["step"] != first, "or this shows nothing"
     # the weights that were kept, and read the test part, are those of that step
-    (on_test,) = store.evaluations(run.id, "test")
+    (on_test,) = store.evaluations(id_of(store, run), "test")
     assert on_test.step == first
     (again,) = evaluate(cohort.bank, cohort.validation, cohort.task, 4)
     assert again.metrics()[metric] == pytest.approx(best, rel=1e-5)
@@ -209,11 +214,11 @@ def test_a_study_of_sequences_is_decided_by_what_is_written(tmp_path):
         pass
     (run,) = outlook.runs
     with Store(tmp_path / "out") as store:
-        rows = store.evaluation_metrics(run.id)
+        rows = store.evaluation_metrics(id_of(store, run))
         told = [row["eval_chrf"] for row in rows]
-        (on_test,) = store.evaluations(run.id, "test")
-        model, notes = store.study().model, dict(store.notes())
-    assert max(told) > model["base_eval_chrf"], "it should learn to write"
+        (on_test,) = store.evaluations(id_of(store, run), "test")
+        base, notes = store.base_metrics(), dict(remarks_of(read_records(store)))
+    assert max(told) > base["eval_chrf"], "it should learn to write"
     assert on_test.step == rows[int(np.argmax(told))]["step"]
     assert {"eval_rougeL", "eval_chrf"} <= on_test.metrics.keys()
     assert "first 12 of 12 validation examples" in notes["generation"]

@@ -20,7 +20,7 @@ from rankwise.cli.app import quiet_libraries
 from rankwise.cli.progress import show
 from rankwise.spec.load import load_spec
 from rankwise.spec.models import StudySpec
-from rankwise.store.writer import Store
+from rankwise.store.reader import Reader
 from rankwise.study.plan import look_ahead
 from rankwise.study.run import run_study
 
@@ -64,12 +64,11 @@ def one_arm(spec: StudySpec) -> StudySpec:
 
 def losses_of(folder: Path) -> tuple[np.ndarray, np.ndarray]:
     """Losses (R, E) of each run's best validation step, and the groups (E,) of the examples."""
-    with Store(folder) as store:
+    with Reader(folder) as store:
         rows = []
         for run in store.runs():
-            best = store.best_step(run.id)
-            assert best is not None
-            rows.append(store.evaluation_at(run.id, best).losses)
+            assert run.best_step is not None
+            rows.append(store.evaluation_at(run.id, run.best_step).losses)
         examples = store.examples("validation")
     assert examples is not None
     return np.array(rows), examples.groups

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rankwise.store.schema import Answer, BaseRecord, CostRecord, Failure, ModuleRank, StudyRecord
 from rankwise.store.writer import Store
 
 SPEC: dict[str, Any] = {
@@ -73,7 +74,10 @@ def write_study(
     prefix: str = "",
     ranks: dict[str, dict[str, int]] | None = None,
 ) -> Path:
-    """A study folder with runs of known mean loss; `broken`: run id to state, cause, evidence."""
+    """A study folder with runs of known mean loss; `broken`: run to state, error, evidence.
+
+    Evidence may give step, learning_rate and traceback.
+    """
     rng = np.random.default_rng(7)
     arms = arms or [(prefix + name_of(s), s) for s in grid_settings()]
     groups = rng.integers(0, max(2, examples // 4), examples)
@@ -82,89 +86,69 @@ def write_study(
     shared = {seed: rng.normal(0, seed_noise) for seed in seeds}
     with Store(folder, create=True) as store:
         store.begin_study(
-            "study: reviews\n",
-            spec or {**SPEC, "seeds": list(seeds)},
-            {"rankwise": "0.1", "torch": "2.13.0"},
-            {"name": "cpu", "cores": 2},
-            {
-                "name": "pkg://tiny/model",
-                "sha256": "ab" * 32,
-                "dtype": "float32",
-                "total_params": 22_713_216,
-                "attention": "eager",
-            },
-            {
-                "fingerprint": "cd" * 32,
-                "counts": {"train": 8000, "validation": examples, "test": examples},
-                "notes": ["12 rows with label plot were left out"],
-                "label_names": ["rotten", "fresh"],
-            },
+            StudyRecord(
+                "study: reviews\n",
+                spec or {**SPEC, "seeds": list(seeds)},
+                {"rankwise": "0.1", "torch": "2.13.0"},
+                "cpu",
+                2,
+                BaseRecord("pkg://tiny/model", "ab" * 32, "float32", "eager", 22_713_216),
+                "cd" * 32,
+                ("rotten", "fresh"),
+            )
         )
+        store.add_fact("text", about="data", text="12 rows with label plot were left out")
         for split in ("validation", "test"):
             hashes = [f"{split}{i}" for i in range(examples)]
             store.save_examples(split, hashes, groups, np.ones(examples))
         for number, (name, settings) in enumerate(arms):
-            arm_id = f"{number:012x}"
-            params = 6144.0 * settings["lora.r"] * len(settings["lora.target_modules"]) + 770
-            costs = {
-                "trainable_params": params,
-                "total_params": 22_713_216 + params,
-                "storage_bytes": 4 * params,
-            }
-            store.add_arm(arm_id, arm_id, name, settings, costs, (ranks or {}).get(name))
-            store.save_probe(
-                arm_id,
-                {
-                    "step_seconds": 0.1 + params / 1e7,
-                    "eval_seconds": 2.0,
-                    "memory_bytes": 3e8 + 12 * params,
-                    "path": "peak",
-                },
+            key = f"{number:012x}"
+            params = 6144 * settings["lora.r"] * len(settings["lora.target_modules"]) + 770
+            training = store.add_training(
+                key,
+                trainable_params=params,
+                total_params=22_713_216 + params,
+                storage_bytes=4 * params,
+                ranks={m: ModuleRank(rank) for m, rank in (ranks or {}).get(name, {}).items()},
             )
+            config = store.add_config(key, training, name, settings)
+            cost = CostRecord(0.1 + params / 1e7, 2.0, 300_000_000 + 12 * params, "peak")
+            store.save_cost(training, cost)
             for seed in seeds:
-                run = f"{name}/seed-{seed}"
-                store.add_run(run, arm_id, seed)
+                run = store.add_run(training, seed)
                 mean = truth(settings) + shared[seed] + rng.normal(0, seed_noise)
                 own = 0.08 * rng.normal(size=examples)
                 final = mean + hard * 0.4 + own - own.mean()
-                state, cause, evidence = (broken or {}).get(run, ("done", "", {}))
+                state, cause, evidence = (broken or {}).get(f"{name}/seed-{seed}", ("done", "", {}))
                 _write_run(store, run, state, evidence, evaluations, final, rng)
-                store.set_state(run, state, cause or None, evidence)
+                store.set_state(run, state, failure_of(state, cause, evidence))
                 if answers and state == "done":
-                    store.save_answers(
-                        run,
-                        arm_id,
-                        [
-                            {
-                                "prompt": "Say <b>hello</b>",
-                                "reference": "hello",
-                                "answer": f"hello from {name} `{seed}`",
-                                "tokens": 5 + number,
-                                "chrf": 40.0 + number,
-                            },
-                        ],
-                    )
+                    said = f"hello from {name} `{seed}`"
+                    measures = {"tokens": 5.0 + number, "chrf": 40.0 + number}
+                    answer = Answer("Say <b>hello</b>", "hello", said, (), measures)
+                    store.save_answers(config, run, [answer])
         if answers and base:
-            store.save_answers(
-                "base",
-                "",
-                [
-                    {
-                        "prompt": "Say <b>hello</b>",
-                        "reference": "hello",
-                        "answer": "hm",
-                        "tokens": 2,
-                        "chrf": 3.0,
-                    }
-                ],
-            )
-        store.add_note("fallback", "tiny trained alone: bank and single run differ by 0.3")
+            measures = {"tokens": 2.0, "chrf": 3.0}
+            answer = Answer("Say <b>hello</b>", "hello", "hm", (), measures)
+            store.save_answers(store.configs()[0].id, None, [answer])
+        store.add_fact("fallback", runs=["tiny"], difference=0.3)
     return folder
+
+
+def failure_of(state: str, cause: str, evidence: dict[str, Any]) -> Failure:
+    """The failure of a run that ended so."""
+    return Failure(
+        "loss" if state == "diverged" else None,
+        evidence.get("step"),
+        evidence.get("learning_rate"),
+        None if state == "diverged" else cause or None,
+        evidence.get("traceback"),
+    )
 
 
 def _write_run(
     store: Store,
-    run: str,
+    run: int,
     state: str,
     evidence: dict[str, Any],
     evaluations: Sequence[int],
@@ -179,12 +163,11 @@ def _write_run(
         store.log(
             run,
             step,
-            {
-                "loss": float("nan") if bad else loss,
-                "grad_norm": 1.0 + (50.0 if bad else 0.1 * rng.normal()),
-                "learning_rate": 0.001 * (1 - step / (last + 1)),
-            },
+            loss=float("nan") if bad else loss,
+            grad_norm=1.0 + (50.0 if bad else 0.1 * rng.normal()),
+            learning_rate=0.001 * (1 - step / (last + 1)),
         )
+    best: tuple[float, int] | None = None
     for step in evaluations:
         if step > stop or (state == "diverged" and step >= stop):
             continue
@@ -195,6 +178,9 @@ def _write_run(
             "eval_accuracy": float(correct.mean()),
         }
         store.save_evaluation(run, step, "validation", losses, correct, metrics)
+        if best is None or metrics["eval_loss"] < best[0]:
+            best = (metrics["eval_loss"], step)
+            store.set_best(run, step)
     if state == "done":
         test = (final[::-1] + 0.01).astype(np.float32)
         store.save_evaluation(

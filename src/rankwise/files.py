@@ -1,12 +1,49 @@
-"""`pkg://PACKAGE/path`: a file inside an installed package, found without importing the package."""
+"""Folders that appear whole or not at all, and files inside installed packages (`pkg://`)."""
 
 import difflib
 import importlib.util
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rankwise.errors import UserError
 
 PKG = "pkg://"
+
+
+@contextmanager
+def whole_folder(target: Path) -> Iterator[Path]:
+    """An empty folder to fill; at the end it takes the place of `target`, whatever was there.
+
+    After an exception, a kill or a loss of power, `target` is what it was, or new and whole; or,
+    for the moment between two renamings, absent. Never is it half written.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
+        ready = Path(scratch) / "new"
+        ready.mkdir()
+        yield ready
+        for path in (*ready.rglob("*"), ready):
+            _to_disk(path)
+        if target.is_symlink():
+            target.unlink()
+        elif target.exists():
+            target.rename(Path(scratch) / "old")
+        ready.rename(target)
+        _to_disk(target.parent)
+
+
+def _to_disk(path: Path) -> None:
+    """Wait until a file or a folder's list of names is on disk, where the system can do that."""
+    if os.name == "nt" and path.is_dir():
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def find_pkg_path(url: str, error: type[UserError] = UserError) -> Path:

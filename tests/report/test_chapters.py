@@ -1,5 +1,6 @@
 """Each chapter claims what its numbers bear, and is absent where it has nothing to say."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rankwise.report.markdown import to_markdown
 from rankwise.report.write import tell
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records
+from rankwise.store.schema import CostRecord
 from rankwise.store.writer import Store
 
 Arms = list[tuple[str, dict[str, Any]]]
@@ -68,10 +70,10 @@ def test_an_arm_with_less_memory_is_offered_with_its_price(
 ) -> None:
     folder = make_study(arms=with_full(some_settings), truth=truth_with_full, examples=200)
     with Store(folder) as store:
-        ids = {arm.name: arm.id for arm in store.arms()}
+        trainings = {config.name: config.training_id for config in store.configs()}
         for name, gigabytes in (("small", 1.0), ("large", 2.0), ("full", 4.0)):
-            probe = {"step_seconds": 1.0, "memory_bytes": gigabytes * 2**30, "path": "alone"}
-            store.save_probe(ids[name], probe)
+            cost = CostRecord(1.0, None, int(gigabytes * 2**30), "alone")
+            store.save_cost(trainings[name], cost)
     text = chapter(report_of(folder), "The configuration to use")
     assert "For little memory: `small` needs 1.0 GiB, 75.0 % less; its validation loss" in text
 
@@ -132,10 +134,11 @@ def study_with_curve(
             store.restart_run(run.id)
             wobble = 0.001 * run.seed
             for (step, value), loss in zip(bent(curve), training, strict=True):
-                store.log(run.id, step, {"loss": loss})
+                store.log(run.id, step, loss, math.nan, math.nan)
                 losses = np.full(20, value + wobble)
                 metrics = {"eval_loss": value + wobble}
                 store.save_evaluation(run.id, step, "validation", losses, None, metrics)
+            store.set_best(run.id, min(bent(curve), key=lambda point: point[1])[0])
             store.set_state(run.id, "done")
     return folder
 

@@ -10,6 +10,7 @@ import pytest
 from rankwise.errors import DataError
 from rankwise.report.compare import compare_arms
 from rankwise.store.writer import Store
+from stored import labels
 
 
 def test_two_settings_that_differ_are_credited_together(plain_study: Path) -> None:
@@ -32,9 +33,10 @@ def test_every_metric_has_the_mean_of_its_runs_and_an_interval(plain_study: Path
     _, facts = compare_arms(plain_study, a, b)
     json.dumps(facts, allow_nan=False)
     with Store(plain_study) as store:
+        ids = labels(store)
         for one in facts["metrics"]:
             for name, value in ((a, one["first"]), (b, one["second"])):
-                runs = [f"{name}/seed-{seed}" for seed in (0, 1)]
+                runs = [ids[f"{name}/seed-{seed}"] for seed in (0, 1)]
                 rows = [store.evaluation_metrics(run, one["part"])[-1] for run in runs]
                 assert value == pytest.approx(np.mean([row[one["metric"]] for row in rows]))
             assert one["low"] < one["difference"] < one["high"]

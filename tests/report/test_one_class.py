@@ -13,6 +13,7 @@ from rankwise.report.write import tell
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records
 from rankwise.store.writer import Store
+from stored import labels
 
 RNG = np.random.default_rng(0)
 
@@ -46,9 +47,10 @@ def test_a_correlation_of_zero_by_chance_is_not_a_constant_guess() -> None:
 def give(folder: Path, run: str, more: dict[str, float]) -> None:
     """Adds metrics to every validation of a run."""
     with Store(folder) as store:
-        for old in store.evaluations(run, "validation"):
+        run_id = labels(store)[run]
+        for old in store.evaluations(run_id, "validation"):
             store.save_evaluation(
-                run, old.step, "validation", old.losses, old.correct, {**old.metrics, **more}
+                run_id, old.step, "validation", old.losses, old.correct, {**old.metrics, **more}
             )
 
 

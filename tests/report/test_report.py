@@ -19,7 +19,9 @@ from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records
 from rankwise.spec.arms import make_arms
 from rankwise.spec.load import load_spec
+from rankwise.store.schema import Failure
 from rankwise.store.writer import Store
+from stored import labels
 
 FILES = ("report.md", "report.html", "recommended.yaml", "runs.csv", "figures/ranking.svg")
 
@@ -126,8 +128,9 @@ def test_user_data_stay_text_in_every_form(
     arms = [(f"{HOSTILE}{n}", one) for n, one in enumerate(some_settings[:2])]
     folder = make_study(arms=arms, examples=60, answers=True)
     with Store(folder) as store:
-        store.add_note("data", f"note {HOSTILE}")
-        store.set_state(f"{HOSTILE}1/seed-1", "crashed", HOSTILE, {"error": HOSTILE})
+        store.add_fact("text", about="data", text=f"note {HOSTILE}")
+        failure = Failure(error=HOSTILE, traceback=HOSTILE)
+        store.set_state(labels(store)[f"{HOSTILE}1/seed-1"], "crashed", failure)
     write_report(folder)
     page = read(folder, "report.html")
     own = page.split("<script>")[0] + page.split("</script>")[-1]

@@ -12,7 +12,9 @@ from rankwise.report.markdown import to_markdown
 from rankwise.report.write import tell
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records
+from rankwise.store.schema import Answer
 from rankwise.store.writer import Store
+from stored import labels
 
 Settings = dict[str, Any]
 
@@ -26,8 +28,14 @@ def with_twin(make_study: Any, settings: list[Settings], name: str) -> Path:
     arms = [("cool", warm(settings[0], 0.0)), ("other", warm(settings[3], 0.0))]
     folder: Path = make_study(name, arms=[*arms, ("warm", warm(settings[0], 1.0))], answers=True)
     with Store(folder) as store:
-        first, last = (one for one in store.arms() if one.name in ("cool", "warm"))
-        store.add_arm(last.id, first.training_id, last.name, last.settings, last.costs, {})
+        cool, warmer = (one for one in store.configs() if one.name in ("cool", "warm"))
+        store.add_config(warmer.key, cool.training_id, warmer.name, warmer.settings)
+        for record in store.answers():
+            if record.config_id == warmer.id and record.run_id is not None:
+                seed = store.run(record.run_id).seed
+                said = record.answers
+                store.save_answers(warmer.id, record.run_id, [])
+                store.save_answers(warmer.id, labels(store)[f"cool/seed-{seed}"], said)
     return folder
 
 
@@ -72,10 +80,10 @@ def test_comparing_one_training_with_itself_compares_the_answers_alone(twins: Pa
 def asked_base(folder: Path, of: str, answer: str) -> None:
     """The base's answer with the generation settings of an arm."""
     measures = {"tokens": 3.0, "words": 2.0}
-    said = {"prompt": "Say <b>hello</b>", "reference": "hello", "answer": answer}
+    said = Answer("Say <b>hello</b>", "hello", answer, (), measures)
     with Store(folder) as store:
-        arm = next(arm for arm in store.arms() if arm.name == of)
-        store.save_answers("base", arm.id, [{**said, "measures": measures}])
+        config = next(config for config in store.configs() if config.name == of)
+        store.save_answers(config.id, None, [said])
 
 
 def answers_chapter(folder: Path) -> str:
@@ -110,11 +118,7 @@ def test_variety_is_that_of_the_answers_of_a_run(make_study: Any) -> None:
 def test_the_untouched_base_stands_by_the_ranking(make_study: Any) -> None:
     folder = make_study(examples=30)
     with Store(folder) as store:
-        study = store.study()
-        model = {**study.model, "base_eval_loss": 4.25, "base_eval_perplexity": 70.125}
-        store.begin_study(
-            study.spec_yaml, study.spec, study.versions, study.device, model, study.data
-        )
+        store.save_base_metrics({"eval_loss": 4.25, "eval_perplexity": 70.125})
         text = to_markdown(tell(judge_records(read_records(store))))
     ranking = text.split("## Ranking")[1].split("\n## ")[0]
     assert "without any training: validation loss 4.2500 and validation perplexity 70.12" in ranking

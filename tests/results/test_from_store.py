@@ -9,6 +9,7 @@ import pytest
 
 from rankwise.report.json import facts_schema, read_facts
 from rankwise.store.writer import Store
+from stored import labels
 
 
 @pytest.fixture(scope="module")
@@ -39,12 +40,13 @@ def test_values_are_those_of_the_best_validation_step(
     facts: dict[str, Any], plain_study: Path
 ) -> None:
     with Store(plain_study) as store:
+        ids = labels(store)
         for run in facts["runs"]:
             if run["state"] == "done":
-                rows = store.evaluation_metrics(run["id"])
+                rows = store.evaluation_metrics(ids[run["id"]])
                 assert run["value"] == min(row["eval_loss"] for row in rows)
                 assert run["test"] == {
-                    k: v for k, v in store.evaluation_metrics(run["id"], "test")[0].items()
+                    k: v for k, v in store.evaluation_metrics(ids[run["id"]], "test")[0].items()
                     if k != "step"
                 }  # fmt: skip
 

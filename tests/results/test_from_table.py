@@ -14,6 +14,7 @@ from rankwise.errors import DataError
 from rankwise.report.json import as_json, facts_of, read_facts
 from rankwise.report.markdown import to_markdown
 from rankwise.report.outside import write_outside_report
+from rankwise.report.remarks import remarks_of
 from rankwise.report.write import tell
 from rankwise.results.from_table import read_outside
 from rankwise.results.judge import judge_records
@@ -138,7 +139,7 @@ def test_rows_without_a_seed_column_are_not_paired(tmp_path: Path) -> None:
     records = read_outside(tmp_path / "x.csv")
     assert [arm.name for arm in records.arms] == ["r=4", "r=8"]
     assert len(records.seeds) == 4
-    assert any("cannot be paired" in note for _, note in records.notes)
+    assert any("cannot be paired" in note for _, note in remarks_of(records))
 
 
 @pytest.mark.parametrize(

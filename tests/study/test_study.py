@@ -11,10 +11,13 @@ from peft import PeftModel
 
 from rankwise.base.load import load_base, load_tokenizer
 from rankwise.cli.app import main
+from rankwise.report.remarks import remarks_of
+from rankwise.results.from_store import read_records
 from rankwise.spec.models import StudySpec
 from rankwise.store.writer import Store
 from rankwise.study import train_cohort
 from rankwise.train import loop
+from stored import states as states_of
 from tiny_text import tiny_spec
 
 ARMS = {
@@ -53,7 +56,7 @@ def trained_from_here(monkeypatch):
 
 def records(out):
     with Store(out) as store:
-        return {run.id: run.state for run in store.runs()}, store.notes()
+        return states_of(store), remarks_of(read_records(store))
 
 
 def test_a_study_leaves_everything_that_it_promises(tmp_path, monkeypatch, capsys):

@@ -1,7 +1,7 @@
 """What the models say does not depend on who speaks beside them."""
 
 import copy
-import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,8 @@ from transformers import GenerationConfig
 
 from rankwise.adapters.adapter import resolve_adapter
 from rankwise.errors import SpecError
+from rankwise.report.remarks import remark
+from rankwise.results.from_store import read_records
 from rankwise.spec.models import GenerationSpec, StudySpec
 from rankwise.store.writer import Store
 from rankwise.study import train_cohort
@@ -19,10 +21,11 @@ from rankwise.study.plan import look_ahead
 from rankwise.study.run import run_study
 from rankwise.train.bank import Bank, WholeModel
 from rankwise.train.batch import Task
+from rankwise.train.cohort import new_states
 from rankwise.train.evaluate import Untouched
 from rankwise.train.generate import Question, end_tokens, generate, gumbel
-from rankwise.train.loop import train
 from rankwise.train.prepare import Bases
+from stored import id_of
 from tiny import TASKS, VOCABULARY, tiny_arms, tiny_model
 from tiny_text import tiny_spec, tiny_tokenizer
 
@@ -223,15 +226,25 @@ def shared(tmp_path_factory):
     outlook = study_of(folder, "llama", "pairs", generation=ASKED, grid=grid, seeds=[0, 1])
     trained = []
 
-    def counting(cohort):
-        trained.extend(run.id for run in cohort.runs)
-        return train(cohort)
+    def counting(runs, part):
+        trained.extend(run.id for run in runs)
+        return new_states(runs, part)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train_cohort, "train", counting)
+        patch.setattr(train_cohort, "new_states", counting)
         run_whole(outlook, folder / "out")
         run_whole(outlook, folder / "out")  # nothing is left to do
     return outlook, folder / "out", trained
+
+
+def answers_by_label(store):
+    """What each configuration's run answers, by CONFIG/seed-N."""
+    names = {config.id: config.name for config in store.configs()}
+    return {
+        f"{names[record.config_id]}/seed-{store.run(record.run_id).seed}": record.answers
+        for record in store.answers()
+        if record.run_id is not None
+    }
 
 
 def pairs_of(outlook):
@@ -248,16 +261,15 @@ def test_arms_that_differ_in_generation_alone_are_trained_once(shared):
     assert len(trained) == len(set(trained)) == 4
     with Store(folder) as store:
         assert {run.state for run in store.runs()} == {"done"}
-        assert [kind for kind, _ in store.notes()].count("sharing") == 2
-        probes = store.probes()
+        assert len(store.runs()) == 4
+        assert set(store.costs()) == {training.id for training in store.trainings()}
+        facts = {run.id: run for run in read_records(store).runs}
         for one, other in pairs_of(outlook):
-            assert store.metrics(one.id) == store.metrics(other.id) != []
-            assert probes[one.arm.id] == probes[other.arm.id]
-            for split in ("validation", "test"):
-                ours, theirs = store.evaluations(one.id, split), store.evaluations(other.id, split)
-                assert [e.metrics for e in ours] == [e.metrics for e in theirs] != []
-                for mine, yours in zip(ours, theirs, strict=True):
-                    np.testing.assert_array_equal(mine.losses, yours.losses)
+            assert id_of(store, one) == id_of(store, other)
+            mine, yours = facts[one.id], facts[other.id]
+            assert replace(mine, id="", arm="") == replace(yours, id="", arm="")
+            assert mine.train_curve
+            assert mine.test
             for file in (folder / "adapters" / one.id).iterdir():
                 twin = folder / "adapters" / other.id / file.name
                 assert file.read_bytes() == twin.read_bytes()
@@ -266,51 +278,58 @@ def test_arms_that_differ_in_generation_alone_are_trained_once(shared):
 def test_each_arm_answers_within_its_own_limit(shared):
     outlook, folder, _ = shared
     with Store(folder) as store:
-        said = {record.run_id: record.answers for record in store.answers()}
+        said = answers_by_label(store)
     for small, large in pairs_of(outlook):
         assert len(said[small.id]) == len(said[large.id]) == 4
         for short, long in zip(said[small.id], said[large.id], strict=True):
-            assert short["ids"] == long["ids"][:4]
-            assert len(long["ids"]) <= 8
-            assert short["measures"]["tokens"] == len(short["ids"])
-    assert any(one["measures"]["tokens"] == 8 for one in said[large.id])
+            assert short.ids == long.ids[:4]
+            assert len(long.ids) <= 8
+            assert short.measures["tokens"] == len(short.ids)
+    assert any(one.measures["tokens"] == 8 for one in said[large.id])
 
 
 def test_the_untouched_base_answers_the_same_prompts_and_rates_all_answers(shared):
     outlook, folder, _ = shared
     with Store(folder) as store:
-        records, model = store.answers(), store.study().model
-    of_base = [record for record in records if record.run_id == "base"]
+        records, base = store.answers(), store.base_metrics()
+    of_base = [record for record in records if record.run_id is None]
     assert len(of_base) == 2  # one for each limit
     assert len(records) == 2 + len(outlook.runs)
     for record in records:
-        assert [one["prompt"] for one in record.answers] == [
-            one["prompt"] for one in of_base[0].answers
+        assert [one.prompt for one in record.answers] == [
+            one.prompt for one in of_base[0].answers
         ]
-        assert record.answers[0]["reference"] is None
-        assert record.answers[1]["reference"]
+        assert record.answers[0].reference is None
+        assert record.answers[1].reference
         for one in record.answers:
-            assert one["measures"]["base_perplexity"] > 1 or not one["ids"]
-    assert model["base_eval_perplexity"] == pytest.approx(np.exp(model["base_eval_loss"]))
+            assert one.measures["base_perplexity"] > 1 or not one.ids
+    assert base["eval_perplexity"] == pytest.approx(np.exp(base["eval_loss"]))
 
 
 def test_answers_that_were_not_rated_are_rated_later_without_training(shared):
     outlook, folder, trained = shared
     run = outlook.runs[0]
     with Store(folder, create=True) as store:
-        before = next(record for record in store.answers() if record.run_id == run.id)
-        bare = copy.deepcopy(before.answers)
+        before = answers_by_label(store)
+        bare = copy.deepcopy(before[run.id])
         for one in bare:
-            one["measures"].pop("base_perplexity", None)
-        store.save_answers(run.id, run.arm.id, bare)
+            one.measures.pop("base_perplexity", None)
+        config = next(config.id for config in store.configs() if config.key == run.arm.id)
+        store.save_answers(config, id_of(store, run), bare)
     run_whole(outlook, folder)
     with Store(folder) as store:
-        after = next(record for record in store.answers() if record.run_id == run.id)
-    assert json.dumps(after.answers) == json.dumps(before.answers)
+        assert answers_by_label(store) == before
     assert len(trained) == 4
 
 
-def test_an_arm_that_is_added_later_gets_the_same_records(tmp_path):
+def test_an_arm_that_is_added_later_is_answered_and_not_trained(tmp_path, monkeypatch):
+    trained = []
+
+    def counting(runs, part):
+        trained.extend(run.id for run in runs)
+        return new_states(runs, part)
+
+    monkeypatch.setattr(train_cohort, "new_states", counting)
     short, long = ({"name": f"up-to-{n}", "generation.max_new_tokens": n} for n in (4, 8))
     for arms in ([short], [short, long]):
         outlook = study_of(tmp_path, "gpt2", "text", generation=ASKED, arms=arms)
@@ -318,9 +337,13 @@ def test_an_arm_that_is_added_later_gets_the_same_records(tmp_path):
     first, added = outlook.runs
     with Store(tmp_path / "out") as store:
         assert {run.state for run in store.runs()} == {"done"}
-        assert store.metrics(first.id) == store.metrics(added.id) != []
-        of_base = [record.arm_id for record in store.answers() if record.run_id == "base"]
+        assert len(store.runs()) == 1
+        keys = {config.id: config.key for config in store.configs()}
+        of_base = [keys[record.config_id] for record in store.answers() if record.run_id is None]
         assert of_base == [first.arm.id, added.arm.id]
+        said = answers_by_label(store)
+    assert [one.ids for one in said[first.id]] == [one.ids[:4] for one in said[added.id]]
+    assert trained == ["up-to-4/seed-0"]
 
 
 @pytest.mark.parametrize(
@@ -394,14 +417,14 @@ def test_full_fine_tuning_is_asked_beside_adapters_and_rated_by_the_same_base(tm
     outlook = study_of(tmp_path, "gpt2", "text", generation=generation, arms=arms)
     run_whole(outlook, tmp_path / "out")
     with Store(tmp_path / "out") as store:
-        said = {record.run_id: record.answers for record in store.answers()}
+        said = answers_by_label(store)
         assert {run.state for run in store.runs()} == {"done"}
     for short, long in zip(said["full/seed-0"], said["full-long/seed-0"], strict=True):
-        assert short["ids"] == long["ids"][:4]
+        assert short.ids == long.ids[:4]
     base = Bases(outlook.spec.model, "CAUSAL_LM", None, 0, torch.device("cpu"), "eager")
     prompts = outlook.questions[outlook.arms[1].generation]
-    spoken = [(q.ids, one["ids"]) for q, one in zip(prompts, said["full/seed-0"], strict=True)]
-    rated = [one["measures"]["base_perplexity"] for one in said["full/seed-0"]]
+    spoken = [(q.ids, one.ids) for q, one in zip(prompts, said["full/seed-0"], strict=True)]
+    rated = [one.measures["base_perplexity"] for one in said["full/seed-0"]]
     expected = perplexities(Untouched(base.frozen("none").model), spoken, task_of("gpt2"))
     assert rated == pytest.approx(expected, rel=1e-6)
 
@@ -418,10 +441,10 @@ def test_a_failing_generation_costs_no_training(tmp_path, monkeypatch):
     monkeypatch.setattr("rankwise.study.answering.generate", fails)
     outlook = study_of(tmp_path, "gpt2", "text", generation=ASKED)
     run_whole(outlook, tmp_path / "out")
-    (run,) = outlook.runs
     with Store(tmp_path / "out") as store:
-        assert store.runs()[0].state == "done"
+        (run,) = store.runs()
+        assert run.state == "done"
         assert store.evaluations(run.id, "test")
-        notes = [text for kind, text in store.notes() if kind == "generation"]
-        assert f"no answers of {run.id}: no answer today" in notes
+        said = [sentence for kind, sentence in map(remark, store.facts()) if kind != "data"]
+        assert f"no answers of {outlook.runs[0].id}: no answer today" in said
         assert store.answers() == ()

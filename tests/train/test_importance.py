@@ -7,7 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from rankwise.adapters.linear import linear_modules
+from rankwise.report.remarks import remarks_of
 from rankwise.report.write import write_report
+from rankwise.results.from_store import read_records
 from rankwise.spec.models import StudySpec
 from rankwise.store.writer import Store
 from rankwise.study import run as study
@@ -88,7 +90,8 @@ def studied(folder, **more):
         pass
     with Store(folder / "out") as store:
         assert {run.state for run in store.runs()} == {"done"}
-        return {arm.name: arm for arm in store.arms()}, store.notes()
+        records = read_records(store)
+        return {arm.name: arm for arm in records.arms}, remarks_of(records)
 
 
 def test_ranks_by_importance_are_trained_stored_and_the_same_for_every_seed(tmp_path):
@@ -104,7 +107,7 @@ def test_ranks_by_importance_are_trained_stored_and_the_same_for_every_seed(tmp_
     told = [text for kind, text in notes if kind == "ranks"]
     assert len(told) == 2
     assert all("4 training batches of the frozen base under a head" in text for text in told)
-    plain, found = (arms[name].costs["trainable_params"] for name in ("plain", "empirical"))
+    plain, found = (arms[name].costs["trainable_params"].value for name in ("plain", "empirical"))
     assert abs(found - plain) < 0.01 * plain
     weights = load_file(tmp_path / "out/adapters/empirical/seed-0/adapter_model.safetensors")
     assert sum(weight.numel() for weight in weights.values()) == found

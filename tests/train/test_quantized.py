@@ -9,7 +9,9 @@ from rankwise.adapters.init_weights import dense_weight
 from rankwise.adapters.memory import weight_bytes
 from rankwise.base.load import QUANTISED, load_base
 from rankwise.errors import ModelError
+from rankwise.report.remarks import remarks_of
 from rankwise.report.write import write_report
+from rankwise.results.from_store import read_records
 from rankwise.spec.arms import Run
 from rankwise.spec.models import ModelSpec, StudySpec
 from rankwise.store.writer import Store
@@ -20,6 +22,7 @@ from rankwise.study.plan import look_ahead
 from rankwise.study.run import run_study
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import Untouched, evaluate
+from stored import labels
 from tiny import CLASSES, COMMON, TASKS, tiny_arms, tiny_cohort, tiny_examples
 from tiny_text import VOCABULARY, tiny_spec
 
@@ -154,23 +157,22 @@ def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path, m
         pass
     with Store(tmp_path / "out") as store:
         assert unmerged(outlook, store) == []
-        arms = {arm.name: arm.id for arm in store.arms()}
-        probes, notes = store.probes(), store.notes()
+        ids, records, merged = labels(store), read_records(store), store.merged()
         losses = {
-            run.id: store.evaluation_at(run.id, store.best_step(run.id)).metrics["eval_loss"]
-            for run in store.runs()
+            label: store.evaluation_at(run, store.run(run).best_step).metrics["eval_loss"]
+            for label, run in ids.items()
         }
-    assert "merged_eval_loss" not in probes[arms["whole"]]
-    after = probes[arms["rounded"]]["merged_eval_loss"]
     best = min(("rounded/seed-0", "rounded/seed-1"), key=lambda run: losses[run])
-    (text,) = [text for kind, text in notes if kind == "quantization"]
+    assert list(merged) == [ids[best]]
+    after = merged[ids[best]]
+    (text,) = [text for kind, text in remarks_of(records) if kind == "quantization"]
     assert text.startswith(f"{best}: validation loss {losses[best]:.4f} over the nf4 base")
     assert f"{after - losses[best]:+.4f}" in text
     write_report(tmp_path / "out")
     assert text in (tmp_path / "out" / "report.md").read_text()
 
     # The same number from the files alone: the merged model that export writes.
-    merge(tmp_path / "out" / "adapters" / best, tmp_path / "merged", spec, None)
+    merge(tmp_path / "out" / "adapters" / best, tmp_path / "merged", spec.model, spec.task, None)
     model = CLASSES["CAUSAL_LM"].from_pretrained(tmp_path / "merged").eval()
     task = Task("CAUSAL_LM", 0, spec.data.max_length, CPU)
     (found,) = evaluate(Untouched(model), [0], outlook.data.validation, task, 4)
@@ -183,7 +185,9 @@ def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path, m
 
     monkeypatch.setattr(merged_loss, "_merged_loss", exhausted)
     with Store(tmp_path / "out") as store:
-        store.save_probe(arms["rounded"], {})
-        (text,) = merged_loss.measure_merged(outlook, store, tmp_path / "out", task)
-        assert text == f"{best}: memory does not hold the unquantised base, to merge it into"
+        store.restart_run(ids[best])  # its loss when merged is forgotten with it
+        other = next(run for run in ids if run.startswith("rounded") and run != best)
+        assert len(list(merged_loss.measure_merged(outlook, store, tmp_path / "out", task))) == 1
+        (text,) = [t for k, t in remarks_of(read_records(store)) if k == "quantization"]
+        assert text == f"{other}: memory does not hold the unquantised base, to merge it into"
         assert unmerged(outlook, store) == []

@@ -10,6 +10,8 @@ from sacrebleu.metrics import CHRF
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
 from rankwise.data.examples import Example
+from rankwise.report.remarks import remarks_of
+from rankwise.results.from_store import read_records
 from rankwise.spec.arms import Run
 from rankwise.spec.models import StudySpec
 from rankwise.store.writer import Store
@@ -22,6 +24,7 @@ from rankwise.train.likeness import likeness_to_targets
 from rankwise.train.loop import load_best_weights, read_test
 from rankwise.train.prepare import Bases
 from rankwise.train.run_state import RunState
+from stored import id_of
 from tiny import tiny_arms, tiny_cohort, tiny_model
 from tiny_text import tiny_spec
 
@@ -217,11 +220,11 @@ def test_a_study_of_sequences_is_decided_by_what_is_written(tmp_path):
         pass
     (run,) = outlook.runs
     with Store(tmp_path / "out") as store:
-        rows = store.evaluation_metrics(run.id)
+        rows = store.evaluation_metrics(id_of(store, run))
         told = [row["eval_chrf"] for row in rows]
-        (on_test,) = store.evaluations(run.id, "test")
-        model, notes = store.study().model, dict(store.notes())
-    assert max(told) > model["base_eval_chrf"], "it should learn to write"
+        (on_test,) = store.evaluations(id_of(store, run), "test")
+        base, notes = store.base_metrics(), dict(remarks_of(read_records(store)))
+    assert max(told) > base["eval_chrf"], "it should learn to write"
     assert on_test.step == rows[int(np.argmax(told))]["step"]
     assert {"eval_rougeL", "eval_chrf"} <= on_test.metrics.keys()
     assert "first 12 of 12 validation examples" in notes["generation"]

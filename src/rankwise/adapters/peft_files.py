@@ -1,8 +1,6 @@
 """Adapters in peft's format: adapter_config.json and adapter_model.safetensors, out and back in."""
 
 import re
-import shutil
-import tempfile
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -15,6 +13,7 @@ from torch import Tensor, nn
 
 from rankwise.adapters.adapter import Adapter, ends_of
 from rankwise.base.load import load_base
+from rankwise.files import whole_folder
 from rankwise.spec.models import ModelSpec
 
 PREFIX = "base_model.model."
@@ -23,7 +22,7 @@ WEIGHTS = "adapter_model.safetensors"
 
 @dataclass(frozen=True)
 class AdapterWriter:
-    """Writes the best weights of runs under `folder`/ARM/seed-N.
+    """Writes the best weights of runs in folders under `folder`.
 
     Attributes:
         folder: The study's `adapters`.
@@ -39,7 +38,7 @@ class AdapterWriter:
 
     def save(
         self,
-        run_id: str,
+        name: str,
         adapter: Adapter | None,
         state: Mapping[str, Tensor],
         start: Mapping[str, Tensor],
@@ -47,24 +46,19 @@ class AdapterWriter:
         """Write one run's weights; the folder appears whole or not at all.
 
         Args:
-            run_id: ARM/seed-N.
+            name: Of the folder, as the store has it.
             adapter: What was trained; None for full fine-tuning.
             state: The weights by name, as `Bank.state_of` gives them.
             start: The first factors to take off the base (PiSSA, OLoRA); else empty.
         """
-        target = self.folder / run_id
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
-            ready = Path(scratch) / "adapter"
-            ready.mkdir()
+        target = self.folder / name
+        with whole_folder(target) as ready:
             if adapter is None:
                 self.model.save_pretrained(ready, state_dict=dict(state))  # type: ignore[operator]
             else:
                 save_file(peft_state(adapter, state, start), ready / WEIGHTS)
                 config = peft_config(adapter, self.task, self.base_name, bool(start))
                 config.save_pretrained(ready)
-            shutil.rmtree(target, ignore_errors=True)
-            ready.rename(target)
         return target
 
 

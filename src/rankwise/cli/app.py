@@ -199,9 +199,9 @@ def quiet_libraries() -> None:
 
 
 def _states(folder: Path) -> list[str]:
-    from rankwise.store.writer import Store
+    from rankwise.store.reader import Reader
 
-    with Store(folder) as store:
+    with Reader(folder) as store:
         return [one.state for one in store.runs()]
 
 

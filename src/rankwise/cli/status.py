@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.report.chapters.lead import price_of
+from rankwise.report.remarks import cause_of
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records, ranked
-from rankwise.store.writer import Store
+from rankwise.store.reader import Reader
 
 
 def status_facts(folder: Path) -> dict[str, Any]:
@@ -16,9 +17,9 @@ def status_facts(folder: Path) -> dict[str, Any]:
     Raises:
         StoreError: there is no study in the folder.
     """
-    with Store(folder) as store:
+    with Reader(folder) as store:
         records = read_records(store)
-        states = Counter(run.state for run in store.runs())
+    states = Counter(run.state for run in records.runs)
     judgement = judge_records(records)
     arms = [
         {
@@ -39,7 +40,7 @@ def status_facts(folder: Path) -> dict[str, Any]:
         "metric": records.metric,
         "arms": arms,
         "failures": [
-            {"run": run.id, "state": run.state, "cause": run.cause}
+            {"run": run.id, "state": run.state, "cause": cause_of(run)}
             for run in records.runs
             if run.state in ("diverged", "out_of_memory", "crashed", "interrupted")
         ],

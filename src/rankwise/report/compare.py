@@ -37,7 +37,7 @@ from rankwise.report.numbers import (
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import scores_of, scores_on_test, words
 from rankwise.results.records import ArmFacts, Floats, Records, distinct, lower_is_better
-from rankwise.store.writer import Store
+from rankwise.store.reader import Reader
 from rankwise.text import decimals_for, setting
 
 FORMS = {"bytes": size, "seconds": duration, "parameters": count}
@@ -73,7 +73,7 @@ def compare_arms(folder: Path, first: str, second: str) -> tuple[str, dict[str, 
         StoreError: no study in the folder.
         DataError: an arm that the study does not have, or the same arm twice.
     """
-    with Store(folder) as store:
+    with Reader(folder) as store:
         records = read_records(store)
     known = [arm.name for arm in records.arms]
     for name in (first, second):

@@ -23,7 +23,8 @@ from rankwise.results.from_store import read_records
 from rankwise.results.from_table import read_outside
 from rankwise.results.judge import Judgement, judge_records, words
 from rankwise.results.records import Records
-from rankwise.store.writer import FILE, Store
+from rankwise.store.reader import Reader
+from rankwise.store.schema import FILE
 
 TITLES = {
     "learning_rate": "Learning rate",
@@ -82,7 +83,7 @@ def write_guide(folders: Sequence[Path]) -> str:
 
 def _read(path: Path) -> Records:
     if (path / FILE).is_file():
-        with Store(path) as store:
+        with Reader(path) as store:
             return read_records(store)
     if not path.exists():
         raise DataError(f"{path}: nothing here; name the folder of a study, or a table of results")

@@ -20,11 +20,13 @@ from rankwise.analysis.verdict import ArmResult, DetectableEffect, Difference, V
 from rankwise.analysis.verdict_words import verdict_sentences
 from rankwise.report.chapters.curves import described
 from rankwise.report.chapters.groups import group_runs
+from rankwise.report.remarks import remarks_of
 from rankwise.report.snippets import recommended_spec
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import Judgement, judge_records
 from rankwise.results.records import Answer, ArmFacts, Records, RunFacts
-from rankwise.store.writer import FILE, Store
+from rankwise.store.reader import Reader
+from rankwise.store.schema import FILE
 
 FORMAT = 1
 OUTSIDE_FILE = "facts.json"
@@ -140,7 +142,7 @@ def _study(records: Records) -> StudyFacts:
         seeds=records.seeds,
         varying=records.varying,
         record=records.study,
-        notes=records.notes,
+        notes=remarks_of(records),
     )
 
 
@@ -178,7 +180,7 @@ def read_facts(folder: Path) -> dict[str, Any]:
     if kept.is_file() and not (Path(folder) / FILE).is_file():
         found: dict[str, Any] = json.loads(kept.read_text(encoding="utf-8"))
         return found
-    with Store(folder) as store:
+    with Reader(folder) as store:
         records = read_records(store)
     return as_json(facts_of(judge_records(records)))
 

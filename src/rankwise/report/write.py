@@ -8,9 +8,10 @@ from rankwise.report.charts import svg_file
 from rankwise.report.document import Document, figures_of
 from rankwise.report.html import to_html
 from rankwise.report.markdown import to_markdown
+from rankwise.report.runs_csv import write_runs_csv
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import Judgement, judge_records
-from rankwise.store.writer import Store
+from rankwise.store.reader import Reader
 
 
 def write_report(folder: Path) -> Path:
@@ -22,9 +23,9 @@ def write_report(folder: Path) -> Path:
     Raises:
         StoreError: no study in the folder, or its records cannot be read.
     """
-    with Store(folder) as store:
+    with Reader(folder) as store:
         records = read_records(store)
-        store.write_runs_csv(Path(folder) / "runs.csv")
+        write_runs_csv(store, records, Path(folder) / "runs.csv")
     judgement = judge_records(records)
     path = write_document(tell(judgement), Path(folder))
     choice = judgement.choice

@@ -1,13 +1,14 @@
 """What a study's records say before any judgement: runs, arms, costs, curves, and score arrays.
 
-`outside.py` builds the same `Records` from a table.
+The store has one run for each training and seed; here every configuration has its own view of the
+runs of its training. `from_table.py` builds the same `Records` from a table.
 """
 
 import itertools
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,18 @@ from rankwise.results.records import (
     varying_settings,
 )
 from rankwise.results.scores import by_example, by_run, weights_of
-from rankwise.store.writer import FINISHED, ArmRecord, Evaluation, RunRecord, Store
+from rankwise.store.reader import Reader
+from rankwise.store.schema import (
+    FINISHED,
+    ConfigRecord,
+    CostRecord,
+    Evaluation,
+    Fact,
+    RunRecord,
+    Step,
+    StudyRecord,
+    TrainingRecord,
+)
 
 __all__ = ["Records", "RunFacts", "read_records"]
 
@@ -35,7 +47,7 @@ TRAIN_POINTS = 60
 TAIL_STEPS = 40
 
 
-def read_records(store: Store) -> Records:
+def read_records(store: Reader) -> Records:
     """Everything of a study, read once.
 
     Raises:
@@ -44,21 +56,19 @@ def read_records(store: Store) -> Records:
     study = store.study()
     objective = study.spec.get("objective", {})
     metric = str(objective.get("metric", "eval_loss"))
-    arm_records, run_records = store.arms(), store.runs()
-    names = {arm.id: arm.name for arm in arm_records}
-    best: dict[str, Evaluation] = {}
-    on_test: dict[str, Evaluation] = {}
+    configs = store.configs()
+    best: dict[int, Evaluation] = {}
+    on_test: dict[int, Evaluation] = {}
+    of_training: dict[int, list[RunFacts]] = {}
+    for run in store.runs():
+        facts = _run_facts(store, run, metric, best, on_test)
+        of_training.setdefault(run.training_id, []).append(facts)
     runs = tuple(
-        _run_facts(store, run, names[run.arm_id], metric, best, on_test) for run in run_records
+        replace(run, id=f"{config.name}/seed-{run.seed}", arm=config.name)
+        for config in configs
+        for run in of_training.get(config.training_id, ())
     )
-    probes, twins = store.probes(), _twins(arm_records, runs)
-    arms = tuple(
-        replace(
-            _arm_facts(arm, [r for r in runs if r.arm == arm.name], probes.get(arm.id, {}), metric),
-            twin_of=twins.get(arm.name),
-        )
-        for arm in arm_records
-    )
+    arms = _arms(store, configs, runs, metric)
     seeds = tuple(sorted({run.seed for run in runs})) or tuple(study.spec.get("seeds", (0,)))
     examples = store.examples("validation")
     scores = by_example(arms, seeds, runs, best, examples)
@@ -70,20 +80,13 @@ def read_records(store: Store) -> Records:
         metric=metric,
         lower_is_better=lower_is_better(metric),
         cost=str(objective.get("cost", "trainable_params")),
-        study={
-            "spec_yaml": study.spec_yaml,
-            "spec": study.spec,
-            "versions": study.versions,
-            "device": study.device,
-            "model": study.model,
-            "data": study.data,
-        },
+        study=_study(study, store.base_metrics()),
         varying=varying_settings([arm.settings for arm in arms]),
         seeds=seeds,
         arms=arms,
         runs=runs,
-        answers=_answers(store, {run.id: run for run in runs}, arm_records),
-        notes=store.notes(),
+        answers=_answers(store, runs, configs),
+        notes=(*store.facts(), *_merged(store, runs, arms)),
         x_AS=by_run(arms, seeds, runs),
         x_ASE=deciding,
         groups_E=None if examples is None or deciding is None else examples.groups,
@@ -96,73 +99,96 @@ def read_records(store: Store) -> Records:
     )
 
 
-def _twins(arms: Sequence[ArmRecord], runs: Sequence[RunFacts]) -> dict[str, str]:
-    """Arm to the arm that stands for its training: of equals the first with most finished runs."""
-    finished = {arm.name: sum(r.arm == arm.name and r.finished for r in runs) for arm in arms}
-    found = {}
-    for arm in arms:
-        same = [other.name for other in arms if other.training_id == arm.training_id]
-        first = max(same, key=lambda name: finished[name])
-        if arm.name != first:
-            found[arm.name] = first
-    return found
+def _study(study: StudyRecord, base_metrics: Mapping[str, float]) -> dict[str, Any]:
+    return {
+        "spec_yaml": study.spec_yaml,
+        "spec": study.spec,
+        "versions": study.versions,
+        "device": {"device": study.device, "threads": study.threads},
+        "model": asdict(study.base),
+        "base_metrics": dict(base_metrics),
+        "data": {"fingerprint": study.data_fingerprint, "label_names": study.label_names},
+    }
+
+
+def _arms(
+    store: Reader, configs: Sequence[ConfigRecord], runs: Sequence[RunFacts], metric: str
+) -> tuple[ArmFacts, ...]:
+    trainings = {training.id: training for training in store.trainings()}
+    costs = store.costs()
+    first: dict[int, str] = {}
+    for config in configs:
+        first.setdefault(config.training_id, config.name)
+    return tuple(
+        replace(
+            _arm_facts(
+                config,
+                trainings[config.training_id],
+                [run for run in runs if run.arm == config.name],
+                costs.get(config.training_id),
+                metric,
+            ),
+            ranks=_ranks(store, config),
+            twin_of=None if first[config.training_id] == config.name else first[config.training_id],
+        )
+        for config in configs
+    )
 
 
 def _run_facts(
-    store: Store,
+    store: Reader,
     run: RunRecord,
-    arm: str,
     metric: str,
-    best: dict[str, Evaluation],
-    on_test: dict[str, Evaluation],
+    best: dict[int, Evaluation],
+    on_test: dict[int, Evaluation],
 ) -> RunFacts:
+    """A run's facts, as yet without the configuration whose view it is."""
     evaluations = store.evaluation_metrics(run.id)
-    step = store.best_step(run.id, metric)
     at_best: dict[str, float] = {}
-    if step is not None:
-        best[run.id] = store.evaluation_at(run.id, step)
+    if run.best_step is not None:
+        best[run.id] = store.evaluation_at(run.id, run.best_step)
         at_best = _finite(best[run.id].metrics)
-    logged = store.metrics(run.id, ("loss",))
+    steps = store.steps(run.id)
     test = store.evaluations(run.id, "test")[-1:]
     on_test.update((run.id, one) for one in test)
+    last = [int(e["step"]) for e in evaluations[-1:]] + [step.step for step in steps[-1:]]
+    failure = run.failure
     return RunFacts(
-        id=run.id,
-        arm=arm,
+        id="",
+        arm="",
         seed=run.seed,
         state=run.state,
-        cause=run.cause,
-        evidence=run.evidence,
+        cause=failure.error,
+        not_finite=failure.not_finite,
+        bad_step=failure.step,
+        bad_learning_rate=failure.learning_rate,
+        traceback=failure.traceback,
+        run=run.id,
+        folder=run.folder,
         value=at_best.get(metric),
-        best_step=step,
-        last_step=_last_step(logged, evaluations),
+        best_step=run.best_step,
+        last_step=max(last, default=None),
         validation=at_best,
         test=_finite(test[0].metrics) if test else {},
+        last=_finite(evaluations[-1]) if evaluations else {},
         curve=tuple((int(e["step"]), e[metric]) for e in evaluations if metric in e),
-        train_curve=thinned([(int(row["step"]), row["loss"]) for row in logged]),
-        tail=() if run.state in ("planned", "running", *FINISHED) else _tail(store, run),
+        train_curve=thinned([(step.step, step.loss) for step in steps]),
+        tail=() if run.state in ("planned", "running", *FINISHED) else _tail(steps, run),
     )
 
 
-def _tail(store: Store, run: RunRecord) -> tuple[StepRecord, ...]:
+def _tail(steps: Sequence[Step], run: RunRecord) -> tuple[StepRecord, ...]:
     """The last logged steps, and the bad one, which a diverged run stops before logging."""
-    names = ("loss", "grad_norm", "learning_rate")
-    rows = store.metrics(run.id, names)[-TAIL_STEPS:]
-    last = int(rows[-1]["step"]) if rows else 0
-    if run.state == "diverged" and int(run.evidence.get("step", 0)) > last:
-        rows.append({**run.evidence, "step": run.evidence["step"]})
-    nan = math.nan
-    return tuple(
-        StepRecord(int(row["step"]), *(float(row.get(name, nan)) for name in names)) for row in rows
-    )
+    rows = [StepRecord(s.step, s.loss, s.grad_norm, s.learning_rate) for s in steps[-TAIL_STEPS:]]
+    last, failure = rows[-1].step if rows else 0, run.failure
+    if run.state == "diverged" and failure.step is not None and failure.step > last:
+        nan, rate = math.nan, failure.learning_rate
+        rows.append(StepRecord(failure.step, nan, nan, nan if rate is None else rate))
+    return tuple(rows)
 
 
 def _finite(metrics: Mapping[str, float]) -> dict[str, float]:
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-def _last_step(*rows: Sequence[Mapping[str, float]]) -> int | None:
-    steps = [int(row["step"]) for some in rows for row in some[-1:]]
-    return max(steps) if steps else None
 
 
 def thinned(
@@ -179,17 +205,21 @@ def thinned(
 
 
 def _arm_facts(
-    arm: ArmRecord, runs: Sequence[RunFacts], probe: Mapping[str, Any], metric: str
+    config: ConfigRecord,
+    training: TrainingRecord,
+    runs: Sequence[RunFacts],
+    cost: CostRecord | None,
+    metric: str,
 ) -> ArmFacts:
     done = [run for run in runs if run.finished]
     values = [run.value for run in done if run.value is not None]
     best = min if lower_is_better(metric) else max
     return ArmFacts(
-        id=arm.id,
-        name=arm.name,
-        method=str(arm.settings.get("method", "lora")),
-        settings=arm.settings,
-        costs=_costs(arm, runs, probe),
+        id=config.key,
+        name=config.name,
+        method=str(config.settings.get("method", "lora")),
+        settings=config.settings,
+        costs=_costs(training, runs, cost),
         seeds_done=tuple(run.seed for run in done),
         failed=tuple(run.id for run in runs if is_failure(run)),
         open=tuple(run.id for run in runs if run.state in ("planned", "running")),
@@ -199,70 +229,88 @@ def _arm_facts(
         validation=means([run.validation for run in done]),
         test=means([run.test for run in done]),
         test_spread=spreads([run.test for run in done]),
-        ranks=arm.ranks or _ranks(arm.settings),
-        adapter=arm.adapter,
+        adapter=training.adapter,
     )
 
 
-def _costs(arm: ArmRecord, runs: Sequence[RunFacts], probe: Mapping[str, Any]) -> dict[str, Cost]:
+def _costs(
+    training: TrainingRecord, runs: Sequence[RunFacts], cost: CostRecord | None
+) -> dict[str, Cost]:
     costs: dict[str, Cost] = {}
-    for name in ("trainable_params", "total_params"):
-        if name in arm.costs:
-            costs[name] = Cost(arm.costs[name], "parameters", "counted from the configuration")
-    if "storage_bytes" in arm.costs:
-        storage = arm.costs["storage_bytes"]
-        costs["storage"] = Cost(storage, "bytes", "counted from the configuration")
-    if "memory_bytes" in probe:
-        path = f"each arm alone, {probe.get('path', 'measured')}"
-        costs["memory"] = Cost(float(probe["memory_bytes"]), "bytes", path)
-    elif "memory_bytes" in arm.costs:
-        costs["memory"] = Cost(arm.costs["memory_bytes"], "bytes", "predicted, not measured")
-    if "step_seconds" in probe:
-        costs |= _times(probe, [run for run in runs if run.finished])
+    for name, value, unit in (
+        ("trainable_params", training.trainable_params, "parameters"),
+        ("total_params", training.total_params, "parameters"),
+        ("storage", training.storage_bytes, "bytes"),
+    ):
+        if value is not None:
+            costs[name] = Cost(value, unit, "counted from the configuration")
+    if cost is not None and cost.memory_bytes is not None:
+        costs["memory"] = Cost(cost.memory_bytes, "bytes", f"each arm alone, {cost.path}")
+    elif training.memory_bytes is not None:
+        costs["memory"] = Cost(training.memory_bytes, "bytes", "predicted, not measured")
+    if cost is not None and cost.step_seconds is not None:
+        done = [run for run in runs if run.finished]
+        costs |= _times(cost.step_seconds, cost.eval_seconds or 0.0, done)
     return costs
 
 
-def _times(probe: Mapping[str, Any], done: Sequence[RunFacts]) -> dict[str, Cost]:
+def _times(step: float, evaluation: float, done: Sequence[RunFacts]) -> dict[str, Cost]:
     """Seconds of a step, and of a whole run where one has finished."""
-    seconds = float(probe["step_seconds"])
-    costs = {"step_time": Cost(seconds, "seconds", "each arm alone, timed in a short trial")}
+    costs = {"step_time": Cost(step, "seconds", "each arm alone, timed in a short trial")}
     if done:
         steps = max(run.last_step or 0 for run in done)
         evaluations = max(len(run.curve) for run in done)
-        total = seconds * steps + float(probe.get("eval_seconds", 0)) * evaluations
         path = "each arm alone, time of a step and of an evaluation in a short trial times their "
-        costs["time"] = Cost(total, "seconds", f"{path}number")
+        costs["time"] = Cost(step * steps + evaluation * evaluations, "seconds", f"{path}number")
     return costs
 
 
-def _ranks(settings: Mapping[str, Any]) -> dict[str, int]:
-    """Ranks written in the settings, for arms whose modules were not recorded."""
-    pattern = settings.get("lora.rank_pattern") or {}
+def _ranks(store: Reader, config: ConfigRecord) -> dict[str, int]:
+    """Rank by module, where they are not all `lora.r`; else as written in the settings."""
+    ranks = {module: one.rank for module, one in store.ranks(config.training_id).items()}
+    if set(ranks.values()) - {config.settings.get("lora.r")}:
+        return ranks
+    pattern = config.settings.get("lora.rank_pattern") or {}
     return {str(module): int(rank) for module, rank in pattern.items()}
 
 
+def _merged(store: Reader, runs: Sequence[RunFacts], arms: Sequence[ArmFacts]) -> list[Fact]:
+    """What merging into the unquantised base does to a loss, as facts for the report."""
+    merged = store.merged()
+    held = {arm.name: arm.settings.get("model.quantization") for arm in arms if not arm.twin_of}
+    return [
+        Fact(
+            "merged",
+            {
+                "run": run.id,
+                "quantization": held[run.arm],
+                "before": run.validation.get("eval_loss"),
+                "after": merged[run.run],
+            },
+        )
+        for run in runs
+        if run.run in merged and run.arm in held
+    ]
+
+
 def _answers(
-    store: Store, runs: Mapping[str, RunFacts], arms: Sequence[ArmRecord]
+    store: Reader, runs: Sequence[RunFacts], configs: Sequence[ConfigRecord]
 ) -> tuple[Answer, ...]:
-    kind = {arm.id: generation_of(arm.settings) for arm in arms}
-    found = []
-    for record in store.answers():
-        asked = kind.get(record.arm_id)
-        alike = tuple(arm.name for arm in arms if kind[arm.id] == asked)
-        run = runs.get(record.run_id)
-        for one in record.answers:
-            measures = {k: float(v) for k, v in one.items() if isinstance(v, int | float)}
-            nested = one.get("measures", {})
-            measures.update({k: float(v) for k, v in nested.items()} if nested else {})
-            found.append(
-                Answer(
-                    arm="base" if run is None else run.arm,
-                    seed=None if run is None else run.seed,
-                    prompt=str(one.get("prompt", "")),
-                    reference=None if one.get("reference") is None else str(one["reference"]),
-                    answer=str(one.get("answer", "")),
-                    measures=measures,
-                    asked_as=alike if run is None else (),
-                )
-            )
-    return tuple(found)
+    kind = {config.id: generation_of(config.settings) for config in configs}
+    names = {config.id: config.name for config in configs}
+    seeds = {run.run: run.seed for run in runs}
+    return tuple(
+        Answer(
+            arm="base" if record.run_id is None else names[record.config_id],
+            seed=None if record.run_id is None else seeds[record.run_id],
+            prompt=one.prompt,
+            reference=one.reference,
+            answer=one.text,
+            measures={name: float(value) for name, value in (one.measures or {}).items()},
+            asked_as=()
+            if record.run_id is not None
+            else tuple(c.name for c in configs if kind[c.id] == kind[record.config_id]),
+        )
+        for record in store.answers()
+        for one in record.answers
+    )

@@ -18,6 +18,7 @@ from rankwise.errors import DataError
 from rankwise.results.records import ArmFacts, Cost, Records, RunFacts, is_failure, varying_settings
 from rankwise.results.scores import by_run
 from rankwise.results.tables import PEFT_COLUMNS, csv_rows, peft_rows
+from rankwise.store.schema import Fact
 
 CostName = Literal["trainable_params", "memory", "time", "storage"]
 UNITS = {"trainable_params": "parameters", "memory": "bytes", "time": "seconds", "storage": "bytes"}
@@ -119,12 +120,12 @@ def _check_columns(columns: Columns, row: Mapping[str, Any], path: Path) -> None
 
 
 def _records(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) -> Records:
-    runs, settings, costs, notes = _read_rows(rows, columns, path)
+    runs, settings, costs, said = _read_rows(rows, columns, path)
     _check_twice(runs, path)
     if columns.seed is None and len(settings) == len(rows):
         runs = [replace(run, seed=0, id=f"{run.arm}/seed-0") for run in runs]
     elif columns.seed is None:
-        notes.append(("table", UNPAIRED))
+        said.append(UNPAIRED)
     low = _lower(columns)
     by_arm = {arm: tuple(run for run in runs if run.arm == arm) for arm in settings}
     arms = tuple(_arm(arm, own, by_arm[arm], costs[arm], low) for arm, own in settings.items())
@@ -146,7 +147,7 @@ def _records(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) ->
         arms=arms,
         runs=tuple(run for arm in by_arm.values() for run in sorted(arm, key=lambda r: r.seed)),
         answers=(),
-        notes=tuple(dict.fromkeys(notes)),
+        notes=tuple(Fact("text", {"about": "table", "text": text}) for text in dict.fromkeys(said)),
         x_AS=by_run(arms, seeds, runs),
         x_ASE=None,
         groups_E=None,
@@ -166,18 +167,18 @@ Costs = dict[str, list[dict[str, float]]]
 
 def _read_rows(
     rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path
-) -> tuple[list[RunFacts], Settings, Costs, list[tuple[str, str]]]:
+) -> tuple[list[RunFacts], Settings, Costs, list[str]]:
     """Runs, the settings and costs of each arm, and notes. Without a seed column rows number it."""
     factors = _factors(rows[0], columns)
     runs: list[RunFacts] = []
     settings: Settings = {}
     costs: Costs = {}
-    notes: list[tuple[str, str]] = []
+    notes: list[str] = []
     for number, row in enumerate(rows):
         own = {name: row[name] for name in factors if row[name] is not None}
         arm = _arm_name(row, columns, own, settings, path)
         if settings.setdefault(arm, own) != own:
-            notes.append(("table", f"{arm}: its rows have different settings; the first are shown"))
+            notes.append(f"{arm}: its rows have different settings; the first are shown")
         costs.setdefault(arm, []).append(_row_costs(row, columns))
         runs.append(_run(row, arm, _seed(row, columns, number, path), columns, path))
     return runs, settings, costs, notes
@@ -235,7 +236,6 @@ def _run(row: Mapping[str, Any], arm: str, seed: int, columns: Columns, path: Pa
         seed=seed,
         state=state,
         cause=cause,
-        evidence={},
         value=number if done else None,
         best_step=None,
         last_step=None,

@@ -139,7 +139,6 @@ def _ending(records: Records, run: RunFacts) -> Ending:
     warmup = int(settings.get("training.warmup_steps") or 0)
     if planned and settings.get("training.warmup_ratio"):
         warmup = math.ceil(planned * settings["training.warmup_ratio"])
-    batch = run.evidence.get("batch") or run.evidence.get("rows") or ()
     return Ending(
         state=run.state,
         message=run.cause or "",
@@ -148,7 +147,7 @@ def _ending(records: Records, run: RunFacts) -> Ending:
         warmup=warmup,
         max_grad_norm=settings.get("training.max_grad_norm") or None,
         dtype=records.study.get("model", {}).get("dtype"),
-        batch=tuple(str(item) for item in batch),
+        bad_step=run.bad_step,
     )
 
 

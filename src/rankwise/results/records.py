@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.analysis.forensics import StepRecord
-from rankwise.store.writer import FINISHED
+from rankwise.store.schema import FINISHED, Fact
 
 Floats = NDArray[np.float64]
 
@@ -26,7 +26,12 @@ class RunFacts:
     curve        (step, deciding metric) of every validation
     train_curve  (step, mean training loss of the steps up to it), at most TRAIN_POINTS
     tail         the last steps of a run that ended without a result
-    validation   all validation metrics at the best step; test: those of the test read
+    validation   all validation metrics at the best step; last: at the last evaluation, with its
+                 step; test: those of the test read
+    cause        what was raised, or what a table says of a run without a result
+    not_finite   "loss" or "gradient norm", with the step and the learning rate where that was
+    run, folder  its number in the store, and where in `adapters` its adapter is; a run that is
+                 trained once stands here once for each arm that shares it
     """
 
     id: str
@@ -34,7 +39,6 @@ class RunFacts:
     seed: int
     state: str
     cause: str | None
-    evidence: dict[str, Any]
     value: float | None
     best_step: int | None
     last_step: int | None
@@ -43,6 +47,13 @@ class RunFacts:
     curve: tuple[tuple[int, float], ...]
     train_curve: tuple[tuple[int, float], ...]
     tail: tuple[StepRecord, ...] = ()
+    last: dict[str, float] = field(default_factory=dict)
+    not_finite: str | None = None
+    bad_step: int | None = None
+    bad_learning_rate: float | None = None
+    traceback: str | None = None
+    run: int | None = None
+    folder: str | None = None
 
     @property
     def finished(self) -> bool:
@@ -125,7 +136,7 @@ class Records:
     arms: tuple[ArmFacts, ...]
     runs: tuple[RunFacts, ...]
     answers: tuple[Answer, ...]
-    notes: tuple[tuple[str, str], ...]
+    notes: tuple[Fact, ...]
     x_AS: Floats
     x_ASE: Floats | None
     groups_E: NDArray[Any] | None
@@ -143,6 +154,17 @@ class Records:
     def runs_of(self, name: str) -> tuple[RunFacts, ...]:
         """The runs of an arm, by seed."""
         return tuple(run for run in self.runs if run.arm == name)
+
+
+def best_run(records: Records, name: str, seed: int | None = None) -> RunFacts | None:
+    """The finished run of an arm with the best deciding metric, or the one of a seed, if any."""
+    done = [
+        run
+        for run in records.runs_of(name)
+        if run.finished and run.value is not None and seed in (None, run.seed)
+    ]
+    sign = 1 if records.lower_is_better else -1
+    return min(done, key=lambda run: (sign * (run.value or 0.0), run.seed), default=None)
 
 
 def distinct(records: Records) -> Records:

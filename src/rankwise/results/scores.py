@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.results.records import ArmFacts, Floats, RunFacts
-from rankwise.store.writer import Evaluation, ExamplesRecord
+from rankwise.store.schema import Evaluation, ExamplesRecord
 
 
 def _place(
@@ -32,23 +32,27 @@ def by_example(
     arms: Sequence[ArmFacts],
     seeds: Sequence[int],
     runs: Sequence[RunFacts],
-    best: Mapping[str, Evaluation],
+    best: Mapping[int, Evaluation],
     examples: ExamplesRecord | None,
 ) -> dict[str, Floats]:
     """Losses, and correctness where every finished run has it, as (A, S, E) arrays."""
-    done = [run for run in runs if run.finished and run.id in best]
+    done = [
+        (run, best[run.run])
+        for run in runs
+        if run.finished and run.run is not None and run.run in best
+    ]
     if not done or examples is None:
         return {}
     shape = (len(arms), len(seeds), len(examples.weights))
     place = _place(arms, seeds, runs)
-    found = {"eval_loss": np.full(shape, np.nan)}
-    if all(best[run.id].correct is not None for run in done):
-        found["eval_accuracy"] = np.full(shape, np.nan)
-    for run in done:
-        found["eval_loss"][place[run.id]] = best[run.id].losses
-        if "eval_accuracy" in found:
-            found["eval_accuracy"][place[run.id]] = best[run.id].correct
-    return found
+    scores = {"eval_loss": np.full(shape, np.nan)}
+    if all(one.correct is not None for _, one in done):
+        scores["eval_accuracy"] = np.full(shape, np.nan)
+    for run, evaluation in done:
+        scores["eval_loss"][place[run.id]] = evaluation.losses
+        if "eval_accuracy" in scores:
+            scores["eval_accuracy"][place[run.id]] = evaluation.correct
+    return scores
 
 
 def weights_of(weights: NDArray[Any] | None, metric: str, x_ASE: Floats | None) -> Floats | None:

@@ -2,33 +2,67 @@
 
 import json
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-import numpy as np
+from types import TracebackType
+from typing import Any, Self
 
 from rankwise.errors import StoreError
+from rankwise.store.connect import connect
 from rankwise.store.schema import (
     FILE,
+    Answer,
     AnswersRecord,
-    ArmRecord,
+    BaseRecord,
+    ConfigRecord,
+    CostRecord,
     Evaluation,
     ExamplesRecord,
+    Fact,
+    Failure,
+    ModuleRank,
     RunRecord,
     Split,
+    Step,
     StudyRecord,
-    connect,
+    TrainingRecord,
     from_blob,
+    from_number,
 )
 
 
-class StudyReader:
-    """The reading half of `Store`. Every method may raise StoreError on a damaged file."""
+class Reader:
+    """The records of a study. Every method may raise StoreError on a damaged file.
+
+    Raises:
+        StoreError: no study there, a damaged file, one written by a newer rankwise, or one of an
+            older rankwise that is being written.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
+        if not (self.folder / FILE).is_file():
+            raise StoreError(f"{folder}: no study here (no {FILE}); start one with rankwise run")
+        self._open()
+
+    def _open(self) -> None:
         self._db = connect(self.folder / FILE)
+        self._run_ids: dict[tuple[str, int], int] = {}
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets go of the file."""
+        self._db.close()
 
     def _row(self, query: str, values: Sequence[Any] = ()) -> tuple[Any, ...] | None:
         """The first row, or None where there is none."""
@@ -45,7 +79,7 @@ class StudyReader:
         return self._study_or_none() is not None
 
     def study(self) -> StudyRecord:
-        """The study's spec, versions, device, model and data.
+        """The study's spec, versions, device, base and data.
 
         Raises:
             StoreError: no study was begun here.
@@ -56,40 +90,94 @@ class StudyReader:
         return found
 
     def _study_or_none(self) -> StudyRecord | None:
-        row = self._row("SELECT spec_yaml, spec, versions, device, model, data FROM study")
-        return None if row is None else StudyRecord(row[0], *(json.loads(part) for part in row[1:]))
-
-    def arms(self) -> tuple[ArmRecord, ...]:
-        """All arms in the order they were added."""
-        rows = self._rows(
-            "SELECT id, training_id, name, settings, costs, ranks, adapter FROM arm ORDER BY rowid"
+        row = self._row(
+            "SELECT spec_yaml, spec, device, threads, base_name, base_sha256, dtype, attention, "
+            "base_params, data_fingerprint, label_names FROM study"
         )
-        return tuple(ArmRecord(*row[:3], *map(json.loads, row[3:])) for row in rows)
+        if row is None:
+            return None
+        spec_yaml, spec, device, threads, *base, fingerprint, labels = row
+        versions = dict(self._rows("SELECT package, version FROM version ORDER BY rowid"))
+        return StudyRecord(
+            spec_yaml,
+            json.loads(spec),
+            versions,
+            device,
+            threads,
+            BaseRecord(*base),
+            fingerprint,
+            None if labels is None else tuple(json.loads(labels)),
+        )
 
-    def runs(self) -> tuple[RunRecord, ...]:
-        """All runs in the order of their arms, then seeds."""
+    def base_metrics(self) -> dict[str, float]:
+        """Validation metrics of the untouched base by name; none where they were not measured."""
+        rows = self._rows("SELECT name, value FROM base_metric ORDER BY rowid")
+        return {name: from_number(value) for name, value in rows}
+
+    def trainings(self) -> tuple[TrainingRecord, ...]:
+        """All trainings in the order they were added."""
         rows = self._rows(
-            "SELECT run.id, arm_id, seed, state, cause, evidence FROM run "
-            "JOIN arm ON arm.id = arm_id ORDER BY arm.rowid, seed"
+            "SELECT id, key, trainable_params, total_params, storage_bytes, memory_bytes, adapter "
+            "FROM training ORDER BY id"
         )
         return tuple(
-            RunRecord(i, arm, seed, state, cause, json.loads(evidence or "{}"))
-            for i, arm, seed, state, cause, evidence in rows
+            TrainingRecord(i, key, trained, total, stored, memory, json.loads(adapter))
+            for i, key, trained, total, stored, memory, adapter in rows
         )
 
-    def metrics(self, run_id: str, names: Iterable[str] | None = None) -> list[dict[str, float]]:
-        """A run's logged metrics, a dict a step (with `step`), in order; all names or these."""
-        query = "SELECT step, name, value FROM metric WHERE run_id = ?"
-        chosen = None if names is None else tuple(names)
-        if chosen is not None:
-            query += f" AND name IN ({','.join('?' * len(chosen))})"
-        rows: dict[int, dict[str, float]] = {}
-        for step, name, value in self._rows(
-            query + " ORDER BY step, name", (run_id, *(chosen or ()))
-        ):
-            row = rows.setdefault(step, {"step": step})
-            row[name] = float("nan") if value is None else value
-        return list(rows.values())
+    def configs(self) -> tuple[ConfigRecord, ...]:
+        """All configurations in the order they were added."""
+        rows = self._rows("SELECT id, key, training_id, name, settings FROM config ORDER BY id")
+        return tuple(
+            ConfigRecord(i, key, training, name, json.loads(settings))
+            for i, key, training, name, settings in rows
+        )
+
+    def ranks(self, training_id: int) -> dict[str, ModuleRank]:
+        """Rank and scaling by module, in the model's order; empty where they are not settled."""
+        query = "SELECT module, rank, scaling FROM module_rank WHERE training_id = ? ORDER BY place"
+        return {module: ModuleRank(*rest) for module, *rest in self._rows(query, (training_id,))}
+
+    def runs(self) -> tuple[RunRecord, ...]:
+        """All runs in the order of their trainings, then seeds."""
+        return tuple(_run(*row) for row in self._rows(f"{RUNS} ORDER BY training_id, seed"))
+
+    def run(self, run_id: int) -> RunRecord:
+        """One run.
+
+        Raises:
+            StoreError: there is none of this id.
+        """
+        row = self._row(f"{RUNS} WHERE id = ?", (run_id,))
+        if row is None:
+            raise StoreError(f"{self.folder}: no run {run_id} in this study")
+        return _run(*row)
+
+    def run_id(self, training_key: str, seed: int) -> int:
+        """The run of a training with a seed.
+
+        Raises:
+            StoreError: there is none.
+        """
+        place = (training_key, seed)
+        if place not in self._run_ids:
+            row = self._row(
+                "SELECT run.id FROM run JOIN training ON training.id = training_id "
+                "WHERE key = ? AND seed = ?",
+                place,
+            )
+            if row is None:
+                raise StoreError(
+                    f"{self.folder}: no run of training {training_key} with seed {seed}"
+                )
+            self._run_ids[place] = int(row[0])
+        return self._run_ids[place]
+
+    def steps(self, run_id: int) -> tuple[Step, ...]:
+        """A run's logged steps, in order."""
+        query = "SELECT step, loss, grad_norm, learning_rate FROM step WHERE run_id = ?"
+        rows = self._rows(f"{query} ORDER BY step", (run_id,))
+        return tuple(Step(step, *map(from_number, values)) for step, *values in rows)
 
     def examples(self, split: Split) -> ExamplesRecord | None:
         """The examples of a split, or None where it has none."""
@@ -100,77 +188,96 @@ class StudyReader:
             split, tuple(json.loads(row[0])), from_blob(row[1]), from_blob(row[2])
         )
 
-    def evaluations(self, run_id: str, split: Split = "validation") -> tuple[Evaluation, ...]:
+    def evaluations(self, run_id: int, split: Split = "validation") -> tuple[Evaluation, ...]:
         """A run's evaluations with per-example losses, by step."""
         rows = self._rows(
-            "SELECT step, losses, correct, metrics FROM evaluation "
-            "WHERE run_id = ? AND split = ? ORDER BY step",
+            "SELECT step, losses, correct FROM evaluation WHERE run_id = ? AND split = ? "
+            "ORDER BY step",
             (run_id, split),
         )
-        return tuple(_evaluation(run_id, split, *row) for row in rows)
+        return tuple(self._evaluation(run_id, split, *row) for row in rows)
 
-    def evaluation_at(self, run_id: str, step: int, split: Split = "validation") -> Evaluation:
+    def evaluation_at(self, run_id: int, step: int, split: Split = "validation") -> Evaluation:
         """One evaluation of a run.
 
         Raises:
             StoreError: there is none at this step.
         """
         row = self._row(
-            "SELECT step, losses, correct, metrics FROM evaluation "
+            "SELECT step, losses, correct FROM evaluation "
             "WHERE run_id = ? AND split = ? AND step = ?",
             (run_id, split, step),
         )
         if row is None:
-            raise StoreError(f"{self.folder}: {run_id} has no {split} evaluation at step {step}")
-        return _evaluation(run_id, split, *row)
+            raise StoreError(
+                f"{self.folder}: run {run_id} has no {split} evaluation at step {step}"
+            )
+        return self._evaluation(run_id, split, *row)
+
+    def _evaluation(
+        self, run_id: int, split: Split, step: int, losses: bytes, correct: bytes | None
+    ) -> Evaluation:
+        query = "SELECT name, value FROM metric WHERE run_id = ? AND split = ? AND step = ?"
+        rows = self._rows(f"{query} ORDER BY place", (run_id, split, step))
+        metrics = {name: from_number(value) for name, value in rows}
+        right = None if correct is None else from_blob(correct)
+        return Evaluation(run_id, split, step, from_blob(losses), right, metrics)
 
     def evaluation_metrics(
-        self, run_id: str, split: Split = "validation"
+        self, run_id: int, split: Split = "validation"
     ) -> list[dict[str, float]]:
         """A run's evaluations without the examples: a dict a step (with `step`), in order."""
+        found: dict[int, dict[str, float]] = {}
+        query = "SELECT step, name, value FROM metric WHERE run_id = ? AND split = ?"
+        for step, name, value in self._rows(f"{query} ORDER BY step, place", (run_id, split)):
+            found.setdefault(step, {"step": step})[name] = from_number(value)
+        return list(found.values())
+
+    def costs(self) -> dict[int, CostRecord]:
+        """What a run costs alone, by training."""
         rows = self._rows(
-            "SELECT step, metrics FROM evaluation WHERE run_id = ? AND split = ? ORDER BY step",
-            (run_id, split),
+            "SELECT training_id, step_seconds, eval_seconds, memory_bytes, path FROM cost"
         )
-        return [{"step": step, **json.loads(metrics)} for step, metrics in rows]
+        return {training: CostRecord(*rest) for training, *rest in rows}
 
-    def best_step(self, run_id: str, metric: str | None = None) -> int | None:
-        """Step of a run's best validation by `metric` (default: the study's objective).
+    def merged(self) -> dict[int, float | None]:
+        """Validation loss of runs over a quantised base, merged into the base as it was before.
 
-        The earliest of equals; None where nothing finite was evaluated. Losses and perplexities
-        are best low, all other metrics best high.
+        None where memory did not hold that base; runs that were not tried are not there.
         """
-        name = metric or str(self.study().spec.get("objective", {}).get("metric", "eval_loss"))
-        sign = 1 if name.endswith(("loss", "perplexity")) else -1
-        scored = [
-            (sign * row[name], row["step"])
-            for row in self.evaluation_metrics(run_id)
-            if np.isfinite(row.get(name, np.nan))
-        ]
-        return int(min(scored)[1]) if scored else None
-
-    def probes(self) -> dict[str, dict[str, Any]]:
-        """Solo probes by arm id."""
-        return {i: json.loads(p) for i, p in self._rows("SELECT * FROM probe ORDER BY arm_id")}
+        return dict(self._rows("SELECT run_id, loss FROM merged ORDER BY run_id"))
 
     def answers(self) -> tuple[AnswersRecord, ...]:
-        """All generated answers."""
-        rows = self._rows("SELECT * FROM answers ORDER BY run_id != 'base', rowid")
-        return tuple(AnswersRecord(run, arm, tuple(json.loads(text))) for run, arm, text in rows)
+        """All generated answers, the base's first."""
+        found: dict[tuple[int, int | None], list[Answer]] = {}
+        rows = self._rows(
+            "SELECT config_id, run_id, prompt, reference, text, ids, measures FROM answer "
+            "ORDER BY run_id IS NOT NULL, id"
+        )
+        for config, run, prompt, reference, text, ids, measures in rows:
+            answer = Answer(prompt, reference, text, tuple(json.loads(ids)), json.loads(measures))
+            found.setdefault((config, run), []).append(answer)
+        return tuple(AnswersRecord(*place, tuple(said)) for place, said in found.items())
 
-    def notes(self) -> tuple[tuple[str, str], ...]:
-        """All remarks as (kind, text), in the order they were made."""
-        return tuple(self._rows("SELECT kind, text FROM note ORDER BY id"))
+    def facts(self) -> tuple[Fact, ...]:
+        """All facts for the report, in the order they were noted."""
+        rows = self._rows("SELECT kind, data FROM fact ORDER BY id")
+        return tuple(Fact(kind, json.loads(data)) for kind, data in rows)
 
 
-def _evaluation(
-    run_id: str, split: str, step: int, losses: bytes, correct: bytes | None, metrics: str
-) -> Evaluation:
-    return Evaluation(
-        run_id,
-        split,
-        step,
-        from_blob(losses),
-        None if correct is None else from_blob(correct),
-        json.loads(metrics),
-    )
+RUNS = (
+    "SELECT id, training_id, seed, state, best_step, folder, "
+    "not_finite, bad_step, bad_learning_rate, error, traceback FROM run"
+)
+
+
+def _run(
+    run_id: int,
+    training: int,
+    seed: int,
+    state: str,
+    best_step: int | None,
+    folder: str,
+    *failure: Any,
+) -> RunRecord:
+    return RunRecord(run_id, training, seed, state, best_step, folder, Failure(*failure))

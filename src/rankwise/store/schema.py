@@ -5,14 +5,10 @@ Arrays keep their dtype on the way in and out.
 """
 
 import io
-import sqlite3
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
-
-from rankwise.errors import StoreError
 
 FILE = "study.db"
 STATES = (
@@ -30,77 +26,157 @@ FINISHED = ("done", "stopped_early")
 """States with results that may be ranked; `stopped_early` is early stopping by patience."""
 Split = Literal["validation", "test"]
 
-MIGRATIONS = (
-    """
+TABLES = """
     CREATE TABLE study (
         one INTEGER PRIMARY KEY CHECK (one = 1), spec_yaml TEXT NOT NULL, spec TEXT NOT NULL,
-        versions TEXT NOT NULL, device TEXT NOT NULL, model TEXT NOT NULL, data TEXT NOT NULL);
-    CREATE TABLE arm (
-        id TEXT PRIMARY KEY, training_id TEXT NOT NULL, name TEXT NOT NULL UNIQUE,
-        settings TEXT NOT NULL, costs TEXT NOT NULL);
+        device TEXT NOT NULL, threads INTEGER NOT NULL, base_name TEXT NOT NULL,
+        base_sha256 TEXT NOT NULL, dtype TEXT NOT NULL, attention TEXT NOT NULL,
+        base_params INTEGER NOT NULL, data_fingerprint TEXT NOT NULL, label_names TEXT);
+    CREATE TABLE version (package TEXT PRIMARY KEY, version TEXT NOT NULL);
+    CREATE TABLE base_metric (name TEXT PRIMARY KEY, value REAL);
+    CREATE TABLE training (
+        id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, trainable_params INTEGER,
+        total_params INTEGER, storage_bytes INTEGER, memory_bytes INTEGER,
+        adapter TEXT NOT NULL DEFAULT '{}');
+    CREATE TABLE module_rank (
+        training_id INTEGER NOT NULL REFERENCES training, place INTEGER NOT NULL,
+        module TEXT NOT NULL, rank INTEGER NOT NULL, scaling REAL,
+        PRIMARY KEY (training_id, place)) WITHOUT ROWID;
+    CREATE TABLE config (
+        id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE,
+        training_id INTEGER NOT NULL REFERENCES training, name TEXT NOT NULL UNIQUE,
+        settings TEXT NOT NULL);
     CREATE TABLE run (
-        id TEXT PRIMARY KEY, arm_id TEXT NOT NULL REFERENCES arm, seed INTEGER NOT NULL,
-        state TEXT NOT NULL, cause TEXT, evidence TEXT, UNIQUE (arm_id, seed));
-    CREATE TABLE metric (
-        run_id TEXT NOT NULL REFERENCES run, step INTEGER NOT NULL, name TEXT NOT NULL,
-        value REAL, PRIMARY KEY (run_id, step, name)) WITHOUT ROWID;
+        id INTEGER PRIMARY KEY, training_id INTEGER NOT NULL REFERENCES training,
+        seed INTEGER NOT NULL, state TEXT NOT NULL, best_step INTEGER, folder TEXT NOT NULL,
+        not_finite TEXT, bad_step INTEGER, bad_learning_rate REAL, error TEXT, traceback TEXT,
+        UNIQUE (training_id, seed));
+    CREATE TABLE step (
+        run_id INTEGER NOT NULL REFERENCES run, step INTEGER NOT NULL, loss REAL, grad_norm REAL,
+        learning_rate REAL, PRIMARY KEY (run_id, step)) WITHOUT ROWID;
     CREATE TABLE examples (
         split TEXT PRIMARY KEY, hashes TEXT NOT NULL, groups BLOB NOT NULL, weights BLOB NOT NULL);
     CREATE TABLE evaluation (
-        run_id TEXT NOT NULL REFERENCES run, split TEXT NOT NULL, step INTEGER NOT NULL,
-        metrics TEXT NOT NULL, losses BLOB NOT NULL, correct BLOB,
-        PRIMARY KEY (run_id, split, step));
-    CREATE TABLE probe (arm_id TEXT PRIMARY KEY REFERENCES arm, probe TEXT NOT NULL);
-    CREATE TABLE answers (
-        run_id TEXT NOT NULL, arm_id TEXT NOT NULL, answers TEXT NOT NULL,
-        PRIMARY KEY (run_id, arm_id));
-    CREATE TABLE note (
-        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, text TEXT NOT NULL, UNIQUE (kind, text));
-    """,
-    "ALTER TABLE arm ADD COLUMN ranks TEXT NOT NULL DEFAULT '{}';",
-    "ALTER TABLE arm ADD COLUMN adapter TEXT NOT NULL DEFAULT '{}';",
-)
-"""One SQL script a version, never edited once released: a new column is a new script."""
+        run_id INTEGER NOT NULL REFERENCES run, split TEXT NOT NULL, step INTEGER NOT NULL,
+        losses BLOB NOT NULL, correct BLOB, PRIMARY KEY (run_id, split, step));
+    CREATE TABLE metric (
+        run_id INTEGER NOT NULL REFERENCES run, split TEXT NOT NULL, step INTEGER NOT NULL,
+        place INTEGER NOT NULL, name TEXT NOT NULL, value REAL,
+        PRIMARY KEY (run_id, split, step, place)) WITHOUT ROWID;
+    CREATE TABLE cost (
+        training_id INTEGER PRIMARY KEY REFERENCES training, step_seconds REAL, eval_seconds REAL,
+        memory_bytes INTEGER, path TEXT NOT NULL);
+    CREATE TABLE merged (run_id INTEGER PRIMARY KEY REFERENCES run, loss REAL);
+    CREATE TABLE answer (
+        id INTEGER PRIMARY KEY, config_id INTEGER NOT NULL REFERENCES config,
+        run_id INTEGER REFERENCES run, prompt TEXT NOT NULL, reference TEXT, text TEXT NOT NULL,
+        ids TEXT NOT NULL, measures TEXT NOT NULL);
+    CREATE INDEX answer_of ON answer (config_id, run_id);
+    CREATE TABLE fact (
+        id INTEGER PRIMARY KEY, kind TEXT NOT NULL, data TEXT NOT NULL, UNIQUE (kind, data));
+"""
+"""The newest form. A NULL among numbers is NaN, which SQLite itself cannot hold."""
+
+
+@dataclass(frozen=True)
+class BaseRecord:
+    """The frozen base: where it is from, sha256 of its weights, precision, attention, size."""
+
+    name: str
+    sha256: str
+    dtype: str
+    attention: str = ""
+    total_params: int = 0
 
 
 @dataclass(frozen=True)
 class StudyRecord:
-    """What was asked, with what, on what."""
+    """What was asked, with what, on what. `label_names` only where the task has classes."""
 
     spec_yaml: str
     spec: dict[str, Any]
-    versions: dict[str, Any]
-    device: dict[str, Any]
-    model: dict[str, Any]
-    data: dict[str, Any]
+    versions: dict[str, str]
+    device: str
+    threads: int
+    base: BaseRecord
+    data_fingerprint: str
+    label_names: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
-class ArmRecord:
-    """One configuration: `settings` by dotted name, `costs` before it ran, rank by module name.
+class ModuleRank:
+    """What an adapted module got; the scaling of B A is None where it was not recorded."""
 
-    `adapter` holds the resolved arguments of peft.LoraConfig; empty where there are none.
+    rank: int
+    scaling: float | None = None
+
+
+@dataclass(frozen=True)
+class TrainingRecord:
+    """What is trained once for all configurations of equal `key`; counts known before it runs.
+
+    `adapter` is what peft.LoraConfig takes to train the same; empty where that is not known.
     """
 
-    id: str
-    training_id: str
+    id: int
+    key: str
+    trainable_params: int | None
+    total_params: int | None
+    storage_bytes: int | None
+    memory_bytes: int | None
+    adapter: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ConfigRecord:
+    """One configuration: `settings` by dotted name; its runs are those of its training."""
+
+    id: int
+    key: str
+    training_id: int
     name: str
     settings: dict[str, Any]
-    costs: dict[str, float]
-    ranks: dict[str, int]
-    adapter: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run has no result.
+
+    not_finite     "loss", "gradient norm" or "validation metric": what was no finite number
+    step           at which step that was
+    learning_rate  of that step
+    error          type and first line of what was raised
+    traceback      its end
+    """
+
+    not_finite: str | None = None
+    step: int | None = None
+    learning_rate: float | None = None
+    error: str | None = None
+    traceback: str | None = None
 
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One arm with one seed; `cause` and `evidence` say why it is not done."""
+    """One training with one seed; its adapter is in `adapters/FOLDER` of the study's folder."""
 
-    id: str
-    arm_id: str
+    id: int
+    training_id: int
     seed: int
     state: str
-    cause: str | None
-    evidence: dict[str, Any]
+    best_step: int | None
+    folder: str
+    failure: Failure
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step saw: mean loss, gradient norm before clipping, learning rate."""
+
+    step: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
 
 
 @dataclass(frozen=True)
@@ -117,7 +193,7 @@ class ExamplesRecord:
 class Evaluation:
     """One evaluation of one run: losses (E,), correct (E,) or None, metrics by name."""
 
-    run_id: str
+    run_id: int
     split: str
     step: int
     losses: np.ndarray
@@ -126,47 +202,44 @@ class Evaluation:
 
 
 @dataclass(frozen=True)
-class AnswersRecord:
-    """Generated answers of a run, or of the untrained base (`run_id` = "base")."""
+class CostRecord:
+    """A training's price alone: seconds of a step and of an evaluation, bytes while training.
 
-    run_id: str
-    arm_id: str
-    answers: tuple[dict[str, Any], ...]
-
-
-def connect(path: Path) -> sqlite3.Connection:
-    """An open database in its newest form.
-
-    Raises:
-        StoreError: the file is no database, or was written by a newer rankwise.
+    None where it is not known; `path` says how it was measured.
     """
-    db = sqlite3.connect(path, timeout=30)
-    try:
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.execute("PRAGMA foreign_keys=ON")
-        _migrate(db, path)
-    except sqlite3.DatabaseError as error:
-        db.close()
-        raise StoreError(
-            f"{path}: not readable as a study ({error}); restore it or use another --out"
-        ) from error
-    except StoreError:
-        db.close()
-        raise
-    return db
+
+    step_seconds: float | None
+    eval_seconds: float | None
+    memory_bytes: int | None
+    path: str = "measured"
 
 
-def _migrate(db: sqlite3.Connection, path: Path) -> None:
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > len(MIGRATIONS):
-        raise StoreError(
-            f"{path}: written by a newer rankwise (records version {version}, this one knows "
-            f"{len(MIGRATIONS)}); upgrade rankwise"
-        )
-    for number, script in enumerate(MIGRATIONS[version:], start=version + 1):
-        # One transaction a version: a crash leaves either the old or the new form.
-        db.executescript(f"BEGIN; {script} PRAGMA user_version={number}; COMMIT;")
+@dataclass(frozen=True)
+class Answer:
+    """A generated answer: its text, its tokens, and what was measured of it."""
+
+    prompt: str
+    reference: str | None
+    text: str
+    ids: tuple[int, ...] = ()
+    measures: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class AnswersRecord:
+    """What a run answers as a configuration asks; `run_id` is None for the untrained base."""
+
+    config_id: int
+    run_id: int | None
+    answers: tuple[Answer, ...]
+
+
+@dataclass(frozen=True)
+class Fact:
+    """Something the report should mention: a kind, and values that its sentence is made of."""
+
+    kind: str
+    data: dict[str, Any]
 
 
 def to_blob(array: np.ndarray) -> bytes:
@@ -180,3 +253,13 @@ def from_blob(blob: bytes) -> np.ndarray:
     """The array that `to_blob` put away."""
     found: np.ndarray = np.load(io.BytesIO(blob), allow_pickle=False)
     return found
+
+
+def to_number(value: float | None) -> float | None:
+    """A number as SQLite holds it: NaN as NULL, infinity as it is."""
+    return None if value is None or value != value else float(value)
+
+
+def from_number(value: float | None) -> float:
+    """The number that `to_number` put away."""
+    return float("nan") if value is None else float(value)

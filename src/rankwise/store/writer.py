@@ -1,273 +1,296 @@
-"""The records of a study: `study.db` (SQLite, WAL) in the study's folder. No torch here.
+"""The records of a study: `study.db` (SQLite) in the study's folder. No torch here.
 
-NaN metrics survive (SQLite itself would lose them). Nothing stored depends on the clock, so equal
-results make equal reports.
+Who owns what
+- One process writes at a time: it holds `study.lock` from `begin_study` to `close`. The lock is
+  the operating system's and ends with the process, however that ends.
+- Any number of processes read meanwhile. A reader sees what was committed, never half of it.
+- A database of an older form is brought into the newest by whoever opens it first, in one
+  transaction for each version; not while another process holds the lock.
+- The folder must be on a local disk: SQLite's write-ahead log does not work over a network.
+
+What is written when
+- Every method commits before it returns, but `log`, which buffers: at most `BUFFER_ROWS` steps or
+  `BUFFER_SECONDS`. Every other write about a run writes the buffer first.
+- A run is one training with one seed. Its adapter lies in `adapters/FOLDER`; `set_best` is called
+  after that folder is written whole, and an end state after the last evaluation. So a run that is
+  done has its best adapter and its records.
+- Nothing stored depends on the clock but measured costs, so equal results make equal reports.
+
+What survives
+- An exception, kill -9: everything committed; of `log` at most the buffer is lost.
+- A crash of the machine or a loss of power: the file stays whole (`synchronous=NORMAL` in WAL
+  mode), but the last commits may be undone. Such a run is found as it was before, `running` at
+  the least, and is trained again. Adapters are on disk before the commit that names them.
+- Damage of the file itself: nothing is repaired; reading it raises StoreError.
+NaN and infinity survive (NaN is kept as NULL).
 """
 
-import contextlib
-import csv
 import json
 import sqlite3
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import IO, Any, Self
+from typing import Any, TextIO
 
 import numpy as np
 
 from rankwise.errors import StoreError
-from rankwise.store.reader import StudyReader
+from rankwise.store.connect import hold, transaction
+from rankwise.store.reader import Reader
 from rankwise.store.schema import (
     FILE,
-    FINISHED,
-    MIGRATIONS,
     STATES,
-    AnswersRecord,
-    ArmRecord,
-    Evaluation,
-    ExamplesRecord,
-    RunRecord,
+    Answer,
+    CostRecord,
+    Failure,
+    ModuleRank,
     Split,
     StudyRecord,
     to_blob,
+    to_number,
 )
 
-try:
-    import fcntl
-except ImportError:  # Windows: no advisory lock, SQLite's own still keeps the file whole
-    fcntl = None  # type: ignore[assignment]
-
-__all__ = [
-    "FILE",
-    "FINISHED",
-    "MIGRATIONS",
-    "STATES",
-    "AnswersRecord",
-    "ArmRecord",
-    "Evaluation",
-    "ExamplesRecord",
-    "RunRecord",
-    "Split",
-    "Store",
-    "StudyRecord",
-]
+BUFFER_ROWS = 2000
+BUFFER_SECONDS = 2.0
+NO_FAILURE = Failure()
 
 
-class Store(StudyReader):
-    """A study's records. One process writes at a time; any number may read meanwhile.
+class Store(Reader):
+    """A study's records, to read and write; the contract is in this module's docstring.
 
     Raises:
-        StoreError: no study there (and not `create`), a damaged file, or one written by a newer
-            rankwise.
+        StoreError: as for `Reader`; with `create` a folder without a study becomes one.
     """
 
     def __init__(self, folder: Path, create: bool = False) -> None:
-        folder = Path(folder)
-        if create:
-            folder.mkdir(parents=True, exist_ok=True)
-        elif not (folder / FILE).is_file():
-            raise StoreError(f"{folder}: no study here (no {FILE}); start one with rankwise run")
-        super().__init__(folder)
-        self._lock: IO[str] | None = None
-        self._buffer: list[tuple[str, int, str, float | None]] = []
+        self._lock: TextIO | None = None
+        self._buffer: list[tuple[int, int, float | None, float | None, float | None]] = []
         self._flushed = time.monotonic()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
+        if create:
+            self.folder = Path(folder)
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._open()
+        else:
+            super().__init__(folder)
 
     def close(self) -> None:
-        """Writes what is buffered and lets go of the file."""
-        self.flush()
-        self._db.close()
-        if self._lock is not None:
-            self._lock.close()
-            self._lock = None
+        """Writes what is buffered and lets go of the file and of the right to write it."""
+        try:
+            self.flush()
+        finally:
+            super().close()
+            if self._lock is not None:
+                self._lock.close()
+                self._lock = None
 
-    def begin_study(
-        self,
-        spec_yaml: str,
-        spec: dict[str, Any],
-        versions: dict[str, Any],
-        device: dict[str, Any],
-        model: dict[str, Any],
-        data: dict[str, Any],
-    ) -> None:
+    @contextmanager
+    def _writing(self) -> Iterator[sqlite3.Connection]:
+        """One transaction, in which everything buffered is written first."""
+        try:
+            with transaction(self._db) as db:
+                if self._buffer:
+                    query = "INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?)"
+                    db.executemany(query, self._buffer)
+                yield db
+        except sqlite3.DatabaseError as error:
+            raise StoreError(f"{self.folder / FILE}: could not be written ({error})") from error
+        self._buffer = []
+        self._flushed = time.monotonic()
+
+    def _insert(self, query: str, values: Sequence[Any]) -> int:
+        """Runs an INSERT that ends in `RETURNING id`."""
+        with self._writing() as db:
+            return int(db.execute(query, values).fetchone()[0])
+
+    def begin_study(self, record: StudyRecord) -> None:
         """Begins the study, or goes on with it; holds the folder until `close`.
 
-        `model` needs name, sha256 (of the weights) and dtype, `data` a fingerprint: these may not
-        change within a study, since runs are compared across calls. Spec, versions and device may,
-        and a change of versions or device leaves a note.
+        Weights and precision of the base and the data may not change within a study, since runs
+        are compared across calls. Spec, versions and device may, and a change of versions or
+        device leaves a fact of that kind.
 
         Raises:
-            StoreError: another model, precision or data than the study began with, or the study
+            StoreError: another base, precision or data than the study began with, or the study
                 is being written by another process.
         """
-        self._hold()
+        if self._lock is None:
+            self._lock = hold(self.folder)
         old = self._study_or_none()
         if old is not None:
-            self._check_same("base model", old.model, model, ("sha256", "dtype"))
-            self._check_same("data", old.data, data, ("fingerprint",))
-            for name, before, now in (
-                ("versions", old.versions, versions),
-                ("device", old.device, device),
-            ):
-                if _canonical(before) != _canonical(now):
-                    text = f"{name} changed within the study: {_changes(before, now)}"
-                    self.add_note(name, text)
-        values = (spec_yaml, *(_text(part) for part in (spec, versions, device, model, data)))
+            self._check_same(old, record)
+            if old.versions != record.versions:
+                self.add_fact("versions", before=old.versions, now=record.versions)
+            before, now = ({"device": one.device, "threads": one.threads} for one in (old, record))
+            if before != now:
+                self.add_fact("device", before=before, now=now)
+        base = record.base
+        row = (
+            record.spec_yaml,
+            _text(record.spec),
+            record.device,
+            record.threads,
+            *(base.name, base.sha256, base.dtype, base.attention, base.total_params),
+            record.data_fingerprint,
+            None if record.label_names is None else _text(record.label_names),
+        )
         with self._writing() as db:
-            db.execute("INSERT OR REPLACE INTO study VALUES (1, ?, ?, ?, ?, ?, ?)", values)
+            db.execute(f"INSERT OR REPLACE INTO study VALUES (1{', ?' * len(row)})", row)
+            db.execute("DELETE FROM version")
+            db.executemany("INSERT INTO version VALUES (?, ?)", record.versions.items())
 
-    def _hold(self) -> None:
-        if self._lock is not None or fcntl is None:
-            return
-        lock = (self.folder / "study.lock").open("w")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.close()
-            raise StoreError(
-                f"{self.folder}: another process is running this study; wait for it, or use "
-                "another --out"
-            ) from None
-        self._lock = lock
-
-    def _check_same(
-        self, what: str, old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]
-    ) -> None:
-        for key in keys:
-            if old.get(key) != new.get(key):
+    def _check_same(self, old: StudyRecord, new: StudyRecord) -> None:
+        for what, name, before, now in (
+            ("base model", "sha256", old.base.sha256, new.base.sha256),
+            ("base model", "dtype", old.base.dtype, new.base.dtype),
+            ("data", "fingerprint", old.data_fingerprint, new.data_fingerprint),
+        ):
+            if before != now:
                 raise StoreError(
-                    f"{self.folder}: this study was begun with another {what} ({key} "
-                    f"{old.get(key)}, now {new.get(key)}), and such runs cannot be compared; "
-                    "use another --out"
+                    f"{self.folder}: this study was begun with another {what} ({name} {before}, "
+                    f"now {now}), and such runs cannot be compared; use another --out"
                 )
 
-    def add_arm(
-        self,
-        arm_id: str,
-        training_id: str,
-        name: str,
-        settings: dict[str, Any],
-        costs: dict[str, float],
-        ranks: Mapping[str, int] | None = None,
-        adapter: Mapping[str, Any] | None = None,
-    ) -> None:
-        """Adds an arm, or refreshes the one with this id.
+    def save_base_metrics(self, metrics: Mapping[str, float]) -> None:
+        """Records validation metrics of the untouched base, by name."""
+        rows = [(name, to_number(value)) for name, value in metrics.items()]
+        with self._writing() as db:
+            db.executemany("INSERT OR REPLACE INTO base_metric VALUES (?, ?)", rows)
 
-        `settings` are those that identify it, by dotted name; `costs` what is known before it
-        runs (trainable_params, total_params, storage_bytes, memory_bytes); `ranks` the rank of
-        each adapted module by its full name, for the figure of ranks by layer; `adapter` the
-        resolved arguments of peft.LoraConfig, for the report's snippets.
+    def add_training(
+        self,
+        key: str,
+        trainable_params: int | None = None,
+        total_params: int | None = None,
+        storage_bytes: int | None = None,
+        memory_bytes: int | None = None,
+        ranks: Mapping[str, ModuleRank] | None = None,
+        adapter: Mapping[str, Any] | None = None,
+    ) -> int:
+        """Adds a training, or refreshes the one of this key; its id.
+
+        Args:
+            key: Hash of what is trained.
+            trainable_params: Counted from the configuration, as are the three others; memory is
+                a prediction.
+            total_params: With the base.
+            storage_bytes: Of the adapter's file.
+            memory_bytes: While it trains alone.
+            ranks: By module, in the model's order; none leaves those that are stored.
+            adapter: What peft.LoraConfig takes to train the same; none leaves what is stored.
+        """
+        row = (key, trainable_params, total_params, storage_bytes, memory_bytes)
+        with self._writing() as db:
+            training = db.execute(
+                "INSERT INTO training (key, trainable_params, total_params, storage_bytes, "
+                "memory_bytes) VALUES (?, ?, ?, ?, ?) ON CONFLICT (key) DO UPDATE SET "
+                "trainable_params = excluded.trainable_params, "
+                "total_params = excluded.total_params, "
+                "storage_bytes = excluded.storage_bytes, memory_bytes = excluded.memory_bytes "
+                "RETURNING id",
+                row,
+            ).fetchone()[0]
+            if adapter:
+                values = (_text(dict(adapter)), training)
+                db.execute("UPDATE training SET adapter = ? WHERE id = ?", values)
+            if ranks:
+                db.execute("DELETE FROM module_rank WHERE training_id = ?", (training,))
+                db.executemany(
+                    "INSERT INTO module_rank VALUES (?, ?, ?, ?, ?)",
+                    [
+                        (training, place, module, one.rank, one.scaling)
+                        for place, (module, one) in enumerate(ranks.items())
+                    ],
+                )
+        return int(training)
+
+    def add_config(self, key: str, training_id: int, name: str, settings: dict[str, Any]) -> int:
+        """Adds a configuration, or refreshes the one of this key; its id.
+
+        `settings` are those that identify it, by dotted name.
 
         Raises:
-            StoreError: the name belongs to another arm of the study.
+            StoreError: the name belongs to another configuration of the study.
         """
-        clash = self._row("SELECT id FROM arm WHERE name = ? AND id != ?", (name, arm_id))
+        clash = self._row("SELECT key FROM config WHERE name = ? AND key != ?", (name, key))
         if clash:
             raise StoreError(
-                f"{self.folder}: the name {name} already belongs to arm {clash[0]} with other "
-                "settings; give one of them a `name`, or use another --out"
+                f"{self.folder}: the name {name} already belongs to configuration {clash[0]} with "
+                "other settings; give one of them a `name`, or use another --out"
             )
+        return self._insert(
+            "INSERT INTO config (key, training_id, name, settings) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (key) DO UPDATE SET training_id = excluded.training_id, "
+            "name = excluded.name, settings = excluded.settings RETURNING id",
+            (key, training_id, name, _text(settings)),
+        )
+
+    def add_run(self, training_id: int, seed: int) -> int:
+        """Adds a run in state `planned`; one that is there keeps its state and results. Its id."""
+        query = "SELECT id FROM run WHERE training_id = ? AND seed = ?"
+        known = self._row(query, (training_id, seed))
+        if known is not None:
+            return int(known[0])
         with self._writing() as db:
             db.execute(
-                "INSERT INTO arm VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
-                "training_id = excluded.training_id, name = excluded.name, "
-                "settings = excluded.settings, costs = excluded.costs, ranks = excluded.ranks, "
-                "adapter = excluded.adapter",
-                (
-                    arm_id,
-                    training_id,
-                    name,
-                    *map(_text, (settings, costs, ranks or {}, adapter or {})),
-                ),
+                "INSERT INTO run (training_id, seed, state, folder) VALUES (?, ?, 'planned', '')",
+                (training_id, seed),
             )
+            run = int(db.execute("SELECT last_insert_rowid()").fetchone()[0])
+            db.execute("UPDATE run SET folder = ? WHERE id = ?", (f"run-{run}", run))
+        return run
 
-    def add_run(self, run_id: str, arm_id: str, seed: int) -> None:
-        """Adds a run in state `planned`; one that is there keeps its state and results."""
-        with self._writing() as db:
-            db.execute(
-                "INSERT INTO run VALUES (?, ?, ?, 'planned', NULL, NULL) ON CONFLICT DO NOTHING",
-                (run_id, arm_id, seed),
-            )
-
-    def restart_run(self, run_id: str) -> None:
-        """Forgets what a run has recorded and plans it anew."""
+    def restart_run(self, run_id: int) -> None:
+        """Forgets what a run has recorded, its answers included, and plans it anew."""
         self._buffer = [row for row in self._buffer if row[0] != run_id]
         with self._writing() as db:
-            db.execute("DELETE FROM metric WHERE run_id = ?", (run_id,))
-            db.execute("DELETE FROM evaluation WHERE run_id = ?", (run_id,))
-            db.execute("DELETE FROM answers WHERE run_id = ?", (run_id,))
+            for table in ("step", "metric", "evaluation", "answer", "merged"):
+                db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
+            db.execute("UPDATE run SET best_step = NULL WHERE id = ?", (run_id,))
         self.set_state(run_id, "planned")
 
-    def copy_run(self, run_id: str, to: str) -> None:
-        """Gives run `to` the records of the run whose training it shares, all but its answers."""
-        self.flush()
-        with self._writing() as db:
-            for table, columns in (
-                ("metric", "step, name, value"),
-                ("evaluation", "split, step, metrics, losses, correct"),
-            ):
-                db.execute(f"DELETE FROM {table} WHERE run_id = ?", (to,))
-                db.execute(
-                    f"INSERT INTO {table} (run_id, {columns}) "
-                    f"SELECT ?, {columns} FROM {table} WHERE run_id = ?",
-                    (to, run_id),
-                )
-            db.execute(
-                "UPDATE run SET (state, cause, evidence) = "
-                "(SELECT state, cause, evidence FROM run WHERE id = ?) WHERE id = ?",
-                (run_id, to),
-            )
-
-    def set_state(
-        self,
-        run_id: str,
-        state: str,
-        cause: str | None = None,
-        evidence: dict[str, Any] | None = None,
-    ) -> None:
-        """Sets a run's state (one of STATES) and why; writes what is buffered first."""
+    def set_state(self, run_id: int, state: str, failure: Failure = NO_FAILURE) -> None:
+        """Sets a run's state (one of STATES) and why it has no result."""
         if state not in STATES:
             raise ValueError(f"state {state!r} is not one of {', '.join(STATES)}")
-        self.flush()
-        with self._writing() as db:
-            found = db.execute(
-                "UPDATE run SET state = ?, cause = ?, evidence = ? WHERE id = ?",
-                (state, cause, _text(evidence or {}), run_id),
-            )
-        if found.rowcount != 1:
-            raise StoreError(f"{self.folder}: no run {run_id} in this study")
+        bad = (failure.not_finite, failure.step, to_number(failure.learning_rate))
+        row = (state, *bad, failure.error, failure.traceback, run_id)
+        self._update_run(
+            "state = ?, not_finite = ?, bad_step = ?, bad_learning_rate = ?, error = ?, "
+            "traceback = ?",
+            row,
+        )
 
-    def log(self, run_id: str, step: int, metrics: Mapping[str, float]) -> None:
-        """Records metrics of a step (loss, grad_norm, learning_rate, ...); NaN and inf too."""
-        for name, value in metrics.items():
-            number = float(value)
-            self._buffer.append((run_id, step, name, None if number != number else number))
-        if len(self._buffer) > 2000 or time.monotonic() - self._flushed > 2:
+    def set_best(self, run_id: int, step: int) -> None:
+        """Sets the step of a run's best validation so far; its adapter is in place by then."""
+        self._update_run("best_step = ?", (step, run_id))
+
+    def _update_run(self, change: str, values: Sequence[Any]) -> None:
+        with self._writing() as db:
+            found = db.execute(f"UPDATE run SET {change} WHERE id = ?", values)
+        if found.rowcount != 1:
+            raise StoreError(f"{self.folder}: no run {values[-1]} in this study")
+
+    def log(
+        self, run_id: int, step: int, loss: float, grad_norm: float, learning_rate: float
+    ) -> None:
+        """Records what an optimizer step saw; buffered. The same step again replaces it."""
+        row = (run_id, step, to_number(loss), to_number(grad_norm), to_number(learning_rate))
+        self._buffer.append(row)
+        waited = time.monotonic() - self._flushed
+        if len(self._buffer) >= BUFFER_ROWS or waited > BUFFER_SECONDS:
             self.flush()
 
     def flush(self) -> None:
-        """Writes the buffered metrics."""
-        self._flushed = time.monotonic()
+        """Writes the buffered steps."""
         if self._buffer:
-            with self._writing() as db:
-                db.executemany("INSERT OR REPLACE INTO metric VALUES (?, ?, ?, ?)", self._buffer)
-            self._buffer = []
+            with self._writing():
+                pass
 
-    def metrics(self, run_id: str, names: Iterable[str] | None = None) -> list[dict[str, float]]:
-        """As in StudyReader, with what is still buffered."""
+    def _rows(self, query: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """As in Reader, with what is still buffered."""
         self.flush()
-        return super().metrics(run_id, names)
+        return super()._rows(query, values)
 
     def save_examples(
         self, split: Split, hashes: Sequence[str], groups: np.ndarray, weights: np.ndarray
@@ -289,7 +312,7 @@ class Store(StudyReader):
 
     def save_evaluation(
         self,
-        run_id: str,
+        run_id: int,
         step: int,
         split: Split,
         losses: np.ndarray,
@@ -301,93 +324,64 @@ class Store(StudyReader):
         Metrics carry the names that the objective uses (eval_loss, eval_accuracy, ...) on both
         splits. The same step again replaces the record.
         """
-        self.flush()
-        row = (
-            run_id,
-            split,
-            step,
-            json.dumps({name: float(value) for name, value in metrics.items()}),
-            to_blob(losses),
-            None if correct is None else to_blob(correct),
-        )
+        place = (run_id, split, step)
+        right = None if correct is None else to_blob(correct)
+        rows = [
+            (*place, number, name, to_number(value))
+            for number, (name, value) in enumerate(metrics.items())
+        ]
         with self._writing() as db:
-            db.execute("INSERT OR REPLACE INTO evaluation VALUES (?, ?, ?, ?, ?, ?)", row)
+            for table in ("evaluation", "metric"):
+                query = f"DELETE FROM {table} WHERE run_id = ? AND split = ? AND step = ?"
+                db.execute(query, place)
+            query = "INSERT INTO evaluation VALUES (?, ?, ?, ?, ?)"
+            db.execute(query, (*place, to_blob(losses), right))
+            db.executemany("INSERT INTO metric VALUES (?, ?, ?, ?, ?, ?)", rows)
 
-    def save_probe(self, arm_id: str, probe: Mapping[str, Any]) -> None:
-        """Records an arm's solo probe: step_seconds, eval_seconds, memory_bytes, path."""
+    def save_cost(self, training_id: int, cost: CostRecord) -> None:
+        """Records what one run of a training costs alone."""
+        row = (training_id, cost.step_seconds, cost.eval_seconds, cost.memory_bytes, cost.path)
         with self._writing() as db:
-            db.execute("INSERT OR REPLACE INTO probe VALUES (?, ?)", (arm_id, _text(probe)))
+            db.execute("INSERT OR REPLACE INTO cost VALUES (?, ?, ?, ?, ?)", row)
 
-    def save_answers(self, run_id: str, arm_id: str, answers: Sequence[Mapping[str, Any]]) -> None:
-        """Records generated answers: prompt, reference, answer, measures; run_id may be "base"."""
+    def save_merged(self, run_id: int, loss: float | None) -> None:
+        """Records a run's loss merged into the unquantised base; None where memory held it not."""
         with self._writing() as db:
-            db.execute(
-                "INSERT OR REPLACE INTO answers VALUES (?, ?, ?)",
-                (run_id, arm_id, _text(list(answers))),
+            db.execute("INSERT OR REPLACE INTO merged VALUES (?, ?)", (run_id, loss))
+
+    def save_answers(self, config_id: int, run_id: int | None, answers: Sequence[Answer]) -> None:
+        """Records what a run (None: the untouched base) answers as a configuration asks.
+
+        In place of what it answered before.
+        """
+        rows = [
+            (
+                config_id,
+                run_id,
+                one.prompt,
+                one.reference,
+                one.text,
+                _text([int(i) for i in one.ids]),
+                _text(one.measures or {}),
+            )
+            for one in answers
+        ]
+        with self._writing() as db:
+            query = "DELETE FROM answer WHERE config_id = ? AND run_id IS ?"
+            db.execute(query, (config_id, run_id))
+            db.executemany(
+                "INSERT INTO answer (config_id, run_id, prompt, reference, text, ids, measures) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?)",
+                rows,
             )
 
-    def add_note(self, kind: str, text: str) -> None:
-        """Adds a remark for the report (`kind` such as fallback, data); the same one only once."""
+    def add_fact(self, kind: str, **data: Any) -> None:
+        """Notes a fact for the report, whose module `remarks` words it; the same one only once."""
+        row = (kind, json.dumps(data, sort_keys=True, ensure_ascii=False))
         with self._writing() as db:
-            db.execute("INSERT OR IGNORE INTO note (kind, text) VALUES (?, ?)", (kind, text))
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[sqlite3.Connection]:
-        try:
-            with self._db:
-                yield self._db
-        except sqlite3.DatabaseError as error:
-            raise StoreError(f"{self.folder / FILE}: could not be written ({error})") from error
-
-    def write_runs_csv(self, path: Path) -> None:
-        """Writes a row a run: arm, seed, state, settings, costs, metrics at best and last step."""
-        arms = {arm.id: arm for arm in self.arms()}
-        probes = self.probes()
-        rows = [self._csv_row(run, arms[run.arm_id], probes) for run in self.runs()]
-        columns = list(dict.fromkeys(name for row in rows for name in row))
-        with Path(path).open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    def _csv_row(
-        self, run: RunRecord, arm: ArmRecord, probes: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, Any]:
-        row: dict[str, Any] = {
-            "run": run.id,
-            "arm": arm.name,
-            "seed": run.seed,
-            "state": run.state,
-            "cause": run.cause or "",
-        }
-        for name, value in {**arm.settings, **arm.costs}.items():
-            row[name] = value if isinstance(value, str | int | float) else _text(value)
-        row.update({f"probe_{name}": value for name, value in probes.get(arm.id, {}).items()})
-        evaluations = self.evaluation_metrics(run.id)
-        best = self.best_step(run.id)
-        for prefix, found in (
-            ("best", [e for e in evaluations if e["step"] == best]),
-            ("last", evaluations[-1:]),
-            ("test", self.evaluation_metrics(run.id, "test")[-1:]),
-        ):
-            row.update(
-                {f"{prefix}_{name}": value for entry in found for name, value in entry.items()}
-            )
-        return row
+            db.execute("INSERT OR IGNORE INTO fact (kind, data) VALUES (?, ?)", row)
 
 
 def _text(value: Any) -> str:
     """JSON in the order given, so that a spec or a row of settings reads as it was written."""
     return json.dumps(value, ensure_ascii=False)
-
-
-def _canonical(value: Any) -> str:
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
-
-
-def _changes(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    return "; ".join(
-        f"{key} {before.get(key)} -> {now.get(key)}"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
-    )

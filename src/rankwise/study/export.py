@@ -7,8 +7,10 @@ from typing import Any
 from rankwise.errors import UserError
 from rankwise.results.from_store import Records, RunFacts, read_records
 from rankwise.results.judge import judge_records
-from rankwise.spec.models import StudySpec
-from rankwise.store.writer import Store
+from rankwise.results.records import best_run
+from rankwise.spec.models import ModelSpec
+from rankwise.store.folders import ADAPTERS
+from rankwise.store.reader import Reader
 
 
 def export_adapter(
@@ -28,16 +30,17 @@ def export_adapter(
     """
     if to.exists():
         raise UserError(f"{to}: exists already; name a new folder")
-    with Store(folder) as store:
+    with Reader(folder) as store:
         records = read_records(store)
         study = store.study()
+    labels = None if study.label_names is None else list(study.label_names)
     name = _arm_name(records, arm)
     run = _run_of(records, name, seed)
-    source = folder / "adapters" / run.id
+    source = folder / ADAPTERS / str(run.folder)
     if not source.is_dir():
         raise UserError(f"{source}: the adapter of {run.id} is not there any more; run it again")
     if merged:
-        merge(source, to, StudySpec.model_validate(study.spec), study.data["label_names"])
+        merge(source, to, ModelSpec.model_validate(study.spec["model"]), study.spec["task"], labels)
     else:
         shutil.copytree(source, to)
     what = "merged model" if merged else "adapter"
@@ -65,24 +68,24 @@ def _arm_name(records: Records, arm: str) -> str:
 
 
 def _run_of(records: Records, arm: str, seed: int | None) -> RunFacts:
-    done = [run for run in records.runs_of(arm) if run.value is not None and run.finished]
-    if seed is not None:
-        done = [run for run in done if run.seed == seed]
-    if not done:
+    run = best_run(records, arm, seed)
+    if run is None:
         states = ", ".join(f"seed {run.seed} {run.state}" for run in records.runs_of(arm))
         which = "" if seed is None else f" of seed {seed}"
         raise UserError(f"{arm}: no finished run{which}: {states}")
-    sign = 1 if records.lower_is_better else -1
-    return min(done, key=lambda run: (sign * (run.value or 0.0), run.seed))
+    return run
 
 
-def merge(source: Path, to: Path, spec: StudySpec, label_names: list[str] | None) -> None:
+def merge(
+    source: Path, to: Path, model: ModelSpec, task: str, label_names: list[str] | None
+) -> None:
     """Merge an adapter into its base and write the whole model, in fp32, with its tokenizer.
 
     Args:
         source: An adapter in peft's format, or the whole model that full fine-tuning leaves.
         to: Folder of the merged model.
-        spec: The study, for its base; where that is quantised, the base as it was before.
+        model: The base; where that is quantised, the base as it was before.
+        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
         label_names: Names of the classes, for SEQ_CLS.
     """
     from transformers import AutoConfig
@@ -90,11 +93,11 @@ def merge(source: Path, to: Path, spec: StudySpec, label_names: list[str] | None
     from rankwise.adapters.peft_files import merged_model
     from rankwise.base.load import load_tokenizer
 
-    tokenizer = load_tokenizer(spec.model)
+    tokenizer = load_tokenizer(model)
     if (source / "adapter_config.json").exists():
         labels = None if label_names is None else len(label_names)
         pad = tokenizer.pad_token_id
-        merged_model(source, spec.model, spec.task, labels, pad).save_pretrained(to)
+        merged_model(source, model, task, labels, pad).save_pretrained(to)
     else:
         shutil.copytree(source, to)
     if label_names is not None:

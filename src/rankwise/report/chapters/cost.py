@@ -15,6 +15,7 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.numbers import MISSING, count, duration, listing, number, percent, plural, size
+from rankwise.report.remarks import remarks_of
 from rankwise.results.judge import Judgement, ranked, words
 from rankwise.results.records import ArmFacts, Records, RunFacts
 from rankwise.text import setting
@@ -94,7 +95,7 @@ def repeat(judgement: Judgement) -> Section:
         Details(f"All {plural(len(records.runs), 'run')}", (_all_runs(judgement),)),
     ]
     if records.notes:
-        notes = tuple(f"{clean(kind)}: {clean(text)}" for kind, text in records.notes)
+        notes = tuple(f"{clean(kind)}: {clean(text)}" for kind, text in remarks_of(records))
         blocks.insert(1, Bullets(notes))
     if study.get("spec_yaml"):
         blocks.append(Details("The spec as it was run", (CodeBlock(study["spec_yaml"], "yaml"),)))
@@ -129,7 +130,6 @@ def _study_rows(records: Records) -> list[tuple[str, str]]:
         ("task", code(spec.get("task", ""))),
         ("data", code(spec.get("data", {}).get("source", ""))),
         ("data fingerprint", code(str(data.get("fingerprint", ""))[:16])),
-        ("examples", _pairs(data.get("counts", {}))),
         ("held out", _held_out(records)),
         (
             "labels",
@@ -141,8 +141,6 @@ def _study_rows(records: Records) -> list[tuple[str, str]]:
         ("device", _pairs(device)),
         ("versions", _pairs(study.get("versions", {}))),
     ]
-    notes = [note for note in data.get("notes", ()) if ("data", note) not in records.notes]
-    rows += [("data note", clean(note)) for note in notes]
     return [(name, value) for name, value in rows if value not in ("", MISSING)]
 
 

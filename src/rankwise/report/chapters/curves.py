@@ -21,11 +21,13 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.numbers import MISSING, count, listing, number, percent, plural
+from rankwise.report.remarks import cause_of
 from rankwise.results.judge import Judgement, failed_runs, trained, words
 from rankwise.results.records import ArmFacts, Records, RunFacts, is_failure
 
 CAUTION = {True: "yes", False: "no", None: MISSING}
 MOST_FAILURES = 30
+EVIDENCE_STEPS = 8
 
 
 CURVE_HEAD = ("arm", "first", "best", "at step", "last", "better by", "of first")
@@ -210,8 +212,9 @@ def _diagnosis(judgement: Judgement, run: RunFacts) -> str:
     found = judgement.diagnoses[run.id]
     sure = "" if found.certain else " (the likeliest cause; the records do not prove it)"
     evidence = " ".join(_sentence(text) for text in found.evidence)
-    if run.cause and run.cause not in found.evidence:
-        evidence = f"Recorded: {_sentence(run.cause)} {evidence}"
+    cause = cause_of(run)
+    if cause and cause not in found.evidence:
+        evidence = f"Recorded: {_sentence(cause)} {evidence}"
     return (
         f"{code(run.id)}, {run.state.replace('_', ' ')}. {strong('Cause:')} {found.cause}{sure} "
         f"{strong('Evidence:')} {evidence} {strong('Remedy:')} {found.remedy}"
@@ -224,28 +227,18 @@ def _sentence(text: str) -> str:
 
 
 def _evidence(run: RunFacts) -> list[Block]:
-    """What was recorded before the end: the last steps as a table, everything else as pairs."""
-    rows = run.evidence.get("before", [])
-    plain = {k: v for k, v in run.evidence.items() if isinstance(v, str | int | float)}
-    long = [str(v) for v in plain.values() if len(str(v)) > 200]
-    plain = {k: v for k, v in plain.items() if len(str(v)) <= 200}
-    blocks: list[Block] = [CodeBlock(clean(text), "text") for text in long]
-    if isinstance(rows, list) and rows and all(isinstance(row, dict) for row in rows):
-        head = list(rows[0])
-        cells = [[_shown(row.get(name)) for name in head] for row in rows]
+    """What was recorded before the end: the last steps as a table, the end of a traceback."""
+    blocks: list[Block] = [CodeBlock(clean(run.traceback), "text")] if run.traceback else []
+    if run.state == "diverged" and run.tail:
+        head = ("step", "loss", "gradient norm", "learning rate")
+        cells = [
+            (str(s.step), *(f"{v:.4g}" for v in (s.loss, s.grad_norm, s.learning_rate)))
+            for s in run.tail[-EVIDENCE_STEPS:]
+        ]
         blocks.append(table(head, cells, numeric=range(len(head))))
-    if plain:
-        pairs = [(clean(name).replace("_", " "), _shown(value)) for name, value in plain.items()]
-        blocks.append(table(("evidence", "value"), pairs))
     if not blocks:
         return []
     return [Details(f"Evidence on {code(run.id)}", tuple(blocks))]
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return clean(value) if value is not None else MISSING
 
 
 def _outcomes(records: Records) -> Figure:

@@ -278,11 +278,7 @@ def _twin_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
 
 def _untouched(records: Records) -> list[str]:
     """What the base does on the validation examples before any training."""
-    known = {
-        name.removeprefix("base_"): value
-        for name, value in records.study.get("model", {}).items()
-        if name.startswith("base_eval_")
-    }
+    known = records.study.get("base_metrics", {})
     found = [f"{words(name)} {number(value)}" for name, value in known.items()]
     return [f"The untouched base, without any training: {listing(found)}."] if found else []
 

@@ -1,0 +1,35 @@
+"""What tests put into a store and look up in it, by the names that people use."""
+
+from collections.abc import Iterable
+
+from rankwise.spec.arms import Run
+from rankwise.store.reader import Reader
+from rankwise.store.writer import Store
+
+
+def add_runs(store: Store, runs: Iterable[Run]) -> None:
+    """Trainings, configurations and runs, as a study adds them when it begins."""
+    for run in runs:
+        training = store.add_training(run.arm.training_id)
+        store.add_config(run.arm.id, training, run.arm.name, run.arm.settings)
+        store.add_run(training, run.seed)
+
+
+def id_of(store: Reader, run: Run) -> int:
+    """The store's number of a run."""
+    return store.run_id(run.arm.training_id, run.seed)
+
+
+def labels(store: Reader) -> dict[str, int]:
+    """CONFIG/seed-N -> the run's number, for every configuration that shares it."""
+    return {
+        f"{config.name}/seed-{run.seed}": run.id
+        for config in store.configs()
+        for run in store.runs()
+        if run.training_id == config.training_id
+    }
+
+
+def states(store: Reader) -> dict[str, str]:
+    """CONFIG/seed-N -> state."""
+    return {label: store.run(run).state for label, run in labels(store).items()}

@@ -111,9 +111,8 @@ def write(folder: Path) -> None:
 
 def files(folder: Path, kind: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """The files of a trainer that are more than a comment; counts both."""
-    found = [
-        (path.name, yaml.safe_load(path.read_text())) for path in folder.glob(f"*.{kind}.yaml")
-    ]
+    paths = sorted(folder.glob(f"*.{kind}.yaml"))
+    found = [(path.name, yaml.safe_load(path.read_text())) for path in paths]
     refused = [name for name, tree in found if tree is None]
     print(f"{len(found)} files, of which {len(refused)} say only what cannot be expressed:")
     print("\n".join(f"  {name}" for name in refused))
@@ -140,11 +139,10 @@ def _shown(value: Any) -> str:
 
 
 def check_axolotl(folder: Path) -> None:
-    """Each file through validate_config; every key known, every value kept, the warm-up as given.
+    """Each file through validate_config; every key known, every value kept.
 
     Axolotl drops unknown keys without a word, so they are compared with its schema.
     """
-    from axolotl.core.builders.base import TrainerBuilderBase
     from axolotl.utils.config import validate_config
     from axolotl.utils.dict import DictDefault
     from axolotl.utils.schemas.config import AxolotlInputConfig
@@ -155,10 +153,7 @@ def check_axolotl(folder: Path) -> None:
         found = validate_config(DictDefault(tree))
         for key in set(tree) - {"datasets"}:
             assert found[key] == tree[key], f"{name}: {key}: {tree[key]} became {found[key]}"
-        training: dict[str, Any] = {}
-        builder: Any = SimpleNamespace(cfg=found)
-        TrainerBuilderBase._configure_warmup_and_logging(builder, 1000, training)
-        print("accepted", name, "warm-up of 1000 steps:", training["warmup_steps"])
+        print("accepted", name)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ import transformers
 from peft import PeftModel
 from safetensors.torch import load_file
 
-from rankwise.adapters.peft_files import AdapterWriter
+from rankwise.adapters.peft_files import AdapterWriter, read_adapter
 from rankwise.spec.arms import Run
 from rankwise.spec.models import StudySpec
 from rankwise.study.export import merge
@@ -80,6 +80,36 @@ def test_every_adapter_loads_in_peft_on_the_untouched_base(kind, dora, tmp_path)
         found = logits_of(loaded, kind)
         torch.testing.assert_close(found, expected, rtol=0, atol=2e-5)
         assert (found - untouched).abs().max() > 1e-2
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert"])
+@pytest.mark.parametrize("dora", [False, True])
+def test_what_was_written_is_read_back_to_the_bit(kind, dora, tmp_path):
+    whole = {"whole module": {"lora.modules_to_save": [SAVED[kind]]}}
+    settings = {**(DORA if dora else SETTINGS), **whole}
+    changes = [{"lora.use_dora": dora, **one} for one in settings.values()]
+    runs = [Run(arm, 0) for arm in tiny_arms(kind, changes)]
+    cohort, _ = tiny_cohort(kind, runs, tmp_path, tiny_model(kind))
+    bank = cohort.bank
+    for place, run in enumerate(runs):
+        for parameter in bank.parameters_of(place).values():
+            parameter.data.add_(0.05 * torch.randn_like(parameter))
+        bank.load_state(place, bank.state_of(place))  # no padding was shaken
+        state, adapter = bank.state_of(place), bank.plans[place]
+        folder = cohort.writer.save(run.id, adapter, state, bank.start_of(place))
+        found = read_adapter(folder, adapter)
+        assert found.keys() == state.keys()
+        assert all(torch.equal(found[name], state[name]) for name in state)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gpt_neox", "bert", "distilbert", "t5"])
+def test_a_model_trained_in_full_is_read_back_to_the_bit(kind, tmp_path):
+    model = WholeModel(tiny_model(kind, seed=5), torch.float32, 0)
+    state = model.state_of(0)
+    folder = AdapterWriter(tmp_path, "tiny", TASKS[kind], model.model).save("a", None, state, {})
+    found = read_adapter(folder, None)
+    assert found.keys() == state.keys()
+    assert all(torch.equal(found[name], state[name]) for name in state)
 
 
 def test_only_adapters_made_from_the_weight_take_twice_their_rank(tmp_path):

@@ -169,14 +169,14 @@ def test_custom_ranks_are_taken_as_they_are_or_scaled_to_a_budget():
 @pytest.mark.parametrize(
     ("kind", "ranks", "importance", "words"),
     [
-        ("neox", {"budget": 10}, {}, "these 12 modules; rank 1 everywhere takes"),
-        ("tiny", {"budget": 10**9}, {}, "the largest ranks 2,304"),
+        ("neox", {"budget": 10}, {}, "these 12 modules; give 27,648 (rank 1 everywhere) to"),
+        ("tiny", {"budget": 10**9}, {}, "2,304 (the largest ranks)"),
         ("tiny", {"budget": 150}, {}, "cannot be met within 1 % by whole ranks"),
         ("neox", {"strategy": "custom", "custom": {"qkv": 3}}, {}, '"qkv" matches no adapted'),
-        ("neox", {"strategy": "custom", "custom": {"(": 3}}, {}, "is no regular expression"),
+        ("neox", {"strategy": "custom", "custom": {"(": 3}}, {}, "not a valid regular expression"),
         ("tiny", {"strategy": "custom", "custom": {"q_lin": 17}}, {}, "of 16 by 16 can hold"),
         ("neox", {"strategy": "empirical"}, None, "needs an importance measured"),
-        ("neox", {"strategy": "empirical"}, {}, "is nan, and a finite number"),
+        ("neox", {"strategy": "empirical"}, {}, "is nan; it must be a finite number"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_spent_is_refused(kind, ranks, importance, words):

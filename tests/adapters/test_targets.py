@@ -149,7 +149,7 @@ def test_an_unknown_name_lists_the_nearest():
         ({"target_modules": ["query"]}, "as a preset write target_modules: query, without"),
         ({"target_modules": "q_proj"}, "write it as a list: [q_proj]"),
         ({"target_modules": "attn"}, '"attn" matches no module of llama'),
-        ({"target_modules": "("}, '"(" is no regular expression'),
+        ({"target_modules": "("}, '"(" is not a valid regular expression'),
         ({"target_modules": []}, "the list is empty"),
         ({"target_modules": ["embed_tokens"]}, '"model.embed_tokens" is of kind Embedding'),
         ({"target_modules": ["self_attn"]}, "is of kind LlamaAttention"),
@@ -160,7 +160,10 @@ def test_an_unknown_name_lists_the_nearest():
         ({"target_modules": ["q_proj"], "exclude_modules": ["q_proj"]}, "leave nothing to adapt"),
         ({"target_modules": "query", "exclude_modules": ["q_proj"]}, "leave nothing to adapt"),
         ({"target_modules": ["q_proj"], "rank_pattern": {"q_prj": 4}}, "nearest: q_proj"),
-        ({"target_modules": ["q_proj"], "alpha_pattern": {"[": 4}}, "is no regular expression"),
+        (
+            {"target_modules": ["q_proj"], "alpha_pattern": {"[": 4}},
+            "is not a valid regular expression",
+        ),
     ],
 )
 def test_what_comes_to_nothing_is_refused(lora, words):

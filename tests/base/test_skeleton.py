@@ -86,7 +86,7 @@ def test_a_folder_without_a_configuration_and_a_stray_file_are_no_models(tmp_pat
         skeleton(ModelSpec(name=str(tmp_path)), "CAUSAL_LM")
     stray = tmp_path / "model.bin"
     stray.write_bytes(b"")
-    with pytest.raises(ModelError, match=r"a folder or a \.gguf file is wanted"):
+    with pytest.raises(ModelError, match=r"give a folder or a \.gguf file"):
         locate_model(str(stray))
 
 

@@ -7,9 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 
-from rankwise.report import snippets as recommend
 from rankwise.report.markdown import to_markdown
 from rankwise.report.write import tell
 from rankwise.results.from_store import read_records
@@ -166,58 +164,6 @@ def test_curves_are_described_by_numbers(
     cells = [cell.strip() for cell in row.strip("|").split("|")]
     assert (cells[8], cells[9]) == (still, over)
     assert ("Still improving at the end: `only`" in text) is (still == "yes")
-
-
-def records_with(make_study: Any, **settings: Any) -> Any:
-    spec = {
-        "study": "s", "task": "CAUSAL_LM", "model": {"name": "org/model"},
-        "data": {"source": "x", "prompt": "p", "completion": "c", "max_length": 256},
-    }  # fmt: skip
-    base = {
-        "method": "lora", "lora.r": 16, "lora.lora_alpha": 32.0, "lora.lora_dropout": 0.05,
-        "lora.target_modules": ["q_proj", "v_proj"], "lora.use_rslora": True, "lora.bias": "none",
-        "training.learning_rate": 0.0002, "training.max_steps": 100, "training.warmup_steps": 10,
-        "training.lr_scheduler_type": "cosine", "training.per_device_train_batch_size": 4,
-    }  # fmt: skip
-    folder = make_study(arms=[("arm", {**base, **settings})], examples=20, spec=spec)
-    with Store(folder) as store:
-        return read_records(store)
-
-
-def test_the_peft_snippet_makes_the_configuration(make_study: Any) -> None:
-    from peft import LoraConfig
-
-    text = recommend.peft_snippet(records_with(make_study), "arm")
-    assert text is not None
-    made: dict[str, Any] = {}
-    exec(text, made)
-    expected = LoraConfig(
-        task_type="CAUSAL_LM", r=16, lora_alpha=32.0, lora_dropout=0.05, use_rslora=True,
-        target_modules=["q_proj", "v_proj"], bias="none",
-    )  # fmt: skip
-    assert made["config"].to_dict() == expected.to_dict()
-
-
-def test_snippets_for_trainers_carry_the_settings_in_their_own_names(make_study: Any) -> None:
-    records = records_with(make_study, **{"model.quantization": "nf4"})
-    factory = yaml.safe_load(recommend.llama_factory_snippet(records, "arm") or "")
-    assert (factory["lora_rank"], factory["lora_alpha"], factory["lora_target"]) == (
-        16, 32, "q_proj,v_proj",
-    )  # fmt: skip
-    assert (factory["quantization_bit"], factory["use_rslora"]) == (4, True)
-    assert factory["learning_rate"] == 0.0002
-    axolotl = yaml.safe_load(recommend.axolotl_snippet(records, "arm") or "")
-    assert (axolotl["adapter"], axolotl["load_in_4bit"]) == ("qlora", True)
-    assert (axolotl["micro_batch_size"], axolotl["max_steps"]) == (4, 100)
-    assert axolotl["lora_target_modules"] == ["q_proj", "v_proj"]
-    assert axolotl["lr_scheduler"] == "cosine"
-
-
-def test_no_snippet_is_made_for_what_a_trainer_does_not_know(make_study: Any) -> None:
-    records = records_with(make_study, **{"training.lr_scheduler_type": "warmup_stable_decay"})
-    assert recommend.axolotl_snippet(records, "arm") is None
-    full = records_with(make_study, method="full")
-    assert recommend.peft_snippet(full, "arm") is None
 
 
 def test_an_arm_that_its_own_interval_excludes_is_passed_over_though_tied(tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ import torch
 from peft_loop import peft_model, plain_loop, trained_weights
 from rankwise.adapters.init_weights import dense_weight
 from rankwise.adapters.memory import weight_bytes
-from rankwise.base.load import QUANTISED, load_base
+from rankwise.base.load import load_base
+from rankwise.base.quantize import QUANTISED
 from rankwise.errors import ModelError
 from rankwise.report.remarks import remarks_of
 from rankwise.report.write import write_report

@@ -54,7 +54,7 @@ def initial_factors(
     if init == "olora":
         q_OX, r_XI = torch.linalg.qr(weight_OI.float())
         return r_XI[:rank], q_OX[:, :rank]
-    raise SpecError(f"lora.init_lora_weights: {init!r} is not known")
+    raise SpecError(f"lora.init_lora_weights: {init!r} is not known; see docs/spec.md")
 
 
 def dense_weight(module: nn.Module) -> Tensor:

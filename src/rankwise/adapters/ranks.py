@@ -51,8 +51,8 @@ def allocate(
             EVA's (Paischer et al. 2024, section 3.2) redistribution under a fixed budget.
 
     Raises:
-        SpecError: the budget is too small, too large or cannot be met; the strategy has nothing
-            to tell modules apart by; importance is missing or no number; a custom name or rank
+        SpecError: the budget is too small, too large or cannot be met; the strategy needs other
+            modules; importance is missing or no number; a custom name or rank
             fits no module.
     """
     if not targets:
@@ -88,8 +88,9 @@ def _weights(
         if len(roles) == 1:
             kind = "attention" if True in roles else "MLP or other"
             raise SpecError(
-                f"ranks.strategy: attention_heavy has nothing to weigh, for all adapted modules "
-                f"are {kind} modules; widen lora.target_modules, or use another strategy"
+                f"ranks.strategy: attention_heavy needs attention modules and others, but all "
+                f"adapted modules are {kind} modules; name more in lora.target_modules, or use "
+                f"another strategy"
             )
         return [ranks.ratio if target.role in ATTENTION else 1.0 for target in targets]
     if ranks.strategy == "empirical":
@@ -110,8 +111,8 @@ def _by_depth(targets: Sequence[Target], ranks: RanksSpec) -> list[float]:
             depths.setdefault(_stack(target), set()).add(target.layer)
     if not any(len(layers) > 1 for layers in depths.values()):
         raise SpecError(
-            "ranks.strategy: linear_decay needs adapted modules in more than one layer; widen "
-            "lora.layers_to_transform, or use another strategy"
+            "ranks.strategy: linear_decay needs adapted modules in more than one layer; give more "
+            "in lora.layers_to_transform, or use another strategy"
         )
     weights = []
     for target in targets:
@@ -142,8 +143,8 @@ def _by_importance(
         value = float(importance.get(target.name, math.nan))
         if not (math.isfinite(value) and value >= 0):
             raise SpecError(
-                f"ranks.strategy: empirical: the importance of {target.name} is {value}, and a "
-                f"finite number that is not negative is wanted"
+                f"ranks.strategy: empirical: the importance of {target.name} is {value}; it "
+                f"must be a finite number of at least 0"
             )
         values.append(value)
     if max(values) == 0:
@@ -157,7 +158,7 @@ def _check_custom(targets: Sequence[Target], ranks: RanksSpec) -> None:
             matches = [t for t in targets if pattern_for(t.name, {pattern: rank})]
         except re.error as error:
             raise SpecError(
-                f'ranks.custom: "{pattern}" is no regular expression: {error}'
+                f'ranks.custom: "{pattern}" is not a valid regular expression: {error}'
             ) from None
         if not matches:
             names = dict.fromkeys(target.name.rpartition(".")[2] for target in targets)
@@ -184,8 +185,8 @@ def _spend(targets: Sequence[Target], weights: Sequence[float], budget: int) -> 
     least, most = sum(costs), sum(c * m for c, m in zip(costs, limits, strict=True))
     if not least <= budget * (1 + TOLERANCE) or not budget * (1 - TOLERANCE) <= most:
         raise SpecError(
-            f"ranks.budget: {budget:,} parameters cannot be spent on these {len(targets)} modules; "
-            f"rank 1 everywhere takes {least:,}, the largest ranks {most:,}"
+            f"ranks.budget: {budget:,} parameters do not fit these {len(targets)} modules; "
+            f"give {least:,} (rank 1 everywhere) to {most:,} (the largest ranks)"
         )
     floor = NEGLIGIBLE * max(weights)
     wanted = _proportional(costs, limits, [max(w, floor) for w in weights], budget)

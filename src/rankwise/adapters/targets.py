@@ -34,12 +34,12 @@ PRESETS: dict[str, tuple[Role, ...]] = {
 }
 _FULL = (
     'lora.target_modules: "{}" is trained in full beside the adapter (the head of a classifier, or '
-    "lora.modules_to_save); leave it out here"
+    "lora.modules_to_save); remove it here"
 )
 
 
 def resolve_targets(model: nn.Module, lora: LoraSpec) -> tuple[Target, ...]:
-    """The modules that an arm adapts, in the model's order; the same that peft would adapt.
+    """The modules that a configuration adapts, in the model's order: those that peft would adapt.
 
     Args:
         model: the base model, on any device (the meta device will do).
@@ -47,7 +47,7 @@ def resolve_targets(model: nn.Module, lora: LoraSpec) -> tuple[Target, ...]:
             layers_to_transform, modules_to_save, and patterns of ranks and alphas to check.
 
     Raises:
-        SpecError: a name that comes to nothing, an expression or preset that selects nothing, a
+        SpecError: a name, an expression or a preset that matches no module, a
             module that is neither Linear nor Conv1D or is trained in full, a layer not there.
     """
     linear = {target.name: target for target in linear_modules(model)}
@@ -66,8 +66,8 @@ def resolve_targets(model: nn.Module, lora: LoraSpec) -> tuple[Target, ...]:
         if name not in linear:
             kind = type(model.get_submodule(name)).__name__
             raise SpecError(
-                f'lora.target_modules: "{name}" is of kind {kind}; adapters sit on Linear and '
-                f"Conv1D modules. {_listing(linear)}"
+                f'lora.target_modules: "{name}" is of kind {kind}; only Linear and Conv1D modules '
+                f"can be adapted. {_listing(linear)}"
             )
     _check_all_used(model, lora, wanted, names, saved, linear)
     return tuple(linear[name] for name in names)
@@ -103,7 +103,9 @@ def _wanted(
         given = _default(model, linear)
     if isinstance(given, tuple):
         if not given:
-            raise SpecError("lora.target_modules: the list is empty; leave it out for a default")
+            raise SpecError(
+                "lora.target_modules: the list is empty; remove the setting for peft's default"
+            )
         return given
     if not _is_preset(given):
         if lora.layers_to_transform is not None:
@@ -167,7 +169,7 @@ def _check_all_used(
     saved: set[str],
     linear: Mapping[str, Target],
 ) -> None:
-    """Every given name must come to something; peft itself only minds when none does."""
+    """Refuse a given name that matches no module; peft refuses only where all of them do not."""
     given = lora.target_modules
     for one in given if isinstance(given, tuple) else ():
         matches = {name for name, _ in model.named_modules() if _ends(name, one)}
@@ -179,7 +181,8 @@ def _check_all_used(
         return
     if lora.exclude_modules or lora.layers_to_transform is not None:
         raise SpecError(
-            "lora.target_modules: exclude_modules or layers_to_transform leave nothing to adapt"
+            "lora.target_modules: exclude_modules or layers_to_transform leave nothing to adapt; "
+            "give fewer exclusions or more layers"
         )
     if isinstance(given, str) and given in _short_names(linear):
         raise SpecError(
@@ -231,7 +234,7 @@ def _check_layers(lora: LoraSpec, linear: Mapping[str, Target]) -> None:
 
 
 def _check_patterns(lora: LoraSpec, model: nn.Module, linear: Mapping[str, Target]) -> None:
-    """A pattern that matches no linear module at all is a slip of the pen."""
+    """Refuse a pattern that matches no linear module of the model."""
     for field in ("rank_pattern", "alpha_pattern"):
         for pattern in getattr(lora, field):
             _expression(pattern, f"lora.{field}")
@@ -246,7 +249,9 @@ def _expression(pattern: str, place: str) -> str:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise SpecError(f'{place}: "{pattern}" is no regular expression: {error}') from None
+        raise SpecError(
+            f'{place}: "{pattern}" is not a valid regular expression: {error}'
+        ) from None
     return pattern
 
 

@@ -42,8 +42,8 @@ def saved_modules(model: nn.Module, lora: LoraSpec, task: str) -> tuple[str, ...
     if task == "SEQ_CLS" and not found:
         children = ", ".join(name for name, _ in model.named_children())
         raise SpecError(
-            f"lora.modules_to_save: {kind_of(model)} has no head called {' or '.join(HEADS)}; name "
-            f"the one it has, to have it trained, out of: {children}"
+            f"lora.modules_to_save: {kind_of(model)} has no head called {' or '.join(HEADS)}; give "
+            f"the name of its head, which is one of: {children}"
         )
     return found
 

@@ -1,7 +1,7 @@
 """The base model's structure from its configuration alone: on the meta device, with no weights.
 
-Names, shapes and counts of a model of any size are had in a second and without memory, so that
-mistakes are found, and a plan made, before anything is loaded.
+Names, shapes and counts of a model of any size are known in a second and without memory, so that
+mistakes are found, and a plan is made, before any weight is loaded.
 """
 
 import inspect
@@ -55,7 +55,7 @@ def locate_model(name: str) -> ModelPlace:
     if path.is_file() and path.suffix == ".gguf":
         return ModelPlace(str(path.parent), path.name)
     if path.is_file():
-        raise ModelError(f"model.name: {name} is a file; a folder or a .gguf file is wanted")
+        raise ModelError(f"model.name: {name} is a file; give a folder or a .gguf file")
     if path.is_dir():
         return ModelPlace(str(path))
     if name.startswith((".", "/", "~")) or not HUB_ID.match(name):
@@ -188,7 +188,7 @@ def _reads(config: Any, name: str) -> bool:
 
 
 def _check_task(config: Any, task: str) -> None:
-    """Refuse what transformers would build and what could not be trained with sense."""
+    """Refuse models that transformers would build but that cannot learn the task."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
     if task != "CAUSAL_LM":

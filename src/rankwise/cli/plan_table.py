@@ -49,7 +49,7 @@ def plan_facts(outlook: Outlook) -> dict[str, Any]:
 
 def _arm_facts(outlook: Outlook, arm: Arm, device: torch.device, seconds: float) -> dict[str, Any]:
     counts, adapter = outlook.footprints[arm.id], outlook.adapters[arm.id]
-    modules = [] if adapter is None else [target.name for target in adapter.modules.values()]
+    modules = [] if adapter is None else list(adapter.modules)
     return {
         "name": arm.name,
         "id": arm.id,

@@ -2,7 +2,7 @@
 
 import math
 
-from rankwise.report import figures, snippets
+from rankwise.report import figures, snippets, trainers
 from rankwise.report.document import (
     Block,
     Bullets,
@@ -114,8 +114,8 @@ def _spellings(judgement: Judgement) -> list[Block]:
     found = [
         ("recommended.yaml, to run again with rankwise", spec, "yaml"),
         ("For peft", snippets.peft_snippet(records, arm), "python"),
-        ("For LLaMA-Factory", snippets.llama_factory_snippet(records, arm), "yaml"),
-        ("For Axolotl", snippets.axolotl_snippet(records, arm), "yaml"),
+        ("For LLaMA-Factory", trainers.llama_factory_snippet(records, arm), "yaml"),
+        ("For Axolotl", trainers.axolotl_snippet(records, arm), "yaml"),
     ]
     return [Details(title, (CodeBlock(text, lang),)) for title, text, lang in found if text]
 

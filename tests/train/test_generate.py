@@ -298,9 +298,7 @@ def test_the_untouched_base_answers_the_same_prompts_and_rates_all_answers(share
     assert len(of_base) == 2  # one for each limit
     assert len(records) == 2 + len(outlook.runs)
     for record in records:
-        assert [one.prompt for one in record.answers] == [
-            one["prompt"] for one in of_base[0].answers
-        ]
+        assert [one.prompt for one in record.answers] == [one.prompt for one in of_base[0].answers]
         assert record.answers[0].reference is None
         assert record.answers[1].reference
         for one in record.answers:

@@ -36,7 +36,11 @@ def by_example(
     examples: ExamplesRecord | None,
 ) -> dict[str, Floats]:
     """Losses, and correctness where every finished run has it, as (A, S, E) arrays."""
-    done = [(run, best[run.run]) for run in runs if run.finished and run.run in best]
+    done = [
+        (run, best[run.run])
+        for run in runs
+        if run.finished and run.run is not None and run.run in best
+    ]
     if not done or examples is None:
         return {}
     shape = (len(arms), len(seeds), len(examples.weights))

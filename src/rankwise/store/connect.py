@@ -79,17 +79,16 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
     db.execute("COMMIT")
 
 
-def hold(folder: Path) -> TextIO | None:
+def hold(folder: Path) -> TextIO:
     """The right to write a study, until the file returned is closed or the process ends.
 
     Raises:
         StoreError: another process has it.
     """
-    if fcntl is None:
-        return None
     lock = (folder / LOCK).open("w")
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if fcntl is not None:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         lock.close()
         raise StoreError(

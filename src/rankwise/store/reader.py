@@ -125,7 +125,10 @@ class Reader:
     def configs(self) -> tuple[ConfigRecord, ...]:
         """All configurations in the order they were added."""
         rows = self._rows("SELECT id, key, training_id, name, settings FROM config ORDER BY id")
-        return tuple(ConfigRecord(*row, json.loads(settings)) for *row, settings in rows)
+        return tuple(
+            ConfigRecord(config, key, training, name, json.loads(settings))
+            for config, key, training, name, settings in rows
+        )
 
     def ranks(self, training_id: int) -> dict[str, ModuleRank]:
         """Rank and scaling by module, in the model's order; empty where they are not settled."""

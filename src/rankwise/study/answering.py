@@ -109,7 +109,7 @@ def _answers(
 def base_metrics(
     base: Forward, validation: Sequence[Example], task: Task, rows: int, tokenizer: Any
 ) -> dict[str, float]:
-    """The untouched base on the validation examples: base_eval_loss and so on.
+    """The untouched base on the validation examples: eval_loss and so on.
 
     Nothing for classification, where the base has no classifier of its own.
     """
@@ -119,7 +119,7 @@ def base_metrics(
     if task.name == "SEQ_2_SEQ_LM":
         (likeness,) = likeness_to_targets(base, validation, task, tokenizer)
         result = replace(result, likeness=likeness)
-    return {f"base_{name}": value for name, value in result.metrics().items()}
+    return result.metrics()
 
 
 def unrated(store: Store, arms: Iterable[Arm]) -> list[AnswersRecord]:

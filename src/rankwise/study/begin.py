@@ -70,7 +70,7 @@ def open_study(outlook: Outlook, folder: Path, store: Store) -> Study:
     spec = outlook.spec
     device = pick_device(spec.hardware.device)
     pad = outlook.tokenizer.pad_token_id
-    attention = spec.model.attn_implementation
+    attention: str = spec.model.attn_implementation
     if attention == "auto" and store.begun():
         attention = store.study().base.attention
     return Study(

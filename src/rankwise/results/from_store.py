@@ -229,6 +229,7 @@ def _arm_facts(
         validation=means([run.validation for run in done]),
         test=means([run.test for run in done]),
         test_spread=spreads([run.test for run in done]),
+        adapter=training.adapter,
     )
 
 

@@ -117,10 +117,10 @@ class Reader:
     def trainings(self) -> tuple[TrainingRecord, ...]:
         """All trainings in the order they were added."""
         rows = self._rows(
-            "SELECT id, key, trainable_params, total_params, storage_bytes, memory_bytes "
+            "SELECT id, key, trainable_params, total_params, storage_bytes, memory_bytes, adapter "
             "FROM training ORDER BY id"
         )
-        return tuple(TrainingRecord(*row) for row in rows)
+        return tuple(TrainingRecord(*(*row[:6], json.loads(row[6]))) for row in rows)
 
     def configs(self) -> tuple[ConfigRecord, ...]:
         """All configurations in the order they were added."""

@@ -36,7 +36,8 @@ TABLES = """
     CREATE TABLE base_metric (name TEXT PRIMARY KEY, value REAL);
     CREATE TABLE training (
         id INTEGER PRIMARY KEY, key TEXT NOT NULL UNIQUE, trainable_params INTEGER,
-        total_params INTEGER, storage_bytes INTEGER, memory_bytes INTEGER);
+        total_params INTEGER, storage_bytes INTEGER, memory_bytes INTEGER,
+        adapter TEXT NOT NULL DEFAULT '{}');
     CREATE TABLE module_rank (
         training_id INTEGER NOT NULL REFERENCES training, place INTEGER NOT NULL,
         module TEXT NOT NULL, rank INTEGER NOT NULL, scaling REAL,
@@ -112,7 +113,10 @@ class ModuleRank:
 
 @dataclass(frozen=True)
 class TrainingRecord:
-    """What is trained once for all configurations of equal `key`; counts known before it runs."""
+    """What is trained once for all configurations of equal `key`; counts known before it runs.
+
+    `adapter` holds the resolved arguments of peft.LoraConfig; empty where there are none.
+    """
 
     id: int
     key: str
@@ -120,6 +124,7 @@ class TrainingRecord:
     total_params: int | None
     storage_bytes: int | None
     memory_bytes: int | None
+    adapter: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -165,6 +165,7 @@ class Store(Reader):
         storage_bytes: int | None = None,
         memory_bytes: int | None = None,
         ranks: Mapping[str, ModuleRank] | None = None,
+        adapter: Mapping[str, Any] | None = None,
     ) -> int:
         """Adds a training, or refreshes the one of this key; its id.
 
@@ -176,6 +177,7 @@ class Store(Reader):
             storage_bytes: Of the adapter's file.
             memory_bytes: While it trains alone.
             ranks: By module, in the model's order; none leaves those that are stored.
+            adapter: The resolved arguments of peft.LoraConfig; none leaves those that are stored.
         """
         row = (key, trainable_params, total_params, storage_bytes, memory_bytes)
         with self._writing() as db:
@@ -188,6 +190,9 @@ class Store(Reader):
                 "RETURNING id",
                 row,
             ).fetchone()[0]
+            if adapter:
+                query = "UPDATE training SET adapter = ? WHERE id = ?"
+                db.execute(query, (_text(dict(adapter)), training))
             if ranks:
                 db.execute("DELETE FROM module_rank WHERE training_id = ?", (training,))
                 db.executemany(

@@ -20,16 +20,14 @@ from rankwise.train.batch import Task, chosen_rows, collate
 from rankwise.train.importance import measure_importance
 from rankwise.train.losses import Batch
 
+COUNTED = ("trainable_params", "total_params", "storage_bytes", "memory_bytes")
 SEED = 0  # of the batches that importance is read on: the same for every seed of an arm
 
 
 def store_training(outlook: Outlook, arm: Arm, store: Store, device: torch.device) -> int:
     """Put what an arm trains, and what that costs, into the store; the id of the training."""
-    return store.add_training(
-        arm.training_id,
-        **outlook.costs(arm, device),
-        ranks=ranks_to_store(outlook.adapters[arm.id]),
-    )
+    costs, ranks = outlook.costs(arm, device), ranks_to_store(outlook.adapters[arm.id])
+    return store.add_training(arm.training_id, *(costs[name] for name in COUNTED), ranks)
 
 
 def ranks_to_store(adapter: Adapter | None) -> dict[str, ModuleRank]:

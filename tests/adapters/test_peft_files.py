@@ -131,7 +131,8 @@ def test_merged_into_the_base_it_is_a_model_of_its_own(kind, tmp_path):
     found |= written(kind, base, dora, tmp_path / "dora")
     labels = ["rotten", "fair", "fresh"] if kind == "bert" else None
     for name, (path, expected) in found.items():
-        merge(path, tmp_path / name, spec_of(kind, tmp_path / "base"), labels)
+        spec = spec_of(kind, tmp_path / "base")
+        merge(path, tmp_path / name, spec.model, spec.task, labels)
         model = CLASSES[TASKS[kind]].from_pretrained(tmp_path / name).eval()
         torch.testing.assert_close(logits_of(model, kind), expected, rtol=0, atol=2e-5)
         transformers.AutoTokenizer.from_pretrained(tmp_path / name)
@@ -147,7 +148,8 @@ def test_a_model_trained_in_full_is_exported_with_its_labels(tmp_path):
     writer = AdapterWriter(tmp_path / "adapters", "tiny", "SEQ_CLS", whole.model)
     path = writer.save("full/seed-0", None, whole.state_of(0), {})
     labels = ["rotten", "fair", "fresh"]
-    merge(path, tmp_path / "to", spec_of("bert", tmp_path / "base"), labels)
+    spec = spec_of("bert", tmp_path / "base")
+    merge(path, tmp_path / "to", spec.model, spec.task, labels)
     model = CLASSES["SEQ_CLS"].from_pretrained(tmp_path / "to").eval()
     torch.testing.assert_close(logits_of(model, "bert"), logits_of(whole.model, "bert"))
     assert list(model.config.id2label.values()) == labels

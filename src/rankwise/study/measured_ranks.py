@@ -20,14 +20,20 @@ from rankwise.train.batch import Task, chosen_rows, collate
 from rankwise.train.importance import measure_importance
 from rankwise.train.losses import Batch
 
-COUNTED = ("trainable_params", "total_params", "storage_bytes", "memory_bytes")
 SEED = 0  # of the batches that importance is read on: the same for every seed of an arm
 
 
 def store_training(outlook: Outlook, arm: Arm, store: Store, device: torch.device) -> int:
     """Put what an arm trains, and what that costs, into the store; the id of the training."""
     costs, ranks = outlook.costs(arm, device), ranks_to_store(outlook.adapters[arm.id])
-    return store.add_training(arm.training_id, *(costs[name] for name in COUNTED), ranks)
+    return store.add_training(
+        arm.training_id,
+        costs["trainable_params"],
+        costs["total_params"],
+        costs["storage_bytes"],
+        costs["memory_bytes"],
+        ranks,
+    )
 
 
 def ranks_to_store(adapter: Adapter | None) -> dict[str, ModuleRank]:

@@ -141,7 +141,9 @@ def test_an_exported_adapter_gives_the_same_losses_in_peft(kind, tmp_path):
     batch = collate(tiny_examples(TASKS[kind], 5, seed=3), cohort.task)
     for place, run in enumerate(runs):
         cohort.bank.select([place])
-        loaded = PeftModel.from_pretrained(tiny_model(kind), tmp_path / "adapters" / run.id)
+        loaded = PeftModel.from_pretrained(
+            tiny_model(kind), tmp_path / "adapters" / store.run(id_of(store, run)).folder
+        )
         with torch.no_grad():
             ours = row_losses(cohort.bank.model, TASKS[kind], batch).total
             theirs = row_losses(loaded.base_model.model.eval(), TASKS[kind], batch).total

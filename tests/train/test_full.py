@@ -64,7 +64,11 @@ def test_full_fine_tuning_equals_a_plain_torch_loop(kind, tmp_path):
         distance = (final[name] - weight).norm()
         assert distance < 1e-3 * weight.norm() + 1e-5, name
 
-    loaded = CLASSES[TASKS[kind]].from_pretrained(tmp_path / "adapters" / run.id).eval()
+    loaded = (
+        CLASSES[TASKS[kind]]
+        .from_pretrained(tmp_path / "adapters" / store.run(id_of(store, run)).folder)
+        .eval()
+    )
     ids = torch.arange(3, 15).view(2, 6)
     inputs = {"decoder_input_ids": ids} if kind == "t5" else {}
     with torch.no_grad():

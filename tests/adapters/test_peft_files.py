@@ -89,14 +89,14 @@ def test_what_was_written_is_read_back_to_the_bit(kind, dora, tmp_path):
     settings = {**(DORA if dora else SETTINGS), **whole}
     changes = [{"lora.use_dora": dora, **one} for one in settings.values()]
     runs = [Run(arm, 0) for arm in tiny_arms(kind, changes)]
-    cohort, _ = tiny_cohort(kind, runs, tmp_path, tiny_model(kind))
+    cohort, told = tiny_cohort(kind, runs, tmp_path, tiny_model(kind))
     bank = cohort.bank
     for place, run in enumerate(runs):
         for parameter in bank.parameters_of(place).values():
             parameter.data.add_(0.05 * torch.randn_like(parameter))
         bank.load_state(place, bank.state_of(place))  # no padding was shaken
         state, adapter = bank.state_of(place), bank.plans[place]
-        folder = cohort.writer.save(run.id, adapter, state, bank.start_of(place))
+        folder = told.writer.save(run.id, adapter, state, bank.start_of(place))
         found = read_adapter(folder, adapter)
         assert found.keys() == state.keys()
         assert all(torch.equal(found[name], state[name]) for name in state)
@@ -161,7 +161,8 @@ def test_merged_into_the_base_it_is_a_model_of_its_own(kind, tmp_path):
     found |= written(kind, base, dora, tmp_path / "dora")
     labels = ["rotten", "fair", "fresh"] if kind == "bert" else None
     for name, (path, expected) in found.items():
-        merge(path, tmp_path / name, spec_of(kind, tmp_path / "base"), labels)
+        spec = spec_of(kind, tmp_path / "base")
+        merge(path, tmp_path / name, spec.model, spec.task, labels)
         model = CLASSES[TASKS[kind]].from_pretrained(tmp_path / name).eval()
         torch.testing.assert_close(logits_of(model, kind), expected, rtol=0, atol=2e-5)
         transformers.AutoTokenizer.from_pretrained(tmp_path / name)
@@ -177,7 +178,8 @@ def test_a_model_trained_in_full_is_exported_with_its_labels(tmp_path):
     writer = AdapterWriter(tmp_path / "adapters", "tiny", "SEQ_CLS", whole.model)
     path = writer.save("full/seed-0", None, whole.state_of(0), {})
     labels = ["rotten", "fair", "fresh"]
-    merge(path, tmp_path / "to", spec_of("bert", tmp_path / "base"), labels)
+    spec = spec_of("bert", tmp_path / "base")
+    merge(path, tmp_path / "to", spec.model, spec.task, labels)
     model = CLASSES["SEQ_CLS"].from_pretrained(tmp_path / "to").eval()
     torch.testing.assert_close(logits_of(model, "bert"), logits_of(whole.model, "bert"))
     assert list(model.config.id2label.values()) == labels

@@ -17,7 +17,7 @@ from rankwise.report.remarks import remarks_of
 from rankwise.results.from_store import read_records
 from rankwise.spec.models import StudySpec
 from rankwise.store.reader import Reader
-from rankwise.train import loop
+from rankwise.study import train_cohort
 from stored import labels, states
 
 FIXTURE = Path(__file__).parent.parent / "fixtures" / "study_v2"
@@ -96,9 +96,11 @@ def test_it_is_extended_by_a_seed_and_a_configuration(
     spec[LISTED] = [*spec.pop("arms"), {"name": "larger", "lora.r": 4}]
     (old / "study.yaml").write_text(yaml.safe_dump(spec))
     trained: list[str] = []
-    before = loop.start_trainee
+    before = train_cohort.new_states
     monkeypatch.setattr(
-        loop, "start_trainee", lambda run, *rest: trained.append(run.id) or before(run, *rest)
+        train_cohort,
+        "new_states",
+        lambda runs, part: trained.extend(run.id for run in runs) or before(runs, part),
     )
     assert rankwise(monkeypatch, "run", old / "study.yaml", "--out", old) == 0
     assert sorted(trained) == [
@@ -132,7 +134,7 @@ def test_a_configuration_that_differs_in_generation_alone_trains_nothing(
     def no_training(*_: object) -> None:
         raise AssertionError("nothing is to be trained")
 
-    monkeypatch.setattr(loop, "start_trainee", no_training)
+    monkeypatch.setattr(train_cohort, "new_states", no_training)
     assert rankwise(monkeypatch, "run", old / "study.yaml", "--out", old) == 0
     with Reader(old) as store:
         assert len(store.runs()) == 6

@@ -256,7 +256,9 @@ def test_a_training_is_refreshed_and_keeps_ranks_that_are_not_given_again(tmp_pa
     with Store(tmp_path, create=True) as store:
         ranks = {"z": ModuleRank(2, 1.0), "a": ModuleRank(8)}
         training = store.add_training("t1", trainable_params=7, ranks=ranks)
+        store.add_training("t1", adapter={"r": 4})
         assert store.add_training("t1", trainable_params=9) == training
+        assert store.trainings()[0].adapter == {"r": 4}
         assert store.trainings()[0].trainable_params == 9
         assert list(store.ranks(training).items()) == list(ranks.items())
 

@@ -53,12 +53,15 @@ def _halved(data: Mapping[str, Any]) -> str:
 
 
 def _alone(data: Mapping[str, Any]) -> str:
-    why = (
-        f"this model gives its modules more than the batch ({data['failure']})"
-        if "failure" in data
-        else f"training together would change a loss by {data['difference']:.2g} of its value"
-    )
-    return f"trained alone, as {why}: {', '.join(data['runs'])}"
+    if "error" in data:
+        why = f"each tried alone, after an error before the first step ({data['error']})"
+    elif "failure" in data:
+        what = "this model gives its modules more than the batch"
+        why = f"trained alone, as {what} ({data['failure']})"
+    else:
+        change = f"{data['difference']:.2g}"
+        why = f"trained alone, as training together would change a loss by {change} of its value"
+    return f"{why}: {', '.join(data['runs'])}"
 
 
 def _likeness(data: Mapping[str, Any]) -> str:

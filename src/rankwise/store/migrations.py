@@ -56,6 +56,10 @@ def _ranks(db: sqlite3.Connection) -> None:
     db.execute("ALTER TABLE arm ADD COLUMN ranks TEXT NOT NULL DEFAULT '{}'")
 
 
+def _adapter(db: sqlite3.Connection) -> None:
+    db.execute("ALTER TABLE arm ADD COLUMN adapter TEXT NOT NULL DEFAULT '{}'")
+
+
 def _typed(db: sqlite3.Connection) -> None:
     """Integer ids, one run for each training and seed, columns for what was JSON and English."""
     db.execute("PRAGMA legacy_alter_table=ON")  # or renaming would rewrite the old references
@@ -116,14 +120,16 @@ def _copy_arms(db: sqlite3.Connection) -> tuple[dict[str, int], dict[str, int]]:
     configs: dict[str, int] = {}
     trainings: dict[str, int] = {}
     by_key: dict[str, int] = {}
-    query = "SELECT id, training_id, name, settings, costs, ranks FROM old_arm ORDER BY rowid"
-    for arm, key, name, settings, costs_json, ranks in db.execute(query).fetchall():
+    query = (
+        "SELECT id, training_id, name, settings, costs, ranks, adapter FROM old_arm ORDER BY rowid"
+    )
+    for arm, key, name, settings, costs_json, ranks, adapter in db.execute(query).fetchall():
         if key not in by_key:
             costs = json.loads(costs_json)
             names = ("trainable_params", "total_params", "storage_bytes", "memory_bytes")
-            row = (key, *(None if n not in costs else int(costs[n]) for n in names))
+            row = (key, adapter, *(None if n not in costs else int(costs[n]) for n in names))
             by_key[key] = _insert(
-                db, "training (key, " + ", ".join(names) + f") VALUES ({_marks(row)})", row
+                db, "training (key, adapter, " + ", ".join(names) + f") VALUES ({_marks(row)})", row
             )
             for place, (module, rank) in enumerate(json.loads(ranks).items()):
                 values = (by_key[key], place, module, rank)
@@ -282,5 +288,5 @@ def _text(value: Any, sort: bool = False) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=sort)
 
 
-MIGRATIONS = (_first, _ranks, _typed)
+MIGRATIONS = (_first, _ranks, _adapter, _typed)
 """Number n brings a database of version n-1 to version n."""

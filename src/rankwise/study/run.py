@@ -148,8 +148,13 @@ def _train_apart(
     waiting.extendleft((run,) for run in reversed(runs))
     study.cohorts += len(runs) - 1
     study.store.add_fact("fallback", runs=[run.id for run in runs], **why)
-    reason = why.get("failure") or f"a loss would change by {why['difference']:.2g} of its value"
-    yield (Remark(f"training {len(runs)} runs one by one: {reason}"),)
+    yield (Remark(f"training {len(runs)} runs one by one: {_why_apart(why)}"),)
+
+
+def _why_apart(why: dict[str, Any]) -> str:
+    if "difference" in why:
+        return f"together, a loss would change by {why['difference']:.2g} of its value"
+    return str(why.get("failure") or why.get("error"))
 
 
 def _after_failure(
@@ -175,7 +180,7 @@ def _after_failure(
         store.add_fact("memory", runs=len(runs))
         yield (Remark(f"out of memory with {len(runs)} runs together; training them in halves"),)
     elif not running and len(unfinished) > 1:
-        yield from _train_apart(study, runs, waiting, {"failure": _cause(error)})
+        yield from _train_apart(study, runs, waiting, {"error": _cause(error)})
     else:
         state = "out_of_memory" if _is_shortage(error) else "crashed"
         trace = "".join(traceback.format_exception(error))[-4000:]

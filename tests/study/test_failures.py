@@ -147,7 +147,7 @@ def test_a_failure_before_the_first_step_lets_each_run_try_alone(
     before = train_cohort.make_bank
 
     def refuses(base, plans, seeds):
-        if len(plans) > 1 or plans[0].factors and seeds == [1] and len(trained) < 2:
+        if len(plans) > 1 or (plans[0].factors and seeds == [1] and len(trained) < 2):
             raise ValueError("this bank cannot be made")
         return before(base, plans, seeds)
 

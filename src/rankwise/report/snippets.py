@@ -8,6 +8,7 @@ import yaml
 
 from rankwise.results.judge import Choice
 from rankwise.results.records import Records
+from rankwise.spec.tasks import is_causal
 
 SCHEDULES = {  # Axolotl knows the schedules of transformers, under these names
     "linear": "linear",
@@ -94,7 +95,7 @@ def peft_snippet(records: Records, arm: str) -> str | None:
 def llama_factory_snippet(records: Records, arm: str) -> str | None:
     """A LLaMA-Factory training file; None for a task that it does not train."""
     spec, settings = records.study.get("spec", {}), records.arm(arm).settings
-    if spec.get("task") != "CAUSAL_LM" or settings.get("ranks.strategy", "uniform") != "uniform":
+    if not is_causal(spec.get("task")) or settings.get("ranks.strategy", "uniform") != "uniform":
         return None
     full = settings.get("method") == "full"
     tree: dict[str, Any] = {
@@ -133,7 +134,7 @@ def axolotl_snippet(records: Records, arm: str) -> str | None:
     spec, settings = records.study.get("spec", {}), records.arm(arm).settings
     schedule = settings.get("training.lr_scheduler_type", "linear")
     uniform = settings.get("ranks.strategy", "uniform") == "uniform"
-    if spec.get("task") != "CAUSAL_LM" or schedule not in SCHEDULES or not uniform:
+    if not is_causal(spec.get("task")) or schedule not in SCHEDULES or not uniform:
         return None
     quantized = settings.get("model.quantization", "none")
     tree: dict[str, Any] = {"base_model": _model(records)}

@@ -21,12 +21,12 @@ from rankwise.results.records import (
     RunFacts,
     generation_of,
     is_failure,
-    lower_is_better,
     means,
     spreads,
     varying_settings,
 )
 from rankwise.results.scores import by_example, by_run, weights_of
+from rankwise.spec.metrics import lower_is_better
 from rankwise.store.writer import FINISHED, ArmRecord, Evaluation, RunRecord, Store
 
 __all__ = ["Records", "RunFacts", "read_records"]

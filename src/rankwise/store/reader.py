@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from rankwise.errors import StoreError
+from rankwise.spec.metrics import lower_is_better
 from rankwise.store.schema import (
     FILE,
     AnswersRecord,
@@ -140,11 +141,10 @@ class StudyReader:
     def best_step(self, run_id: str, metric: str | None = None) -> int | None:
         """Step of a run's best validation by `metric` (default: the study's objective).
 
-        The earliest of equals; None where nothing finite was evaluated. Losses and perplexities
-        are best low, all other metrics best high.
+        The earliest of equals; None where nothing finite was evaluated.
         """
         name = metric or str(self.study().spec.get("objective", {}).get("metric", "eval_loss"))
-        sign = 1 if name.endswith(("loss", "perplexity")) else -1
+        sign = 1 if lower_is_better(name) else -1
         scored = [
             (sign * row[name], row["step"])
             for row in self.evaluation_metrics(run_id)

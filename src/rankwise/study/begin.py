@@ -12,6 +12,7 @@ from rankwise.base.load import Base
 from rankwise.data.examples import Example
 from rankwise.spec.arms import Run
 from rankwise.spec.load import dump_spec
+from rankwise.spec.tasks import TASKS
 from rankwise.store.writer import Split, Store
 from rankwise.study.answering import (
     ask_base,
@@ -19,8 +20,9 @@ from rankwise.study.answering import (
 )
 from rankwise.study.measured_ranks import ranks_to_store
 from rankwise.study.plan import Outlook, base_name, pick_device, shared_trainings
+from rankwise.tasks.by_name import target_count
 from rankwise.text import first_line
-from rankwise.train.batch import Part, Task, chosen_rows, parts_of, target_count
+from rankwise.train.batch import Part, Task, chosen_rows, parts_of
 from rankwise.train.evaluate import Untouched
 from rankwise.train.likeness import WRITTEN_EXAMPLES
 from rankwise.train.prepare import Bases, choose_attention, versions_of
@@ -132,7 +134,7 @@ def _note_what_is_shared(study: Study) -> None:
         names = ", ".join(run.arm.name for run in together)
         if len(together) > 1:
             store.add_note("sharing", f"trained once, as they differ in generation alone: {names}")
-    if study.task.name == "SEQ_2_SEQ_LM":
+    if TASKS[study.task.name].compares_texts:
         count = len(outlook.data.validation)
         store.add_note(
             "generation",

@@ -12,6 +12,7 @@ from typing import Any
 from rankwise.adapters.peft_files import merged_model
 from rankwise.base.load import choose_dtype
 from rankwise.spec.arms import Arm
+from rankwise.spec.metrics import lower_is_better
 from rankwise.store.writer import Store
 from rankwise.study.plan import Outlook
 from rankwise.train.batch import Task
@@ -36,7 +37,7 @@ def unmerged(outlook: Outlook, store: Store) -> list[tuple[Arm, str]]:
 
 def _best_run(outlook: Outlook, store: Store, arm: Arm) -> str | None:
     metric = outlook.spec.objective.metric
-    sign = 1 if metric == "eval_loss" else -1
+    sign = 1 if lower_is_better(metric) else -1
     scored = []
     for run in store.runs():
         step = store.best_step(run.id) if run.arm_id == arm.id and run.state in FINISHED else None

@@ -17,6 +17,7 @@ from rankwise.report.document import (
 from rankwise.report.numbers import MISSING, count, duration, listing, number, percent, plural, size
 from rankwise.results.judge import Judgement, ranked, words
 from rankwise.results.records import ArmFacts, Records, RunFacts
+from rankwise.spec.metrics import decimals_of
 from rankwise.text import setting
 
 MOST_RUNS = 300
@@ -187,7 +188,7 @@ def _all_runs(judgement: Judgement) -> Block:
             count(run.last_step),
             number(run.value, digits),
             number(run.test.get(records.metric), digits),
-            *(number(run.validation.get(name), 4) for name in others),
+            *(number(run.validation.get(name), decimals_of(name)) for name in others),
         )
         for run in records.runs[:MOST_RUNS]
     ]

@@ -29,6 +29,7 @@ from rankwise.report.numbers import (
 )
 from rankwise.results.judge import Judgement, against_best, ranked, words
 from rankwise.results.records import ArmFacts, Records
+from rankwise.spec.metrics import decimals_of
 
 CLAIMS = {
     "seeds and examples": "other seeds and other examples of the same kind",
@@ -283,7 +284,7 @@ def _untouched(records: Records) -> list[str]:
         for name, value in records.study.get("model", {}).items()
         if name.startswith("base_eval_")
     }
-    found = [f"{words(name)} {number(value)}" for name, value in known.items()]
+    found = [f"{words(name)} {number(value, decimals_of(name))}" for name, value in known.items()]
     return [f"The untouched base, without any training: {listing(found)}."] if found else []
 
 

@@ -116,7 +116,6 @@ def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, An
     """
     import torch
 
-    from rankwise.adapters.adapter import plan_adapter
     from rankwise.spec.arms import Run
     from rankwise.train.batch import Task, chosen_rows, parts_of
     from rankwise.train.cohort import form_cohort, new_states
@@ -131,7 +130,7 @@ def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, An
     count = len(outlook.arms)
     runs = [Run(outlook.arms[i % count], i // count) for i in range(size)]
     (runs,) = outlook.cohorts(runs, device)
-    plans = [plan_adapter(outlook.adapters[run.arm.id], outlook.structure) for run in runs]
+    plans = [outlook.adapters[run.arm.id] for run in runs]
     task = Task(spec.task, pad, spec.data.max_length, device)
     seeds, first = [run.seed for run in runs], [0] * size
     rows = chosen_rows([outlook.data.train] * size, seeds, 16, first)
@@ -161,6 +160,7 @@ def time_trainer(outlook: Any, device: Any, method: str, count: int) -> dict[str
     from peft import LoraConfig, get_peft_model
     from torch.utils.data import SequentialSampler
 
+    from rankwise.adapters.peft_files import peft_settings
     from rankwise.base.load import choose_dtype
     from rankwise.data.order import rows_at
     from rankwise.train.prepare import ATTENTIONS, Bases
@@ -188,16 +188,7 @@ def time_trainer(outlook: Any, device: Any, method: str, count: int) -> dict[str
             for module in base.modules():
                 if isinstance(module, torch.nn.Dropout):
                     module.p = 0.0
-        targets = [target.name for target in outlook.adapters[arm.id].targets]
-        lora = arm.lora
-        alpha = outlook.adapters[arm.id].lora.lora_alpha
-        config = LoraConfig(
-            task_type=spec.task,
-            r=lora.r,
-            lora_alpha=alpha,
-            lora_dropout=lora.lora_dropout,
-            target_modules=targets,
-        )
+        config = LoraConfig(**peft_settings(outlook.adapters[arm.id], spec.task))
         return get_peft_model(base, config)
 
     def as_rows(examples: Any) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line sets it
 
 import torch
 
-from rankwise.adapters.adapter import plan_adapter
 from rankwise.cli.app import quiet_libraries
 from rankwise.spec.arms import Run
 from rankwise.spec.load import load_spec
@@ -46,7 +45,7 @@ def main() -> None:
     wanted = [Run(arms[i % len(arms)], i // len(arms)) for i in range(options.runs)]
     (runs,) = outlook.cohorts(wanted, cpu)
     task = batch.Task(spec.task, pad, spec.data.max_length, cpu)
-    plans = [plan_adapter(outlook.adapters[run.arm.id], outlook.structure) for run in runs]
+    plans = [outlook.adapters[run.arm.id] for run in runs]
     seeds = [run.seed for run in runs]
     bank = make_bank(base, plans, seeds)
     rows = runs[0].arm.training.per_device_train_batch_size

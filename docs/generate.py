@@ -1,4 +1,4 @@
-"""Writes what the documents take from the code: spec reference, commands, and the trees of folders and files.
+"""Writes what the documents take from the code: spec reference, commands, folders and files.
 
 Usage: python docs/generate.py          (`make docs`)
 """

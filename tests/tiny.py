@@ -11,8 +11,7 @@ import transformers
 from numpy.typing import NDArray
 from torch import nn
 
-from rankwise.adapters.adapter import plan_adapter
-from rankwise.adapters.memory import resolve_adapter
+from rankwise.adapters.adapter import resolve_adapter
 from rankwise.adapters.peft_files import AdapterWriter
 from rankwise.data.examples import Example
 from rankwise.spec.arms import Arm, Run, make_arms
@@ -221,8 +220,8 @@ def tiny_cohort(
     if runs[0].arm.method == "full":
         bank = WholeModel(model, torch.float32, runs[0].seed, new_modules)
     else:
-        plans = [plan_adapter(resolve_adapter(model, run.arm, task), model) for run in runs]
-        bank = Bank(model, plans, [run.seed for run in runs], new_modules)
+        adapters = [resolve_adapter(model, run.arm, task) for run in runs]
+        bank = Bank(model, adapters, [run.seed for run in runs], new_modules)
     train_part = {run.arm.training_id: tiny_examples(task) for run in runs}
     settings = {"validation": tiny_examples(task, 12, seed=1), "train": train_part, **more}
     cohort = form_cohort(

@@ -9,8 +9,7 @@ import torch
 from scipy import stats
 from transformers import GenerationConfig
 
-from rankwise.adapters.adapter import plan_adapter
-from rankwise.adapters.memory import resolve_adapter
+from rankwise.adapters.adapter import resolve_adapter
 from rankwise.errors import SpecError
 from rankwise.spec.models import GenerationSpec, StudySpec
 from rankwise.store.writer import Store
@@ -42,7 +41,7 @@ def shaken_bank(kind, arms=ARMS, base=None):
     """A bank of runs that all say something else."""
     model = copy.deepcopy(base) if base is not None else tiny_model(kind)
     made = tiny_arms(kind, arms)
-    plans = [plan_adapter(resolve_adapter(model, arm, TASKS[kind]), model) for arm in made]
+    plans = [resolve_adapter(model, arm, TASKS[kind]) for arm in made]
     bank = Bank(model, plans, range(len(plans)))
     for run in range(len(plans)):
         generator = torch.Generator().manual_seed(run)
@@ -68,8 +67,8 @@ def merged(bank, run, base):
     """The base with a run's product added to its weights, a plain model of transformers."""
     model = copy.deepcopy(base)
     state = bank.state_of(run)
-    for name, factor in bank.plans[run].factors.items():
-        delta = state[f"{name}.lora_B.weight"] @ state[f"{name}.lora_A.weight"] * factor.scaling
+    for name, adapted in bank.plans[run].modules.items():
+        delta = state[f"{name}.lora_B.weight"] @ state[f"{name}.lora_A.weight"] * adapted.scaling
         module = model.get_submodule(name)
         module.weight.data += delta.T if type(module).__name__ == "Conv1D" else delta
     return model

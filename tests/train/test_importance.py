@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rankwise.adapters.targets import linear_modules
+from rankwise.adapters.linear import linear_modules
 from rankwise.report.write import write_report
 from rankwise.spec.models import StudySpec
 from rankwise.store.writer import Store

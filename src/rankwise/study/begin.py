@@ -18,7 +18,7 @@ from rankwise.study.answering import (
     ask_base,
     base_metrics,
 )
-from rankwise.study.measured_ranks import ranks_to_store
+from rankwise.study.measured_ranks import adapter_to_store, ranks_to_store
 from rankwise.study.plan import Outlook, base_name, pick_device, shared_trainings
 from rankwise.tasks.by_name import target_count
 from rankwise.text import first_line
@@ -104,8 +104,9 @@ def begin(study: Study) -> None:
     _write_examples(study)
     for arm in outlook.arms:
         costs = outlook.costs(arm, study.task.device)
-        ranks = ranks_to_store(outlook.adapters[arm.id])
-        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks)
+        adapter = outlook.adapters[arm.id]
+        ranks, words = ranks_to_store(arm, adapter), adapter_to_store(adapter, spec.task)
+        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks, words)
     for run in outlook.runs:
         store.add_run(run.id, run.arm.id, run.seed)
     _note_what_is_shared(study)

@@ -14,16 +14,10 @@ import psutil
 import torch
 from torch import nn
 
-from rankwise.adapters.memory import (
-    Adapter,
-    Footprint,
-    Memory,
-    footprint,
-    max_runs,
-    predict_memory,
-    resolve_adapter,
-)
-from rankwise.adapters.targets import linear_modules
+from rankwise.adapters.adapter import Adapter, resolve_adapter
+from rankwise.adapters.footprint import Footprint, footprint
+from rankwise.adapters.linear import linear_modules
+from rankwise.adapters.memory import Memory, max_runs, predict_memory
 from rankwise.base.load import choose_dtype, load_tokenizer
 from rankwise.base.skeleton import skeleton
 from rankwise.data.augment import check_augment
@@ -86,11 +80,11 @@ class Outlook:
         return predict_memory(
             self.structure,
             arm,
+            self.adapters[arm.id],
             self.spec.task,
             self.tokens(arm),
             dtype,
-            self.spec.model,
-            adapter=self.adapters[arm.id],
+            self.spec.model.double_quant,
         )
 
     def work_per_token(self, arm: Arm) -> float:
@@ -123,7 +117,7 @@ class Outlook:
 
         def breadth(run: Run) -> tuple[str, ...]:
             adapter = self.adapters[run.arm.id]
-            return tuple(target.name for target in adapter.targets) if adapter else ()
+            return tuple(adapter.modules) if adapter else ()
 
         trained = tuple(shared_trainings(runs))
         together = cohorts_of(trained, lambda some: self.largest_cohort(some, device))
@@ -165,7 +159,7 @@ def look_ahead(spec: StudySpec, base_dir: Path) -> Outlook:
         arm.id: None if arm.method == "full" else resolve_adapter(structure, arm, spec.task)
         for arm in arms
     }
-    footprints = {arm.id: footprint(structure, arm, spec.task, adapters[arm.id]) for arm in arms}
+    footprints = {arm.id: footprint(structure, adapters[arm.id]) for arm in arms}
     _check_length(spec, structure)
     _check_start(spec, structure)
     tokenizer = load_tokenizer(spec.model)

@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from rankwise.spec.arms import Run
+from rankwise.store.schema import FINISHED
 from rankwise.store.writer import Store
 from rankwise.study.answering import rate_answers, unrated
 from rankwise.study.begin import Study, begin, open_study, yardstick
@@ -45,9 +46,9 @@ def run_study(outlook: Outlook, folder: Path) -> Iterator[tuple[StudyEvent, ...]
     with Store(folder, create=True) as store:
         outlook = with_stored_ranks(with_stored_names(outlook, store), store)
         study = open_study(outlook, folder, store)
-        missing = missing_runs(outlook, store)
-        if missing:
-            yield from _train_missing(study, missing)
+        missing, incomplete = missing_runs(outlook, store), incomplete_runs(outlook, store)
+        if missing or incomplete:
+            yield from _train(study, missing, incomplete)
         if unrated(store, outlook.arms):
             yield (Remark("rating the answers by the untouched base"),)
             base = Untouched(yardstick(study).model)
@@ -75,11 +76,33 @@ def missing_runs(outlook: Outlook, store: Store) -> list[Run]:
     return [run for run in outlook.runs if states.get((run.arm.id, run.seed), "planned") in AGAIN]
 
 
-def _train_missing(study: Study, missing: list[Run]) -> Iterator[tuple[StudyEvent, ...]]:
+def incomplete_runs(outlook: Outlook, store: Store) -> list[Run]:
+    """The finished runs that the test part or an answer is missing of."""
+    finished = {run.id for run in store.runs() if run.state in FINISHED}
+    answered = {record.run_id for record in store.answers()}
+    return [
+        run
+        for run in outlook.runs
+        if run.id in finished
+        and (
+            (outlook.data.test and not store.evaluations(run.id, "test"))
+            or (run.arm.generation in outlook.questions and run.id not in answered)
+        )
+    ]
+
+
+def _train(
+    study: Study, missing: list[Run], incomplete: list[Run]
+) -> Iterator[tuple[StudyEvent, ...]]:
+    outlook, device = study.outlook, study.task.device
     trainings = shared_trainings(missing)
-    study.sharing = {run.id: together for run, together in trainings.items()}
-    yield (Remark(f"loading {base_name(study.outlook.spec.model)}"),)
-    waiting = deque(study.outlook.cohorts(missing, study.task.device))
+    study.sharing = {
+        run.id: together
+        for some in (missing, incomplete)
+        for run, together in shared_trainings(some).items()
+    }
+    yield (Remark(f"loading {base_name(outlook.spec.model)}"),)
+    waiting = deque((*outlook.cohorts(missing, device), *outlook.cohorts(incomplete, device)))
     study.cohorts = len(waiting)
     begin(study)
     for run in missing:
@@ -102,7 +125,7 @@ def _what_is_to_do(study: Study, runs: Sequence[Run]) -> StudyBegun:
     outlook, device = study.outlook, study.task.device
     steps = {run.id: outlook.steps(run.arm) for run in runs}
     dtype = yardstick(study).dtype
-    work = max(outlook.work_per_token(run.arm) for run in runs)
+    work = max((outlook.work_per_token(run.arm) for run in runs), default=0.0)
     return StudyBegun(steps, work, product_peak(dtype, device))
 
 

@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 
-from rankwise.adapters.adapter import plan_adapter
-from rankwise.adapters.peft_files import AdapterWriter
+from rankwise.adapters.peft_files import AdapterWriter, read_adapter
 from rankwise.base.load import Base
 from rankwise.base.skeleton import locate_model
 from rankwise.spec.arms import Run
 from rankwise.spec.models import GenerationSpec
+from rankwise.store.schema import FINISHED
 from rankwise.study.answering import ask_runs
 from rankwise.study.begin import Study, parts_of_one
 from rankwise.study.events import CohortFormed, Remark, StudyEvent
@@ -20,6 +20,7 @@ from rankwise.train.cohort import Cohort, Member, form_cohort, new_states
 from rankwise.train.loop import load_best_weights, read_test, train
 from rankwise.train.prepare import first_rows, make_bank
 from rankwise.train.probe import probe_cost, probe_together
+from rankwise.train.run_state import RunState
 
 PROBE_ROWS = 2
 PRICE_TRIALS = 3
@@ -32,7 +33,8 @@ class TrainApart(Exception):
 def train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[tuple[StudyEvent, ...]]:
     """Train runs together, read the test part, put the prompts, and price their configurations.
 
-    Once a run is called done, nothing that fails later changes that.
+    Runs that an earlier call has trained get what they still lack. Once a run is called done,
+    nothing that fails later changes that.
 
     Raises:
         TrainApart: on this model, each of the runs must train alone.
@@ -43,7 +45,7 @@ def train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[tuple[StudyEvent
         outlook = study.outlook
         cohort = form_cohort(
             bank,
-            new_states(runs, outlook.train),
+            _states(study, runs),
             study.task,
             outlook.train,
             outlook.data.validation,
@@ -53,8 +55,9 @@ def train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[tuple[StudyEvent
         study.cohort += 1
         steps = {member.id: member.state.max_steps for member in cohort.members}
         metric = outlook.spec.objective.metric
-        for run in runs:
-            study.store.set_state(run.id, "running")
+        for member in cohort.members:
+            if member.running:
+                study.store.set_state(member.id, "running")
         yield (CohortFormed(study.cohort, study.cohorts, steps, metric),)
         writer = adapter_writer(study, base)
         for events in train(cohort):
@@ -84,9 +87,24 @@ def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
         study.outlook, base, arm.quantization, study.task, study.store
     )
     adapters = [study.outlook.adapters[run.arm.id] for run in runs]
-    structure = study.outlook.structure
-    plans = [plan_adapter(adapter, structure) for adapter in adapters if adapter is not None]
-    return base, make_bank(base, plans, seeds)
+    return base, make_bank(base, adapters, seeds)
+
+
+def _states(study: Study, runs: Sequence[Run]) -> list[RunState]:
+    """Runs before their first step, or where an earlier call has trained them, at their end."""
+    done = {run.id: run.state for run in study.store.runs() if run.state in FINISHED}
+    if not done.keys() >= {run.id for run in runs}:
+        return new_states(runs, study.outlook.train)
+    return [_finished(study, run, done[run.id]) for run in runs]
+
+
+def _finished(study: Study, run: Run, status: str) -> RunState:
+    adapter = study.outlook.adapters[run.arm.id]
+    weights = read_adapter(study.folder / "adapters" / run.id, adapter)
+    step = study.store.best_step(run.id)
+    assert step is not None
+    steps = study.outlook.steps(run.arm)
+    return RunState(run, steps, best_weights=weights, best_step=step, status=status)
 
 
 def _check_together(study: Study, bank: Trainable, runs: Sequence[Run], base: Base) -> None:
@@ -122,8 +140,9 @@ def _test(
 ) -> None:
     """Read the test part once, with each run's best weights."""
     test = study.outlook.data.test
-    if test and members:
-        record(read_test(cohort, members, test), cohort, study.store, writer)
+    unread = [member for member in members if not study.store.evaluations(member.id, "test")]
+    if test and unread:
+        record(read_test(cohort, unread, test), cohort, study.store, writer)
 
 
 def _ask(
@@ -131,10 +150,11 @@ def _ask(
 ) -> None:
     """Put the prompts to the best weights, for every configuration that shares the training."""
     outlook = study.outlook
+    known = {(record.run_id, record.arm_id) for record in study.store.answers()}
     answering: dict[GenerationSpec, list[tuple[int, Run]]] = {}
     for member in members:
         for run in study.sharing[member.id]:
-            if run.arm.generation in outlook.questions:
+            if run.arm.generation in outlook.questions and (run.id, run.arm.id) not in known:
                 answering.setdefault(run.arm.generation, []).append((member.place, run))
     for asked, pairs in answering.items():
         places, runs = [place for place, _ in pairs], [run for _, run in pairs]

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rankwise.adapters.adapter import AdapterPlan
+from rankwise.adapters.adapter import Adapter
 from rankwise.adapters.init_weights import fresh_weights, initial_factors, seed_of
 from rankwise.base.heads import kept_precise, within
 from rankwise.errors import ModelError
@@ -44,7 +44,7 @@ class Bank:
     def __init__(
         self,
         model: nn.Module,
-        plans: Sequence[AdapterPlan],
+        plans: Sequence[Adapter],
         seeds: Sequence[int],
         new_modules: Sequence[str] = (),
     ) -> None:
@@ -65,19 +65,20 @@ class Bank:
         self.selection.runs = ()
 
     def _wrap_linears(self) -> None:
-        names = sorted({name for plan in self.plans for name in plan.factors})
+        names = sorted({name for plan in self.plans for name in plan.modules})
         for name in names:
-            members = [k for k, plan in enumerate(self.plans) if name in plan.factors]
-            factors = [self.plans[k].factors[name] for k in members]
+            members = [k for k, plan in enumerate(self.plans) if name in plan.modules]
+            adapted = [self.plans[k].modules[name] for k in members]
             base = self.model.get_submodule(name)
-            shape = (factors[0].inputs, factors[0].outputs, max(f.rank for f in factors))
+            rank = max(module.rank for module in adapted)
+            shape = (adapted[0].in_features, adapted[0].out_features, rank)
             kind = BankedDora if self.plans[members[0]].dora else BankedLinear
             # Numbered by name, not by place: masks do not depend on what neighbours adapt.
             layer = kind(base, members, self.selection, shape, seed_of(name) & 0xFFFFFFFF)
             layer.dropout = [self.plans[k].dropout for k in members]
-            layer.ranks = [factor.rank for factor in factors]
-            for slot, (run, factor) in enumerate(zip(members, factors, strict=True)):
-                layer.scaling[slot] = factor.scaling
+            layer.ranks = [module.rank for module in adapted]
+            for slot, (run, module) in enumerate(zip(members, adapted, strict=True)):
+                layer.scaling[slot] = module.scaling
                 _start(layer, slot, self.plans[run].init, f"{self.seeds[run]}/{name}")
             if isinstance(layer, BankedDora):
                 layer.start_magnitude()
@@ -97,7 +98,7 @@ class Bank:
 
         Where another run adapts a part of one, it is copied, so that this remains so.
         """
-        parts = {name for plan in self.plans for name in (*plan.factors, *plan.biases)}
+        parts = {name for plan in self.plans for name in (*plan.modules, *plan.biases)}
         found = {}
         for name in sorted({name for plan in self.plans for name in plan.saved}):
             module = self.model.get_submodule(name)
@@ -227,7 +228,7 @@ class Bank:
         state: dict[str, Tensor] = {}
         if self.plans[run].init not in FROM_WEIGHT:
             return state
-        for name in self.plans[run].factors:
+        for name in self.plans[run].modules:
             layer = self.linears[name]
             assert layer.start_A is not None
             assert layer.start_B is not None

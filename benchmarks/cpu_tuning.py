@@ -20,8 +20,8 @@ from rankwise.cli.app import quiet_libraries
 from rankwise.spec.arms import Run
 from rankwise.spec.load import load_spec
 from rankwise.study.plan import look_ahead
+from rankwise.tasks.by_name import row_losses
 from rankwise.train import batch, evaluate
-from rankwise.train.losses import row_losses
 from rankwise.train.prepare import Bases, make_bank
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart.yaml"

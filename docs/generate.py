@@ -21,6 +21,7 @@ FOLDERS = (  # along the path of the data, from the command to the ground
     "study",
     "train",
     "adapters",
+    "tasks",
     "base",
     "data",
     "results",

@@ -8,7 +8,8 @@ from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from transformers import Trainer, get_scheduler
 
-from rankwise.data.order import pad, rows_at
+from rankwise.data.order import rows_at
+from rankwise.tasks.by_name import make_batch
 from tiny import LENGTH, TASKS
 
 
@@ -90,8 +91,7 @@ def plain_loop(model, task, training, seed, examples, steps, loss_of=None):
             for part in range(parts)
             for i in rows_at(len(examples), size, seed, step * parts + part)
         ]
-        arrays = pad([examples[i] for i in places], 0, LENGTH, task=task)
-        batch = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        batch = vars(make_batch(task, [examples[i] for i in places], 0, LENGTH))
         loss = model(**batch).loss if loss_of is None else loss_of(model, batch)
         optimizer.zero_grad()
         loss.backward()

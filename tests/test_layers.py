@@ -22,6 +22,7 @@ FLOORS = (  # from the ground up: a part imports parts before it, and itself
     "results",
     "data",
     "base",
+    "tasks",
     "adapters",
     "train",
     "study",

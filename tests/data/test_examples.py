@@ -13,7 +13,6 @@ from rankwise.data.examples import (
     StudyData,
     make_examples,
     prompt_ids,
-    prompt_of,
     train_examples,
 )
 from rankwise.data.order import IGNORED
@@ -23,6 +22,7 @@ from rankwise.data.tables import find_path
 from rankwise.data.tokenize import special_ids
 from rankwise.errors import DataError
 from rankwise.spec.models import AugmentSpec, DataSpec
+from rankwise.tasks.causal_lm import prompt_of
 
 HALF = {"validation": 0.3, "test": 0.0}
 CHAT = [
@@ -38,7 +38,7 @@ def made(rows: list[dict[str, Any]], task: str, tokenizer: Any, **more: Any) -> 
     one_text = more.pop("one_text", False)
     data = DataSpec(source="made", **{"split": HALF, "near_duplicates": 0, **more})
     split = split_rows(Rows("made", {"all": rows}, "", one_text), data)
-    return make_examples(split, data, task, tokenizer)
+    return make_examples(split, data, tokenizer)
 
 
 def learnt(example: Example, tokenizer: Any) -> str:
@@ -335,10 +335,8 @@ def test_an_arm_with_augmentation_trains_on_more_of_the_same(gpt_tokenizer: Any)
     rows = [{"q": f"{at} the cat sat on the mat\n", "a": f"ran {at} times"} for at in range(20)]
     data = DataSpec(source="made", prompt="q", completion="a", split=HALF, near_duplicates=0)
     split = split_rows(Rows("made", {"all": rows}, ""), data)
-    plain, _ = train_examples(split, AugmentSpec(), None, data, "CAUSAL_LM", gpt_tokenizer)
-    more, notes = train_examples(
-        split, AugmentSpec(factor=3), None, data, "CAUSAL_LM", gpt_tokenizer
-    )
+    plain, _ = train_examples(split, AugmentSpec(), None, data, gpt_tokenizer)
+    more, notes = train_examples(split, AugmentSpec(factor=3), None, data, gpt_tokenizer)
     assert [e.digest for e in more[: len(plain)]] == [e.digest for e in plain]
     assert len(more) > 2 * len(plain)
     assert {e.reference for e in more} == {e.reference for e in plain}

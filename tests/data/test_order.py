@@ -1,21 +1,9 @@
 """Batches: every epoch sees each row once, and padding says what is real."""
 
-from dataclasses import dataclass
-
 import numpy as np
 import pytest
 
-from rankwise.data.order import IGNORED, pad, padded_length, permutation, rows_at
-
-
-@dataclass
-class Tokens:
-    input_ids: np.ndarray
-    labels: np.ndarray
-
-
-def causal(*ids: int) -> Tokens:
-    return Tokens(np.array(ids), np.array([IGNORED, *ids[1:]]))
+from rankwise.data.order import pad_inputs, padded_length, permutation, rows_at
 
 
 @pytest.mark.parametrize(("n", "batch_size"), [(10, 3), (7, 7), (5, 8), (1, 4), (64, 16)])
@@ -63,31 +51,19 @@ def test_lengths_are_rounded_up_and_capped() -> None:
 
 
 def test_padding_marks_what_is_real_on_either_side() -> None:
-    batch = pad([causal(5, 6, 7), causal(8, 9)], 0, 4)
-    assert batch["input_ids"].tolist() == [[5, 6, 7, 0], [8, 9, 0, 0]]
-    assert batch["attention_mask"].tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
-    assert batch["labels"].tolist() == [[-100, 6, 7, -100], [-100, 9, -100, -100]]
-    left = pad([causal(5, 6, 7), causal(8, 9)], 0, 4, side="left")
-    assert left["input_ids"].tolist() == [[0, 5, 6, 7], [0, 0, 8, 9]]
-    assert left["attention_mask"].tolist() == [[0, 1, 1, 1], [0, 0, 1, 1]]
-    assert left["labels"].tolist() == [[-100, -100, 6, 7], [-100, -100, -100, 9]]
-
-
-def test_targets_and_classes_have_shapes_of_their_own() -> None:
-    pairs = [Tokens(np.array([1, 2, 3]), np.array([4])), Tokens(np.array([5]), np.array([6, 7]))]
-    batch = pad(pairs, 0, task="SEQ_2_SEQ_LM", side="left")
-    assert batch["input_ids"].tolist() == [[1, 2, 3], [0, 0, 5]]
-    assert batch["labels"].tolist() == [[4, -100], [6, 7]]
-    classes = [Tokens(np.array([1, 2]), np.array(1)), Tokens(np.array([3]), np.array(0))]
-    assert pad(classes, 0, task="SEQ_CLS")["labels"].tolist() == [1, 0]
+    rows = [np.array([5, 6, 7]), np.array([8, 9])]
+    ids, mask = pad_inputs(rows, 0, 4)
+    assert ids.tolist() == [[5, 6, 7, 0], [8, 9, 0, 0]]
+    assert mask.tolist() == [[1, 1, 1, 0], [1, 1, 0, 0]]
+    ids, mask = pad_inputs(rows, 0, 4, side="left")
+    assert ids.tolist() == [[0, 5, 6, 7], [0, 0, 8, 9]]
+    assert mask.tolist() == [[0, 1, 1, 1], [0, 0, 1, 1]]
+    ids, _ = pad_inputs(rows, 0)
+    assert ids.tolist() == [[5, 6, 7], [8, 9, 0]]
 
 
 def test_padding_never_cuts_and_knows_its_words() -> None:
     with pytest.raises(ValueError, match="3 tokens where 2"):
-        pad([causal(1, 2, 3)], 0, 2)
+        pad_inputs([np.array([1, 2, 3])], 0, 2)
     with pytest.raises(ValueError, match="right or left"):
-        pad([causal(1, 2)], 0, side="middle")
-    with pytest.raises(ValueError, match="unknown task"):
-        pad([causal(1, 2)], 0, task="TOKEN_CLS")
-    with pytest.raises(ValueError, match="as long as"):
-        pad([Tokens(np.array([1, 2, 3]), np.array([1]))], 0)
+        pad_inputs([np.array([1, 2])], 0, side="middle")

@@ -8,9 +8,9 @@ import torch
 from peft import PeftModel
 
 from rankwise.spec.arms import Run
+from rankwise.tasks.by_name import row_losses
 from rankwise.train.batch import Task, collate
 from rankwise.train.loop import load_best_weights, read_test
-from rankwise.train.losses import row_losses
 from rankwise.train.probe import probe_together
 from tiny import LENGTH, TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 

@@ -8,8 +8,9 @@ import torch
 from peft import LoraConfig, get_peft_model
 from transformers import get_scheduler
 
-from rankwise.data.order import pad, rows_at
+from rankwise.data.order import rows_at
 from rankwise.spec.arms import Run
+from rankwise.tasks.by_name import make_batch
 from rankwise.train.cohort import take_out
 from tiny import HEADS, LENGTH, TARGETS, TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 
@@ -72,8 +73,7 @@ def train_with_peft(kind, base, run, start):
     losses = []
     for step in range(STEPS):
         rows = [examples[i] for i in rows_at(len(examples), 4, run.seed, step)]
-        arrays = pad(rows, 0, LENGTH, task=task)
-        loss = model(**{name: torch.from_numpy(array) for name, array in arrays.items()}).loss
+        loss = model(**vars(make_batch(task, rows, 0, LENGTH))).loss
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(list(trained.values()), training.max_grad_norm)

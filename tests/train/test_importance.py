@@ -14,9 +14,9 @@ from rankwise.spec.models import StudySpec
 from rankwise.store.writer import Store
 from rankwise.study import run as study
 from rankwise.study.plan import look_ahead
+from rankwise.tasks.by_name import row_losses
 from rankwise.train.batch import Task, chosen_rows, collate
 from rankwise.train.importance import measure_importance
-from rankwise.train.losses import row_losses
 from tiny import LENGTH, TASKS, tiny_examples, tiny_model
 from tiny_text import tiny_spec
 

@@ -11,6 +11,7 @@ from rankwise.adapters.linear import Target, linear_modules
 from rankwise.base.heads import kept_precise, within
 from rankwise.errors import SpecError
 from rankwise.spec.arms import Arm
+from rankwise.spec.tasks import has_classes
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TRAINED = 16  # bytes a trained parameter: itself, its gradient and AdamW's two moments, all fp32
@@ -95,7 +96,7 @@ def predict_memory(
         layers = sum(t.role == "attention-out" for t in linear)
         held += layers * int(getattr(config, "num_attention_heads", 1)) * tokens
     rows_tokens = arm.training.per_device_train_batch_size * tokens
-    vocabulary = 0 if task == "SEQ_CLS" else int(getattr(config, "vocab_size", 0))
+    vocabulary = 0 if has_classes(task) else int(getattr(config, "vocab_size", 0))
     return Memory(
         base=base,
         trained=TRAINED * footprint(model, adapter).trainable,

@@ -23,6 +23,7 @@ from rankwise.base.heads import (
 )
 from rankwise.errors import SpecError
 from rankwise.spec.models import LoraSpec
+from rankwise.spec.tasks import has_classes
 from rankwise.text import nearest
 
 ALL_LINEAR = "all-linear"
@@ -134,7 +135,7 @@ def _preset(preset: str, linear: Mapping[str, Target]) -> list[Target]:
 def _all_linear(model: nn.Module, linear: Mapping[str, Target]) -> list[Target]:
     """Every linear module but the output layer: `_maybe_include_all_linear_layers` of peft."""
     output = model.get_output_embeddings() if isinstance(model, _pretrained()) else None
-    if output is None and task_of(model) == "SEQ_CLS":
+    if output is None and has_classes(task_of(model)):
         output = next((getattr(model, head) for head in HEADS[::-1] if hasattr(model, head)), None)
     return [target for name, target in linear.items() if model.get_submodule(name) is not output]
 

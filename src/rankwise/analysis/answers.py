@@ -2,8 +2,8 @@
 
 Words are runs of letters and digits in lower case; in scripts written without spaces, characters.
 On ASCII text these are the words of the ROUGE package's own tokenizer, which would throw away
-everything else. No torch here; ROUGE and chrF come from `rouge_score` and `sacrebleu`, imported
-when first needed.
+everything else. No torch here; scikit-learn, `rouge_score` and `sacrebleu` are imported when first
+needed.
 
 Shapes: E examples. Shares, accuracy, F1 and ROUGE lie in 0..1, chrF in 0..100 as sacrebleu has it.
 """
@@ -36,33 +36,31 @@ def accuracy(labels_E: IntArray, predicted_E: IntArray) -> float:
 
 
 def macro_f1(labels_E: IntArray, predicted_E: IntArray) -> float:
-    """Mean over classes of F1 = 2 TP / (2 TP + FP + FN), every class counting the same.
-
-    Classes are those among the labels or the predictions, as in scikit-learn's
-    `f1_score(average="macro", zero_division=0)`.
+    """Mean of F1 over the classes among labels or predictions, by scikit-learn.
 
     Raises:
         ValueError: there are no examples, or the lengths differ.
     """
-    confusion = _confusion(labels_E, predicted_E)
-    # labels + predictions of a class is at least 1: the class is among them
-    return float(np.mean(2 * confusion.diagonal() / (confusion.sum(0) + confusion.sum(1))))
+    from sklearn.metrics import f1_score
+
+    told_E = _checked(predicted_E, len(_checked(labels_E)))
+    return float(f1_score(labels_E, told_E, average="macro", zero_division=0))
 
 
 def matthews(labels_E: IntArray, predicted_E: IntArray) -> float:
     """Matthews' correlation of labels and predictions, -1..1; 0 where either never varies.
 
-    For more than two classes R_K of Gorodkin 2004, "Comparing two K-category assignments by a
-    K-category correlation coefficient", from the counts of the confusion matrix.
+    For more than two classes R_K of Gorodkin 2004, by scikit-learn.
 
     Raises:
         ValueError: there are no examples, or the lengths differ.
     """
-    confusion = _confusion(labels_E, predicted_E)
-    true, told, n = confusion.sum(1), confusion.sum(0), confusion.sum()
-    covariance = confusion.trace() * n - true @ told
-    spread = (n**2 - true @ true) * (n**2 - told @ told)
-    return float(covariance / np.sqrt(spread)) if spread > 0 else 0.0
+    from sklearn.metrics import matthews_corrcoef
+
+    told_E = _checked(predicted_E, len(_checked(labels_E)))
+    if len(np.unique(told_E)) == 1:  # scikit-learn warns where labels and predictions are one class
+        return 0.0
+    return float(matthews_corrcoef(labels_E, told_E))
 
 
 def _checked(values_E: IntArray, length: int | None = None) -> IntArray:
@@ -70,16 +68,6 @@ def _checked(values_E: IntArray, length: int | None = None) -> IntArray:
     if values_E.ndim != 1 or not len(values_E) or length not in (None, len(values_E)):
         raise ValueError("labels and predictions must be equally many, and at least one")
     return values_E
-
-
-def _confusion(labels_E: IntArray, predicted_E: IntArray) -> NDArray[np.float64]:
-    """Counts by label (rows) and prediction (columns), of the classes that occur in either."""
-    labels_E = _checked(labels_E)
-    predicted_E = _checked(predicted_E, len(labels_E))
-    classes, places = np.unique(np.concatenate([labels_E, predicted_E]), return_inverse=True)
-    counts = np.zeros((len(classes), len(classes)))
-    np.add.at(counts, (places[: len(labels_E)], places[len(labels_E) :]), 1)
-    return counts
 
 
 def words_of(text: str) -> list[str]:

@@ -6,6 +6,7 @@ from torch import nn
 
 from rankwise.errors import SpecError
 from rankwise.spec.models import LoraSpec
+from rankwise.spec.tasks import TASKS, has_classes
 from rankwise.text import nearest
 
 HEADS = ("classifier", "score")  # what peft trains in full for task SEQ_CLS
@@ -17,8 +18,11 @@ def kind_of(model: nn.Module) -> str:
 
 
 def task_of(model: nn.Module) -> str | None:
-    """SEQ_CLS for a sequence classifier, by the name of its class, else None."""
-    return "SEQ_CLS" if type(model).__name__.endswith("ForSequenceClassification") else None
+    """The task that a model is made for, by the name of its class; None where that tells none."""
+    for name, kind in TASKS.items():
+        if type(model).__name__.endswith(kind.auto_class.removeprefix("AutoModel")):
+            return name
+    return None
 
 
 def saved_modules(model: nn.Module, lora: LoraSpec, task: str) -> tuple[str, ...]:
@@ -39,7 +43,7 @@ def saved_modules(model: nn.Module, lora: LoraSpec, task: str) -> tuple[str, ...
                 f"{nearest(one, last_names(names))}"
             )
     found = saved_names(model, lora, task)
-    if task == "SEQ_CLS" and not found:
+    if has_classes(task) and not found:
         children = ", ".join(name for name, _ in model.named_children())
         raise SpecError(
             f"lora.modules_to_save: {kind_of(model)} has no head called {' or '.join(HEADS)}; give "
@@ -50,7 +54,7 @@ def saved_modules(model: nn.Module, lora: LoraSpec, task: str) -> tuple[str, ...
 
 def saved_patterns(lora: LoraSpec, task: str | None) -> tuple[str, ...]:
     """peft's modules_to_save: the user's, and for a classifier its head by either name."""
-    return (*lora.modules_to_save, *(HEADS if task == "SEQ_CLS" else ()))
+    return (*lora.modules_to_save, *(HEADS if has_classes(task) else ()))
 
 
 def saved_names(model: nn.Module, lora: LoraSpec, task: str | None) -> tuple[str, ...]:

@@ -14,9 +14,10 @@ from torch import nn
 
 from rankwise.base.heads import saved_names
 from rankwise.base.quantize import held_bytes, keep_one_kernel, quantization_config
-from rankwise.base.skeleton import AUTO_CLASSES, locate_model, skeleton
+from rankwise.base.skeleton import locate_model, skeleton
 from rankwise.errors import ModelError
 from rankwise.spec.models import LoraSpec, ModelSpec
+from rankwise.spec.tasks import TASKS
 from rankwise.text import first_line
 
 
@@ -103,7 +104,7 @@ def load_base(
     import transformers
 
     dtype = choose_dtype(spec.dtype, device)
-    kind = getattr(transformers, AUTO_CLASSES[task])
+    kind = getattr(transformers, TASKS[task].auto_class)
     options: dict[str, Any] = {"attn_implementation": attention, "dtype": dtype}
     if spec.quantization != "none":
         structure = skeleton(spec, task, num_labels)

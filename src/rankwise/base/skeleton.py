@@ -17,13 +17,9 @@ from torch import nn
 from rankwise.errors import ModelError, UserError
 from rankwise.files import PKG, find_pkg_path
 from rankwise.spec.models import ModelSpec
+from rankwise.spec.tasks import TASKS, has_classes, is_causal
 from rankwise.text import first_line, nearest
 
-AUTO_CLASSES = {
-    "CAUSAL_LM": "AutoModelForCausalLM",
-    "SEQ_CLS": "AutoModelForSequenceClassification",
-    "SEQ_2_SEQ_LM": "AutoModelForSeq2SeqLM",
-}
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?$")
 COMMON_SETTINGS = {"num_labels", "bos_token_id", "eos_token_id", "pad_token_id"}
 COMMON_SETTINGS |= {"decoder_start_token_id"}  # sequence to sequence cannot do without it
@@ -78,10 +74,10 @@ def skeleton(spec: ModelSpec, task: str, num_labels: int | None = None) -> nn.Mo
     from huggingface_hub.errors import StrictDataclassError
 
     config = read_config(spec)
-    if task == "SEQ_CLS" and num_labels is not None:
+    if has_classes(task) and num_labels is not None:
         config.num_labels = num_labels
     _check_task(config, task)
-    kind = getattr(transformers, AUTO_CLASSES[task])
+    kind = getattr(transformers, TASKS[task].auto_class)
     try:
         with torch.device("meta"):
             model = kind.from_config(config, trust_remote_code=spec.trust_remote_code)
@@ -191,13 +187,13 @@ def _check_task(config: Any, task: str) -> None:
     """Refuse models that transformers would build but that cannot learn the task."""
     from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES as MASKED
 
-    if task != "CAUSAL_LM":
+    if not is_causal(task):
         return
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(_cannot_do(config, task))
     if config.model_type in MASKED and not getattr(config, "is_decoder", False):
         raise ModelError(
-            f"task: CAUSAL_LM: {config.model_type} is an encoder: every token sees the one that it "
+            f"task: {task}: {config.model_type} is an encoder: every token sees the one that it "
             f"should predict; use task: SEQ_CLS, or a decoder model"
         )
 
@@ -208,9 +204,9 @@ def _cannot_do(config: Any, task: str) -> str:
 
     able = [
         name
-        for name, auto in AUTO_CLASSES.items()
-        if type(config) in getattr(transformers, auto)._model_mapping
-        and not (name == "CAUSAL_LM" and getattr(config, "is_encoder_decoder", False))
+        for name, kind in TASKS.items()
+        if type(config) in getattr(transformers, kind.auto_class)._model_mapping
+        and not (is_causal(name) and getattr(config, "is_encoder_decoder", False))
     ]
     remedy = f"it does {' and '.join(able)}" if able else "choose another model"
     return f"task: {task}: a {config.model_type} model cannot do this; {remedy}"

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from rankwise.data.augment import augment_rows
-from rankwise.data.order import IGNORED, permutation
+from rankwise.data.order import permutation
 from rankwise.data.shapes import (
     Example,
     IntArray,
@@ -21,7 +21,6 @@ from rankwise.data.shapes import (
     blocks,
     classified,
     cut_ids,
-    starts,
     translated,
 )
 from rankwise.data.split import Part, Split
@@ -30,7 +29,7 @@ from rankwise.data.tokenize import NotTellable, plain_ids, render, special_ids
 from rankwise.errors import DataError
 from rankwise.spec.models import AugmentSpec, DataSpec
 
-__all__ = ["Example", "StudyData", "make_examples", "prompt_ids", "prompt_of", "train_examples"]
+__all__ = ["Example", "StudyData", "make_examples", "prompt_ids", "train_examples"]
 HERE = Path()
 
 
@@ -47,7 +46,7 @@ class StudyData:
 
 
 def make_examples(
-    split: Split, data: DataSpec, task: str, tokenizer: Tokenizer, base_dir: Path = HERE
+    split: Split, data: DataSpec, tokenizer: Tokenizer, base_dir: Path = HERE
 ) -> StudyData:
     """The examples of a study, the training part as the spec's own `data` section has it.
 
@@ -55,11 +54,9 @@ def make_examples(
         DataError: a part is empty once cut to `data.max_length`, or the tokenizer cannot do what
             the shape of the data needs (a chat template, say).
     """
-    train, notes = train_examples(
-        split, data.augment, data.max_samples, data, task, tokenizer, base_dir
-    )
-    validation, of_validation = _held_out("validation", split, data, task, tokenizer)
-    test, of_test = _held_out("test", split, data, task, tokenizer)
+    train, notes = train_examples(split, data.augment, data.max_samples, data, tokenizer, base_dir)
+    validation, of_validation = _held_out("validation", split, data, tokenizer)
+    test, of_test = _held_out("test", split, data, tokenizer)
     digest = hashlib.sha256()
     for side in (train, validation, test):
         digest.update(repr([(example.digest, example.group) for example in side]).encode())
@@ -72,7 +69,6 @@ def train_examples(
     augment: AugmentSpec,
     max_samples: int | None,
     data: DataSpec,
-    task: str,
     tokenizer: Tokenizer,
     base_dir: Path = HERE,
 ) -> Made:
@@ -84,7 +80,6 @@ def train_examples(
         max_samples: rows to use, drawn by the seed of the split; of one long text, blocks, drawn
             when all is tokenised.
         data: what the arms have in common.
-        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
         tokenizer: of transformers.
         base_dir: the folder of the spec, where a FILE.py of `augment.function` lies.
 
@@ -99,7 +94,7 @@ def train_examples(
         held = (*split.validation.rows, *split.test.rows)
         part, more = augment_rows(part, augment, data, held, base_dir)
         notes += more
-    examples, of_tokens = _examples("train", part, split, data, task, tokenizer)
+    examples, of_tokens = _examples("train", part, split, data, tokenizer)
     if max_samples is not None and split.one_text:
         places = _drawn(len(examples), max_samples, "blocks", data, notes)
         examples = tuple(examples[at] for at in places)
@@ -116,39 +111,25 @@ def _drawn(n: int, wanted: int, what: str, data: DataSpec, notes: list[str]) -> 
     return np.sort(permutation(n, data.split.seed, 3)[:wanted])
 
 
-def _held_out(side: str, split: Split, data: DataSpec, task: str, tokenizer: Tokenizer) -> Made:
+def _held_out(side: str, split: Split, data: DataSpec, tokenizer: Tokenizer) -> Made:
     part = split.validation if side == "validation" else split.test
-    examples, notes = _examples(side, part, split, data, task, tokenizer)
+    examples, notes = _examples(side, part, split, data, tokenizer)
     if len(part) and not examples:
         raise DataError(f"data.split.{side}: no example is left: {'; '.join(notes)}")
     return examples, notes
 
 
-def _examples(
-    side: str, part: Part, split: Split, data: DataSpec, task: str, tokenizer: Tokenizer
-) -> Made:
+def _examples(side: str, part: Part, split: Split, data: DataSpec, tokenizer: Tokenizer) -> Made:
     if not len(part):
         return (), ()
-    if task == "SEQ_CLS":
+    if data.label is not None:
         assert split.label_names is not None
         return classified(side, part, data, tokenizer, split.label_names)
-    if task == "SEQ_2_SEQ_LM":
+    if data.input is not None:
         return translated(side, part, data, tokenizer)
     if data.text is not None:
         return blocks(part, data, tokenizer, split.one_text), ()
     return answered(side, part, data, tokenizer)
-
-
-def prompt_of(example: Example) -> IntArray:
-    """The token ids (T,) that ask for the reference of a causal example.
-
-    Of a prompt or a conversation: all before its last answer. Of a block of text, which has no
-    answer: its first half.
-    """
-    learnt = example.labels != IGNORED
-    if example.reference is None:
-        return example.input_ids[: max(1, len(learnt) // 2)]
-    return example.input_ids[: starts(learnt)[-1]]
 
 
 def prompt_ids(text: str, data: DataSpec, tokenizer: Tokenizer) -> IntArray:

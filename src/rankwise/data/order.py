@@ -1,26 +1,16 @@
 """Which rows a step sees, and how examples of different lengths become one array.
 
-Shapes: N examples in a batch, T tokens of the input, L tokens of a seq2seq target.
+Shapes: N examples in a batch, T tokens of the longest of them.
 """
 
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 IGNORED = -100
 IntArray = NDArray[np.int64]
-
-
-class Tokens(Protocol):
-    """What `pad` needs of an example (`rankwise.data.examples.Example` has it)."""
-
-    @property
-    def input_ids(self) -> IntArray: ...
-    @property
-    def labels(self) -> IntArray: ...
 
 
 @lru_cache(maxsize=32)
@@ -68,51 +58,30 @@ def padded_length(lengths: Sequence[int], max_length: int, multiple: int = 8) ->
     return min(-(-longest // multiple) * multiple, max_length)
 
 
-def pad(
-    examples: Sequence[Tokens],
-    pad_token_id: int,
-    length: int | None = None,
-    side: str = "right",
-    task: str = "CAUSAL_LM",
-) -> dict[str, NDArray[np.int64]]:
-    """One batch of arrays, filled up where a row is short.
+def pad_inputs(
+    rows: Sequence[IntArray], pad_token_id: int, length: int | None = None, side: str = "right"
+) -> tuple[IntArray, IntArray]:
+    """Rows of token ids as one array, and its mask with 1 on real tokens; both (N, T).
 
     Args:
-        examples: N of them.
-        pad_token_id: what fills `input_ids`; labels are filled with -100, which has no loss.
-        length: T; where None, that of the longest input.
-        side: `right` for training, `left` for generation by a decoder.
-        task: how labels lie: CAUSAL_LM beside the inputs, (N, T); SEQ_2_SEQ_LM a row of their
-            own, (N, L); SEQ_CLS one class id an example, (N,).
-
-    Returns:
-        `input_ids` (N, T), `attention_mask` (N, T) with 1 on real tokens, `labels`.
+        rows: N of them.
+        pad_token_id: What fills a short row.
+        length: T; where None, that of the longest row.
+        side: `right` for training, `left` for generation by a decoder, which goes on at the end.
 
     Raises:
-        ValueError: an input is longer than `length`, or `side` or `task` is unknown.
+        ValueError: a row is longer than `length`, or `side` is neither.
     """
+    mask_NT = stack([np.ones_like(row) for row in rows], 0, length, side)
+    return stack(rows, pad_token_id, length, side), mask_NT
+
+
+def stack(
+    rows: Sequence[IntArray], fill: int, length: int | None = None, side: str = "right"
+) -> IntArray:
+    """Rows of different lengths as one array (N, `length`); filled up on `side`. See above."""
     if side not in ("right", "left"):
         raise ValueError(f"side is right or left, not {side!r}")
-    inputs = [example.input_ids for example in examples]
-    batch = {
-        "input_ids": _stack(inputs, pad_token_id, length, side),
-        "attention_mask": _stack([np.ones_like(ids) for ids in inputs], 0, length, side),
-    }
-    labels = [example.labels for example in examples]
-    if task == "SEQ_CLS":
-        batch["labels"] = np.array([int(label) for label in labels], dtype=np.int64)
-    elif task == "CAUSAL_LM":
-        batch["labels"] = _stack(labels, IGNORED, length, side)
-    elif task == "SEQ_2_SEQ_LM":
-        batch["labels"] = _stack(labels, IGNORED, None, "right")
-    else:
-        raise ValueError(f"unknown task {task!r}")
-    if task == "CAUSAL_LM" and batch["labels"].shape != batch["input_ids"].shape:
-        raise ValueError("labels of a causal example must be as long as its input")
-    return batch
-
-
-def _stack(rows: Sequence[IntArray], fill: int, length: int | None, side: str) -> IntArray:
     longest = max(len(row) for row in rows)
     if length is not None and longest > length:
         raise ValueError(f"a row has {longest} tokens where {length} were allowed")

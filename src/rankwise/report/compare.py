@@ -36,7 +36,8 @@ from rankwise.report.numbers import (
 )
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import scores_of, scores_on_test, words
-from rankwise.results.records import ArmFacts, Floats, Records, distinct, lower_is_better
+from rankwise.results.records import ArmFacts, Floats, Records, distinct
+from rankwise.spec.metrics import decimals_of, lower_is_better
 from rankwise.store.reader import Reader
 from rankwise.text import decimals_for, setting
 
@@ -231,7 +232,7 @@ def _headline(
 
 def _digits(found: MetricDifference) -> int:
     if found.low is None or found.high is None:
-        return 4
+        return decimals_of(found.metric)
     return min(6, decimals_for((found.high - found.low) / 2))
 
 

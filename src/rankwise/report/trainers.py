@@ -11,6 +11,7 @@ from typing import Any
 
 from rankwise.report.snippets import as_yaml
 from rankwise.results.records import Records
+from rankwise.spec.tasks import is_causal
 
 PRECISIONS = {"bfloat16": "bf16", "float16": "fp16"}
 
@@ -104,7 +105,7 @@ def _recipe(records: Records, arm: str) -> _Recipe | None:
     """None for a task that neither trains, and where the resolved adapter was not stored."""
     spec, facts = records.study.get("spec", {}), records.arm(arm)
     full = facts.settings.get("method") == "full"
-    if spec.get("task") != "CAUSAL_LM" or not (full or facts.adapter):
+    if not is_causal(spec.get("task")) or not (full or facts.adapter):
         return None
     return _Recipe(
         arm,

@@ -22,12 +22,12 @@ from rankwise.results.records import (
     RunFacts,
     generation_of,
     is_failure,
-    lower_is_better,
     means,
     spreads,
     varying_settings,
 )
 from rankwise.results.scores import by_example, by_run, weights_of
+from rankwise.spec.metrics import lower_is_better
 from rankwise.store.reader import Reader
 from rankwise.store.schema import (
     FINISHED,

@@ -18,12 +18,12 @@ from rankwise.errors import DataError
 from rankwise.results.records import ArmFacts, Cost, Records, RunFacts, is_failure, varying_settings
 from rankwise.results.scores import by_run
 from rankwise.results.tables import PEFT_COLUMNS, csv_rows, peft_rows
+from rankwise.spec.metrics import lower_is_better
 from rankwise.store.schema import Fact
 
 CostName = Literal["trainable_params", "memory", "time", "storage"]
 UNITS = {"trainable_params": "parameters", "memory": "bytes", "time": "seconds", "storage": "bytes"}
 KNOWN_METRICS = ("eval_loss", "val_loss", "eval_accuracy", "accuracy", "test_accuracy", "loss")
-LOW_WORDS = ("loss", "perplexity", "error", "bpb", "nll")
 DONE = ("", "done", "success", "ok", "finished", "completed", "stopped_early")
 FAILURES = {  # what others call it, by a piece of the word -> the state it is here
     "memory": "out_of_memory",
@@ -194,7 +194,7 @@ def _factors(row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
 def _lower(columns: Columns) -> bool:
     if columns.lower_is_better is not None:
         return columns.lower_is_better
-    return any(word in columns.metric.lower() for word in LOW_WORDS)
+    return lower_is_better(columns.metric)
 
 
 def _arm_name(

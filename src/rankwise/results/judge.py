@@ -22,19 +22,12 @@ from rankwise.results.records import (
     RunFacts,
     distinct,
     is_failure,
-    lower_is_better,
     varying_settings,
 )
+from rankwise.spec.metrics import decimals_of, lower_is_better, title_of, weighs_targets
 from rankwise.text import decimals_for, setting
 
-WORDS = {
-    "eval_loss": "validation loss",
-    "eval_accuracy": "validation accuracy",
-    "eval_macro_f1": "validation macro F1",
-    "eval_matthews": "validation Matthews correlation",
-    "eval_rougeL": "validation ROUGE-L",
-    "eval_chrf": "validation chrF",
-    "eval_perplexity": "validation perplexity",
+COST_WORDS = {
     "trainable_params": "trainable parameters",
     "memory": "memory",
     "time": "training time",
@@ -194,7 +187,7 @@ def scores_of(records: Records) -> Scores:
 
 def scores_on_test(records: Records, metric: str) -> Scores:
     """A metric by example on the test part, which decided nothing."""
-    weights = records.test_weights_E if metric == "eval_loss" else None
+    weights = records.test_weights_E if weighs_targets(metric) else None
     return Scores(
         metric=metric,
         arms=tuple(arm.name for arm in records.arms),
@@ -248,7 +241,7 @@ def prices_of(records: Records, cost: str) -> dict[str, float | None]:
 
 
 def _digits(verdict: Verdict) -> int:
-    """Decimals with two digits of the smallest spread that decides anything; 4 if none is known."""
+    """Decimals with two digits of the smallest spread that decides anything, if one is known."""
     widths = [
         (one.high - one.low) / 2
         for one in verdict.with_best
@@ -256,12 +249,12 @@ def _digits(verdict: Verdict) -> int:
     ]
     if widths:
         return min(6, decimals_for(min(widths)))
-    return 4
+    return decimals_of(verdict.metric)
 
 
 def words(name: str) -> str:
     """A metric or cost in words."""
-    return WORDS.get(name, name.removeprefix("eval_").replace("_", " "))
+    return COST_WORDS[name] if name in COST_WORDS else title_of(name)
 
 
 def ranked(judgement: Judgement) -> list[ArmFacts]:

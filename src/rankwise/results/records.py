@@ -185,11 +185,6 @@ def distinct(records: Records) -> Records:
     )
 
 
-def lower_is_better(metric: str) -> bool:
-    """Losses and perplexities are best low, everything else best high."""
-    return metric.endswith(("loss", "perplexity"))
-
-
 def varying_settings(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
     """Names of the settings in which arms differ, in the order in which they first appear."""
     names = dict.fromkeys(name for one in settings for name in one)

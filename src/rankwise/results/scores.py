@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.results.records import ArmFacts, Floats, RunFacts
+from rankwise.spec.metrics import weighs_targets
 from rankwise.store.schema import Evaluation, ExamplesRecord
 
 
@@ -56,7 +57,7 @@ def by_example(
 
 
 def weights_of(weights: NDArray[Any] | None, metric: str, x_ASE: Floats | None) -> Floats | None:
-    """Weights of examples in the mean of a loss; other metrics weigh all alike."""
-    if weights is None or x_ASE is None or metric != "eval_loss":
+    """Weights of examples in the mean of a metric; None where it weighs all alike."""
+    if weights is None or x_ASE is None or not weighs_targets(metric):
         return None
     return np.asarray(weights, dtype=np.float64)

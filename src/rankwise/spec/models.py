@@ -9,6 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
+from rankwise.spec.metrics import MetricName
+from rankwise.spec.tasks import TASKS, TaskName, has_classes
+
 
 def _no_truth_value(value: Any) -> Any:
     if isinstance(value, bool):
@@ -360,9 +363,7 @@ class GenerationSpec(Section):
 class ObjectiveSpec(Section):
     """What decides, and what it may cost."""
 
-    metric: Literal[
-        "eval_loss", "eval_accuracy", "eval_macro_f1", "eval_matthews", "eval_rougeL", "eval_chrf"
-    ] = Field("eval_loss", description="Validation metric that decides.")
+    metric: MetricName = Field("eval_loss", description="Validation metric that decides.")
     cost: Literal["trainable_params", "memory", "time"] = Field(
         "trainable_params", description="What the recommendation keeps low among equals."
     )
@@ -385,9 +386,7 @@ class StudySpec(Section):
 
     study: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the study.")
     model: ModelSpec = Field(description="The base model.")
-    task: Literal["CAUSAL_LM", "SEQ_CLS", "SEQ_2_SEQ_LM"] = Field(
-        description="Task, in the words of peft.TaskType."
-    )
+    task: TaskName = Field(description="Task, in the words of peft.TaskType.")
     data: DataSpec = Field(description="The examples.")
     method: Literal["lora", "full"] = Field(
         "lora", description="lora, or full fine-tuning of every weight."
@@ -421,24 +420,19 @@ class StudySpec(Section):
     @model_validator(mode="after")
     def _shape_fits_task(self) -> "StudySpec":
         found = columns_of(self.data)
-        if found not in SHAPES[self.task]:
-            wanted = ", or ".join(" + ".join(shape) for shape in SHAPES[self.task])
+        shapes = TASKS[self.task].columns
+        if found not in shapes:
+            wanted = ", or ".join(" + ".join(shape) for shape in shapes)
             raise ValueError(
                 f"data: task {self.task} needs the columns {wanted}; "
                 f"the spec names {' + '.join(found) or 'none'}"
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: the same seed twice would be the same run twice")
-        if self.training.class_weights != "none" and self.task != "SEQ_CLS":
-            raise ValueError("training.class_weights: only for task SEQ_CLS")
+        if self.training.class_weights != "none" and not has_classes(self.task):
+            able = " or ".join(name for name in TASKS if has_classes(name))
+            raise ValueError(f"training.class_weights: only for task {able}")
         return self
-
-
-SHAPES: dict[str, tuple[tuple[str, ...], ...]] = {
-    "CAUSAL_LM": (("text",), ("prompt", "completion"), ("messages",)),
-    "SEQ_CLS": (("text", "label"),),
-    "SEQ_2_SEQ_LM": (("input", "target"),),
-}
 
 
 def columns_of(data: DataSpec) -> tuple[str, ...]:

@@ -16,12 +16,13 @@ import numpy as np
 
 from rankwise.analysis.answers import answer_measures
 from rankwise.data.examples import Example
-from rankwise.data.order import IGNORED
 from rankwise.spec.arms import Arm, Run
 from rankwise.spec.models import GenerationSpec
+from rankwise.spec.tasks import TASKS, has_classes
 from rankwise.store.schema import Answer, AnswersRecord
 from rankwise.store.writer import Store
 from rankwise.study.record import run_id
+from rankwise.tasks.by_name import example_of
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import Forward, evaluate
 from rankwise.train.generate import Answer as GeneratedAnswer
@@ -99,10 +100,10 @@ def base_metrics(
 
     Nothing for classification, where the base has no classifier of its own.
     """
-    if task.name == "SEQ_CLS" or not validation:
+    if has_classes(task.name) or not validation:
         return {}
     (result,) = evaluate(base, [0], validation, task, rows)
-    if task.name == "SEQ_2_SEQ_LM":
+    if TASKS[task.name].compares_texts:
         (likeness,) = likeness_to_targets(base, [0], validation, task, tokenizer)
         result = replace(result, likeness=likeness)
     return result.metrics()
@@ -167,17 +168,12 @@ def perplexities(
     found: list[float | None] = [None] * len(spoken)
     if not asked:
         return found
-    examples = [_spoken_example(*spoken[place], task.name) for place in asked]
+    examples = [
+        example_of(prompt, np.array(answer, dtype=np.int64), task.name)
+        for prompt, answer in (spoken[place] for place in asked)
+    ]
     longest = max(len(example.input_ids) for example in examples)
     (result,) = evaluate(base, [0], examples, replace(task, max_length=longest), RATED_ROWS)
     for place, loss in zip(asked, result.losses_E, strict=True):
         found[place] = math.exp(min(float(loss), 700.0))
     return found
-
-
-def _spoken_example(prompt: IntArray, answer: Sequence[int], task: str) -> Example:
-    ids = np.array(answer, dtype=np.int64)
-    if task == "SEQ_2_SEQ_LM":
-        return Example(prompt, ids, 0, "")
-    silent = np.full(len(prompt), IGNORED, dtype=np.int64)
-    return Example(np.concatenate([prompt, ids]), np.concatenate([silent, ids]), 0, "")

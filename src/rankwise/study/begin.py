@@ -12,6 +12,7 @@ from rankwise.base.load import Base
 from rankwise.data.examples import Example
 from rankwise.spec.arms import Run
 from rankwise.spec.load import dump_spec
+from rankwise.spec.tasks import TASKS
 from rankwise.store.schema import BaseRecord, Split, StudyRecord
 from rankwise.store.writer import Store
 from rankwise.study.answering import (
@@ -20,8 +21,9 @@ from rankwise.study.answering import (
 )
 from rankwise.study.measured_ranks import write_training
 from rankwise.study.plan import Outlook, base_name, pick_device
+from rankwise.tasks.by_name import target_count
 from rankwise.text import first_line
-from rankwise.train.batch import Part, Task, chosen_rows, parts_of, target_count
+from rankwise.train.batch import Part, Task, chosen_rows, parts_of
 from rankwise.train.evaluate import Untouched
 from rankwise.train.likeness import WRITTEN_EXAMPLES
 from rankwise.train.prepare import Bases, choose_attention, versions_of
@@ -121,7 +123,7 @@ def _measure_base(study: Study, base: Base) -> None:
     if not store.base_metrics():
         rows = outlook.spec.training.per_device_eval_batch_size
         store.save_base_metrics(base_metrics(untouched, validation, task, rows, outlook.tokenizer))
-    if task.name == "SEQ_2_SEQ_LM":
+    if TASKS[task.name].compares_texts:
         examples = min(len(validation), WRITTEN_EXAMPLES)
         store.add_fact("likeness", examples=examples, of=len(validation))
     try:

@@ -16,9 +16,9 @@ from rankwise.spec.arms import Arm
 from rankwise.store.schema import ModuleRank
 from rankwise.store.writer import Store
 from rankwise.study.plan import Outlook
+from rankwise.tasks.batch import Batch
 from rankwise.train.batch import Task, chosen_rows, collate
 from rankwise.train.importance import measure_importance
-from rankwise.train.losses import Batch
 
 SEED = 0  # of the batches that importance is read on: the same for every seed of an arm
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from rankwise.adapters.peft_files import merged_model
 from rankwise.base.load import choose_dtype
 from rankwise.spec.arms import Arm
+from rankwise.spec.metrics import lower_is_better
 from rankwise.store.schema import FINISHED, RunRecord
 from rankwise.store.writer import Store
 from rankwise.study.plan import Outlook
@@ -34,7 +35,7 @@ def unmerged(outlook: Outlook, store: Store) -> list[tuple[Arm, RunRecord]]:
 
 def _best_run(outlook: Outlook, store: Store, arm: Arm) -> RunRecord | None:
     metric = outlook.spec.objective.metric
-    sign = 1 if metric == "eval_loss" else -1
+    sign = 1 if lower_is_better(metric) else -1
     keys = {training.id: training.key for training in store.trainings()}
     scored = []
     for run in store.runs():

@@ -27,16 +27,12 @@ from rankwise.data.split import Split, split_rows
 from rankwise.errors import SpecError
 from rankwise.spec.arms import Arm, Run, make_arms
 from rankwise.spec.models import GenerationSpec, ModelSpec, StudySpec
+from rankwise.spec.tasks import TASKS, is_causal
 from rankwise.study.cohorts import cohorts_of
 from rankwise.train.generate import Question, questions_of
 from rankwise.train.optimizer import steps_of
 
 COMFORTABLE = 0.7  # share of the free memory that a cohort may take, where none is given
-METRICS = {
-    "CAUSAL_LM": ("eval_loss",),
-    "SEQ_CLS": ("eval_loss", "eval_accuracy", "eval_macro_f1", "eval_matthews"),
-    "SEQ_2_SEQ_LM": ("eval_loss", "eval_rougeL", "eval_chrf"),
-}
 
 
 @dataclass(frozen=True)
@@ -167,7 +163,7 @@ def look_ahead(spec: StudySpec, base_dir: Path) -> Outlook:
     _check_length(spec, structure)
     _check_start(spec, structure)
     tokenizer = load_tokenizer(spec.model)
-    data = make_examples(split, spec.data, spec.task, tokenizer, base_dir)
+    data = make_examples(split, spec.data, tokenizer, base_dir)
     train, notes = _training_parts(spec, arms, split, data, tokenizer, base_dir)
     questions = {
         asked: questions_of(asked, spec.data, spec.task, data.validation, tokenizer)
@@ -203,7 +199,7 @@ def shared_trainings(runs: Sequence[Run]) -> dict[Run, tuple[Run, ...]]:
 
 
 def _check_metric(spec: StudySpec) -> None:
-    able = METRICS[spec.task]
+    able = TASKS[spec.task].deciding
     if spec.objective.metric not in able:
         raise SpecError(
             f"objective.metric: {spec.objective.metric} is not measured for task {spec.task}; "
@@ -220,10 +216,11 @@ def _check_asked(spec: StudySpec, arms: Sequence[Arm]) -> None:
     every = [spec.generation, *(arm.generation for arm in arms)]
     if all(asked == GenerationSpec.model_validate({}) for asked in every):
         return
-    if spec.task == "SEQ_CLS":
+    if not TASKS[spec.task].generates:
+        able = " or ".join(name for name, kind in TASKS.items() if kind.generates)
         raise SpecError(
-            "generation: a classifier (task SEQ_CLS) writes no text; remove the section, or use "
-            "task CAUSAL_LM or SEQ_2_SEQ_LM"
+            f"generation: a classifier (task {spec.task}) writes no text; remove the section, or "
+            f"use task {able}"
         )
     if not any(_asks(asked) for asked in every):
         raise SpecError(
@@ -245,7 +242,7 @@ def _check_room(
 ) -> None:
     """Refuse answers that would run past the model's positions."""
     most = getattr(structure.config, "max_position_embeddings", None)
-    longest = 1 if spec.task == "SEQ_2_SEQ_LM" else max(len(prompt.ids) for prompt in prompts)
+    longest = max(len(prompt.ids) for prompt in prompts) if is_causal(spec.task) else 1
     if isinstance(most, int) and longest + asked.max_new_tokens > most:
         room = most - longest
         remedy = f"use {room} or less, or shorter prompts" if room > 0 else "use shorter prompts"
@@ -268,7 +265,7 @@ def _check_length(spec: StudySpec, structure: nn.Module) -> None:
 def _check_start(spec: StudySpec, structure: nn.Module) -> None:
     """Refuse a model of sequences to sequences that does not know how a target starts."""
     start = getattr(structure.config, "decoder_start_token_id", None)
-    if spec.task == "SEQ_2_SEQ_LM" and start is None:
+    if TASKS[spec.task].architecture == "encoder-decoder" and start is None:
         place = "model.config" if spec.model.config is not None else "the model's config.json"
         raise SpecError(
             f"{place}: decoder_start_token_id is missing, the token that every target starts with; "
@@ -291,9 +288,7 @@ def _training_parts(
     for arm in arms:
         kind = (arm.augment, arm.max_samples)
         if kind not in made:
-            made[kind], more = train_examples(
-                split, *kind, spec.data, spec.task, tokenizer, base_dir
-            )
+            made[kind], more = train_examples(split, *kind, spec.data, tokenizer, base_dir)
             notes.extend(f"{arm.name}: {note}" for note in more)
         train[arm.training_id] = made[kind]
     return train, notes

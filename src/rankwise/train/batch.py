@@ -15,9 +15,10 @@ import numpy as np
 import torch
 
 from rankwise.data.examples import Example
-from rankwise.data.order import pad, padded_length, rows_at
+from rankwise.data.order import padded_length, rows_at
+from rankwise.tasks.batch import Batch
+from rankwise.tasks.by_name import make_batch
 from rankwise.train.dropout import BatchKey
-from rankwise.train.losses import IGNORED, Batch
 
 # A product of fewer rows than this leaves the hardware idle. Best of 512 to 8,192 on two CPU cores
 # (MiniLM, bf16, a cohort of 8); the GPU's figure is a guess.
@@ -45,13 +46,9 @@ class Part:
 def collate(examples: Sequence[Example], task: Task) -> Batch:
     """Examples as one right-padded batch on the task's device."""
     length = padded_length([len(e.input_ids) for e in examples], task.max_length)
-    arrays = pad(examples, task.pad_token_id, length, task=task.name)
-    return Batch(
-        *(
-            torch.from_numpy(arrays[name]).to(task.device, non_blocking=True)
-            for name in ("input_ids", "attention_mask", "labels")
-        )
-    )
+    batch = make_batch(task.name, examples, task.pad_token_id, length)
+    tensors = (batch.input_ids, batch.attention_mask, batch.labels)
+    return Batch(*(tensor.to(task.device, non_blocking=True) for tensor in tensors))
 
 
 def chosen_rows(
@@ -92,11 +89,3 @@ def rows_of_a_part(chosen_KN: Sequence[Sequence[Example]], rows: int, tokens: in
     lengths = [len(e.input_ids) for chosen in chosen_KN for e in chosen]
     tokens_of_a_row = max(1.0, float(np.mean(lengths))) * len(chosen_KN)
     return min(rows, max(1, round(tokens / tokens_of_a_row)))
-
-
-def target_count(example: Example, task: str) -> int:
-    """Targets in an example's loss: tokens of text, or the one class."""
-    if task == "SEQ_CLS":
-        return 1
-    labels = example.labels[1:] if task == "CAUSAL_LM" else example.labels
-    return int((labels != IGNORED).sum())

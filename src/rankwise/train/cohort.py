@@ -17,9 +17,11 @@ from torch import nn
 from rankwise.data.examples import Example
 from rankwise.data.order import rows_at
 from rankwise.spec.arms import Run
+from rankwise.spec.metrics import gain
 from rankwise.spec.models import TrainingSpec
+from rankwise.tasks.by_name import target_count
 from rankwise.train.bank import Trainable
-from rankwise.train.batch import Task, target_count
+from rankwise.train.batch import Task
 from rankwise.train.optimizer import (
     make_optimizer,
     make_schedule,
@@ -127,12 +129,12 @@ class Member:
         state, value = self.state, metrics[self.metric]
         state.evaluated = state.step
         if state.best is None:
-            gain = math.inf if math.isfinite(value) else math.nan
+            better = math.inf if math.isfinite(value) else math.nan
         else:
-            gain = state.best - value if self.metric.endswith("loss") else value - state.best
-        enough = gain > self.training.early_stopping_threshold
+            better = gain(self.metric, value, state.best)
+        enough = better > self.training.early_stopping_threshold
         state.waited = 0 if enough else state.waited + 1
-        if gain > 0:
+        if better > 0:
             state.best, state.best_step = value, state.step
             return True
         return False

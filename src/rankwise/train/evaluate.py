@@ -15,9 +15,10 @@ from numpy.typing import NDArray
 
 from rankwise.analysis.answers import accuracy, macro_f1, matthews
 from rankwise.data.examples import Example
+from rankwise.spec.tasks import has_classes
+from rankwise.tasks.by_name import row_losses
 from rankwise.train.batch import Task, collate
 from rankwise.train.dropout import BatchKey
-from rankwise.train.losses import row_losses
 
 TOKENS_OF_A_PASS = 8192  # bounds the memory of one pass
 # Best of 512 to 8,192 on two CPU cores (MiniLM, bf16, a cohort of 8): small enough for the cache,
@@ -123,7 +124,7 @@ def evaluate(
             losses_KE[:, places] = total_KN / targets_E[places]
             if result.predicted is not None:
                 predicted_KE[:, places] = result.predicted.view(count, -1).cpu().numpy()
-    if task.name != "SEQ_CLS":
+    if not has_classes(task.name):
         return [Evaluation(losses_E, targets_E) for losses_E in losses_KE]
     labels_E = np.array([int(e.labels) for e in examples])
     return [

@@ -24,9 +24,12 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
-from rankwise.data.examples import Example, prompt_ids, prompt_of
+from rankwise.data.examples import Example, prompt_ids
+from rankwise.data.order import pad_inputs
 from rankwise.errors import SpecError
 from rankwise.spec.models import DataSpec, GenerationSpec
+from rankwise.spec.tasks import is_causal
+from rankwise.tasks.by_name import prompt_of
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import TOKENS_OF_A_PASS, Forward, passes
 
@@ -94,9 +97,7 @@ def questions_of(
 
 
 def _question_from(example: Example, number: int, task: str, tokenizer: Any) -> Question:
-    if task == "SEQ_2_SEQ_LM":
-        return Question(number, example.text, example.input_ids, example.reference)
-    ids = prompt_of(example)
+    ids = prompt_of(example, task)
     if example.reference is not None:
         return Question(number, example.text, ids, example.reference)
     rest = example.input_ids[len(ids) :]
@@ -158,7 +159,7 @@ def _new_tokens(
 ) -> list[list[int]]:
     """What `generate` appends to each row, K*P lists, padding included."""
     ids_PT, mask_PT = _padded([prompt.ids for prompt in prompts], task)
-    start = 1 if task.name == "SEQ_2_SEQ_LM" else ids_PT.shape[1]
+    start = ids_PT.shape[1] if is_causal(task.name) else 1
     with _settings(model, asked, task, ends):
         sequences = model.generate(
             input_ids=ids_PT.repeat(runs, 1),
@@ -171,12 +172,8 @@ def _new_tokens(
 
 def _padded(prompts: Sequence[IntArray], task: Task) -> tuple[Tensor, Tensor]:
     """Token ids and mask (P, T): a decoder is padded on the left, so that it goes on at the end."""
-    length = max(len(ids) for ids in prompts)
-    ids_PT = np.full((len(prompts), length), task.pad_token_id, dtype=np.int64)
-    mask_PT = np.zeros((len(prompts), length), dtype=np.int64)
-    for row, ids in enumerate(prompts):
-        here = slice(0, len(ids)) if task.name == "SEQ_2_SEQ_LM" else slice(length - len(ids), None)
-        ids_PT[row, here], mask_PT[row, here] = ids, 1
+    side = "left" if is_causal(task.name) else "right"
+    ids_PT, mask_PT = pad_inputs(prompts, task.pad_token_id, side=side)
     return torch.from_numpy(ids_PT).to(task.device), torch.from_numpy(mask_PT).to(task.device)
 
 

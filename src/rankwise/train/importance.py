@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rankwise.adapters.init_weights import dense_weight
-from rankwise.train.losses import Batch, row_losses
+from rankwise.tasks.batch import Batch
+from rankwise.tasks.by_name import row_losses
 
 
 @dataclass

@@ -56,6 +56,8 @@ class Banked(nn.Module):
         selection: The bank's.
     """
 
+    needs_whole_rows = True  # it cuts its input by runs: `labelled_positions` leaves it alone
+
     def __init__(self, base: nn.Module, members: Sequence[int], selection: Selection) -> None:
         super().__init__()
         self.base: Any = base

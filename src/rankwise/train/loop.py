@@ -18,12 +18,13 @@ import torch
 from numpy.typing import NDArray
 
 from rankwise.data.examples import Example
+from rankwise.spec.tasks import TASKS
+from rankwise.tasks.by_name import row_losses
 from rankwise.train.batch import Part, chosen_rows, parts_of
 from rankwise.train.cohort import Cohort, Member
 from rankwise.train.evaluate import Evaluation, evaluate
 from rankwise.train.events import Batched, Ended, Evaluated, Event, Improved, Stepped
 from rankwise.train.likeness import likeness_to_targets
-from rankwise.train.losses import row_losses
 
 
 def train(cohort: Cohort) -> Iterator[tuple[Event, ...]]:
@@ -141,7 +142,7 @@ def evaluate_runs(
     bank, task, places = cohort.bank, cohort.task, [member.place for member in members]
     rows = max(member.training.per_device_eval_batch_size for member in members)
     results = evaluate(bank, places, examples, task, rows)
-    if task.name != "SEQ_2_SEQ_LM" or cohort.tokenizer is None:
+    if not TASKS[task.name].compares_texts or cohort.tokenizer is None:
         return results
     likeness = likeness_to_targets(bank, places, examples, task, cohort.tokenizer)
     return [replace(one, likeness=like) for one, like in zip(results, likeness, strict=True)]

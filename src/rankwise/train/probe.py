@@ -18,10 +18,11 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from rankwise.adapters.init_weights import seed_of
 from rankwise.data.examples import Example
+from rankwise.tasks.batch import Batch
+from rankwise.tasks.by_name import row_losses
 from rankwise.train.bank import Bank, Trainable
 from rankwise.train.batch import Part, Task
 from rankwise.train.evaluate import evaluate
-from rankwise.train.losses import Batch, row_losses
 
 TIMED_EXAMPLES = 32
 TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}

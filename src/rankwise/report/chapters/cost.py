@@ -18,6 +18,7 @@ from rankwise.report.numbers import MISSING, count, duration, listing, number, p
 from rankwise.report.remarks import remarks_of
 from rankwise.results.judge import Judgement, ranked, words
 from rankwise.results.records import ArmFacts, Records, RunFacts
+from rankwise.spec.metrics import decimals_of
 from rankwise.text import setting
 
 MOST_RUNS = 300
@@ -185,7 +186,7 @@ def _all_runs(judgement: Judgement) -> Block:
             count(run.last_step),
             number(run.value, digits),
             number(run.test.get(records.metric), digits),
-            *(number(run.validation.get(name), 4) for name in others),
+            *(number(run.validation.get(name), decimals_of(name)) for name in others),
         )
         for run in records.runs[:MOST_RUNS]
     ]

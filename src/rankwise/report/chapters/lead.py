@@ -29,6 +29,7 @@ from rankwise.report.numbers import (
 )
 from rankwise.results.judge import Judgement, against_best, ranked, words
 from rankwise.results.records import ArmFacts, Records
+from rankwise.spec.metrics import decimals_of
 
 CLAIMS = {
     "seeds and examples": "other seeds and other examples of the same kind",
@@ -279,7 +280,7 @@ def _twin_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
 def _untouched(records: Records) -> list[str]:
     """What the base does on the validation examples before any training."""
     known = records.study.get("base_metrics", {})
-    found = [f"{words(name)} {number(value)}" for name, value in known.items()]
+    found = [f"{words(name)} {number(value, decimals_of(name))}" for name, value in known.items()]
     return [f"The untouched base, without any training: {listing(found)}."] if found else []
 
 

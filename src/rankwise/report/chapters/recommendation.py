@@ -29,6 +29,7 @@ from rankwise.report.numbers import (
 )
 from rankwise.results.judge import Judgement, against_best, words
 from rankwise.results.records import ArmFacts
+from rankwise.spec.metrics import decimals_of
 from rankwise.text import setting
 
 LEAST_SAVING = 0.02
@@ -225,7 +226,7 @@ def _cell(judgement: Judgement, arm: ArmFacts, name: str) -> str:
         cost = arm.costs[name]
         return FORMS[cost.unit](cost.value)
     if name in arm.validation:
-        digits = judgement.digits if name == judgement.verdict.metric else 4
+        digits = judgement.digits if name == judgement.verdict.metric else decimals_of(name)
         return number(arm.validation[name], digits)
     return MISSING
 

@@ -1,55 +1,22 @@
-"""A forward pass of the bank and what it costs every row: losses per row, run by run.
+"""The losses of token targets, row by row; shared by the tasks whose targets are text.
 
 Logits are computed only where there is a label. The output layer is told which positions those
 are (`LabelledPositions`); it also flattens its input first, because a non-contiguous slice in
 front of a large vocabulary makes `linear` copy the vocabulary matrix for every row.
 
-Legend: K runs, N rows of a run, T tokens, L labels of a row, P labelled positions, V vocabulary
-or classes.
+Legend: N rows, T tokens, L labels of a row, P labelled positions, V vocabulary.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from rankwise.train.layers import Banked
-
-IGNORED = -100
-
-
-@dataclass(frozen=True)
-class Batch:
-    """Rows of K runs, one run after the other.
-
-    Attributes:
-        input_ids: (K*N, T).
-        attention_mask: (K*N, T).
-        labels: (K*N, T) for a causal LM, (K*N, L) for sequence to sequence, (K*N,) classes.
-    """
-
-    input_ids: Tensor
-    attention_mask: Tensor
-    labels: Tensor
-
-
-@dataclass(frozen=True)
-class RowLosses:
-    """What a batch cost, row by row.
-
-    Attributes:
-        total: (K*N,) sum of a row's target losses, fp32, with gradient.
-        targets: (K*N,) number of targets in the row.
-        predicted: (K*N,) predicted class, for classification.
-    """
-
-    total: Tensor
-    targets: Tensor
-    predicted: Tensor | None = None
+from rankwise.data.order import IGNORED
+from rankwise.tasks.batch import Batch, RowLosses
 
 
 class LabelledPositions(nn.Module):
@@ -79,10 +46,10 @@ class LabelledPositions(nn.Module):
 def labelled_positions(model: nn.Module, positions_P: Tensor) -> Iterator[None]:
     """For the duration, the model's output layer answers for these flat positions only.
 
-    An output layer that is itself in the bank needs its rows whole, and is left alone.
+    An output layer that says `needs_whole_rows` (one that a bank trains) is left alone.
     """
     head = model.get_output_embeddings()  # type: ignore[operator]
-    if head is None or isinstance(head, Banked):
+    if head is None or getattr(head, "needs_whole_rows", False):
         yield
         return
     narrow = LabelledPositions(head)
@@ -94,22 +61,17 @@ def labelled_positions(model: nn.Module, positions_P: Tensor) -> Iterator[None]:
         model.set_output_embeddings(head)  # type: ignore[operator]
 
 
-def row_losses(model: nn.Module, task: str, batch: Batch) -> RowLosses:
-    """One forward pass and the losses of its rows.
+def token_losses(
+    model: nn.Module, batch: Batch, labels_NL: Tensor, inputs: dict[str, Any]
+) -> RowLosses:
+    """One forward pass, and the losses of its rows over their labelled tokens.
 
     Args:
         model: The frozen model, with or without a bank in it.
-        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
         batch: The rows.
+        labels_NL: The label of each position of the output, -100 where there is none.
+        inputs: What the model is given beside tokens and mask.
     """
-    if task == "SEQ_CLS":
-        return _class_losses(model, batch)
-    if task == "SEQ_2_SEQ_LM":
-        inputs: dict[str, Any] = {"decoder_input_ids": _shifted_right(model, batch.labels)}
-        labels_NL = batch.labels
-    else:
-        inputs = {"use_cache": False}
-        labels_NL = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORED)
     positions_P = (labels_NL != IGNORED).flatten().nonzero().squeeze(1)
     with labelled_positions(model, positions_P):
         logits_PV = model(
@@ -124,14 +86,3 @@ def row_losses(model: nn.Module, task: str, batch: Batch) -> RowLosses:
     return RowLosses(
         zeros_N.index_add(0, row_P, loss_P), zeros_N.index_add(0, row_P, torch.ones_like(loss_P))
     )
-
-
-def _class_losses(model: nn.Module, batch: Batch) -> RowLosses:
-    logits_NV = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    loss_N = F.cross_entropy(logits_NV.float(), batch.labels, reduction="none")
-    return RowLosses(loss_N, torch.ones_like(loss_N), logits_NV.detach().argmax(-1))
-
-
-def _shifted_right(model: nn.Module, labels_NL: Tensor) -> Tensor:
-    shifted: Tensor = model.prepare_decoder_input_ids_from_labels(labels=labels_NL)  # type: ignore[operator]
-    return shifted

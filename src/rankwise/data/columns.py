@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from rankwise.data.sources import Rows
-from rankwise.data.tables import Row, nearest, shorten
+from rankwise.data.tables import Row
 from rankwise.errors import DataError
 from rankwise.spec.models import DataSpec, columns_of
+from rankwise.text import nearest, shorten
 
 MAX_CLASSES = 1000
 LISTED = 12
@@ -46,8 +47,7 @@ def _check_columns(source: str, rows: list[Row], data: DataSpec) -> None:
     for field, column in wanted.items():
         if column in found:
             continue
-        close = nearest(column, found)
-        hint = f"; nearest: {close}" if close else ""
+        hint = nearest(column, found, most=3)
         if len(found) == 1 and any(mark in found[0] for mark in ";\t|"):
             hint = "; the file seems to be separated by something else than its suffix says"
         raise DataError(

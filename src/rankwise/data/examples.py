@@ -25,10 +25,10 @@ from rankwise.data.shapes import (
     translated,
 )
 from rankwise.data.split import Part, Split
-from rankwise.data.tables import shorten
 from rankwise.data.tokenize import NotTellable, plain_ids, render, special_ids
 from rankwise.errors import DataError
 from rankwise.spec.models import AugmentSpec, DataSpec
+from rankwise.text import shorten
 
 __all__ = ["Example", "StudyData", "make_examples", "prompt_ids", "prompt_of", "train_examples"]
 HERE = Path()

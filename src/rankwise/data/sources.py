@@ -20,13 +20,12 @@ from rankwise.data.tables import (
     Row,
     find_path,
     format_of,
-    nearest,
     read_file,
-    shorten,
 )
 from rankwise.errors import DataError
 from rankwise.files import PKG
 from rankwise.spec.models import DataSpec
+from rankwise.text import closest, shorten
 
 FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -125,7 +124,7 @@ def function_of(module: ModuleType, name: str, where: str) -> Callable[..., Any]
     if callable(function):
         return function  # type: ignore[no-any-return]
     names = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
-    hint = nearest(name, names) or ", ".join(names) or "none"
+    hint = ", ".join(closest(name, names, most=3) or names) or "none"
     raise DataError(f"{where}: no function {name}; functions there: {hint}")
 
 

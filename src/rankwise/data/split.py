@@ -14,9 +14,10 @@ from rankwise.data.columns import full_text, label_names, label_of, usable_rows
 from rankwise.data.duplicates import repeated, words_of
 from rankwise.data.order import permutation
 from rankwise.data.sources import WHOLE, Rows
-from rankwise.data.tables import Row, nearest
+from rankwise.data.tables import Row
 from rankwise.errors import DataError
 from rankwise.spec.models import DataSpec, SplitSpec
+from rankwise.text import nearest
 
 IntArray = NDArray[np.int64]
 
@@ -127,11 +128,9 @@ def _pool_name(rows: Rows, split: SplitSpec) -> str:
 
 def _named(rows: Rows, named: dict[str, Part], side: str, wanted: str, pool: str) -> Part:
     if wanted not in named:
-        close = nearest(wanted, named)
-        hint = f"; nearest: {close}" if close else ""
         raise DataError(
             f"data.split.{side}: {rows.source} has no split {wanted}; "
-            f"its splits: {', '.join(named)}{hint}"
+            f"its splits: {', '.join(named)}{nearest(wanted, named)}"
         )
     if wanted == pool:
         raise DataError(f"data.split.{side}: {wanted} is what is trained on; name another split")

@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.data.tables import shorten
+from rankwise.text import shorten
 
 Tokenizer = Any
 Message = dict[str, Any]

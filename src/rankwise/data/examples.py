@@ -1,6 +1,7 @@
-"""Rows become tokens: what a model reads, and on which tokens it is judged.
+"""The examples of a study: rows drawn, augmented and tokenised, part by part.
 
-What each shape of data becomes is in `shapes.py`; here is which rows, in which order of steps.
+`shapes.py` has one function for each kind of columns (text, prompt and completion, messages, ...);
+this module decides which rows they get, and in which order the steps run.
 """
 
 import hashlib
@@ -49,11 +50,11 @@ class StudyData:
 def make_examples(
     split: Split, data: DataSpec, task: str, tokenizer: Tokenizer, base_dir: Path = HERE
 ) -> StudyData:
-    """The examples of a study, the training part as the spec's own `data` section has it.
+    """The examples of a study; the training part with the settings of the `data` section.
 
     Raises:
-        DataError: a part is empty once cut to `data.max_length`, or the tokenizer cannot do what
-            the shape of the data needs (a chat template, say).
+        DataError: a part is empty after rows are cut to `data.max_length`, or the tokenizer lacks
+            what the columns need (such as a chat template).
     """
     train, notes = train_examples(
         split, data.augment, data.max_samples, data, task, tokenizer, base_dir
@@ -76,14 +77,14 @@ def train_examples(
     tokenizer: Tokenizer,
     base_dir: Path = HERE,
 ) -> Made:
-    """The training examples of one arm, and what should be known about them.
+    """The training examples of one arm, and notes on rows that were drawn, cut or left out.
 
     Args:
-        split: as `split_rows` made it; its held-out parts are only compared with.
-        augment: the arm's augmentation, of the rows that `max_samples` leaves.
-        max_samples: rows to use, drawn by the seed of the split; of one long text, blocks, drawn
-            when all is tokenised.
-        data: what the arms have in common.
+        split: as `split_rows` made it; augmented rows are compared with its held-out parts.
+        augment: the arm's augmentation, applied to the rows that `max_samples` leaves.
+        max_samples: number of rows to draw, by the seed of the split; for one long text the number
+            of blocks, drawn after tokenisation.
+        data: the settings that all arms share.
         task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
         tokenizer: of transformers.
         base_dir: the folder of the spec, where a FILE.py of `augment.function` lies.
@@ -108,12 +109,12 @@ def train_examples(
     return examples, (*notes, *of_tokens)
 
 
-def _drawn(n: int, wanted: int, what: str, data: DataSpec, notes: list[str]) -> IntArray:
-    if wanted >= n:
-        notes.append(f"train: max_samples {wanted} is no limit, there are {n} {what}")
+def _drawn(n: int, most: int, what: str, data: DataSpec, notes: list[str]) -> IntArray:
+    if most >= n:
+        notes.append(f"train: max_samples {most} has no effect, there are {n} {what}")
         return np.arange(n)
-    notes.append(f"train: {wanted} of {n} {what} used (max_samples)")
-    return np.sort(permutation(n, data.split.seed, 3)[:wanted])
+    notes.append(f"train: {most} of {n} {what} used (max_samples)")
+    return np.sort(permutation(n, data.split.seed, 3)[:most])
 
 
 def _held_out(side: str, split: Split, data: DataSpec, task: str, tokenizer: Tokenizer) -> Made:
@@ -140,10 +141,10 @@ def _examples(
 
 
 def prompt_of(example: Example) -> IntArray:
-    """The token ids (T,) that ask for the reference of a causal example.
+    """The token ids (T,) of a causal example that the model is given to generate its reference.
 
-    Of a prompt or a conversation: all before its last answer. Of a block of text, which has no
-    answer: its first half.
+    For a prompt or a conversation: everything before the last answer. For a block of text, which
+    has no answer: its first half.
     """
     learnt = example.labels != IGNORED
     if example.reference is None:
@@ -152,7 +153,7 @@ def prompt_of(example: Example) -> IntArray:
 
 
 def prompt_ids(text: str, data: DataSpec, tokenizer: Tokenizer) -> IntArray:
-    """The token ids (T,) that put a prompt of the user's own to a model trained on `data`.
+    """The token ids (T,) of a prompt that the user wrote, for a model trained on `data`.
 
     For conversations `text` is a user's message, given through the chat template.
 

@@ -56,7 +56,7 @@ def format_of(path: Path) -> tuple[str, str]:
 def read_file(path: Path, text_column: str | None = None) -> list[Row]:
     """The rows of one file, by its suffix (csv, tsv, jsonl, json, parquet, txt; .gz .bz2 .xz).
 
-    A txt file is one row, its whole content in the column that the spec calls its text.
+    A txt file is one row: its whole content, in the column that `data.text` names.
 
     Raises:
         DataError: the suffix is unknown, or the content is not what the suffix says.

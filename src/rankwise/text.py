@@ -1,4 +1,4 @@
-"""Text for messages and reports: numbers with fitting digits, lists, nearest names."""
+"""Numbers and lists as a reader wants them: as many digits as the error bears."""
 
 import difflib
 import math
@@ -23,7 +23,7 @@ def number(value: float, error: float | None = None) -> str:
 
 
 def interval(low: float, high: float) -> str:
-    """Both bounds, with digits that fit their width.
+    """Both bounds with the digits that their width bears.
 
     >>> interval(0.00412, 0.02049)
     '0.0041 to 0.0205'

@@ -65,7 +65,7 @@ def arm_of(task, **changes):
         "task": task,
         "data": {"source": "x", **COLUMNS[task]},
         "lora": {"target_modules": "all-linear"},
-        "arms": [changes or {"name": "plain"}],
+        "configs": [changes or {"name": "plain"}],
     }
     (arm,) = make_arms(StudySpec.model_validate(spec))
     return arm

@@ -154,7 +154,7 @@ def tiny_arms(kind: str, arms: list[dict[str, Any]], **training: Any) -> tuple[A
                 "eval_steps": 10,
                 **training,
             },
-            "arms": arms,
+            "configs": arms,
         }
     )
     return make_arms(spec)

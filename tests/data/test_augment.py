@@ -60,7 +60,7 @@ def test_copies_depend_on_the_seed_alone() -> None:
 def test_operations_do_what_they_are_called(seed: int, share: float) -> None:
     def changed(operation: str) -> list[str]:
         rng = np.random.default_rng(seed)
-        return change_words(SENTENCE, operation, share, rng, {}).split()
+        return change_words(SENTENCE, operation, share, rng).split()
 
     words = SENTENCE.split()
     times = max(1, round(share * len(words)))
@@ -75,15 +75,8 @@ def test_operations_do_what_they_are_called(seed: int, share: float) -> None:
 
 def test_a_single_swap_exchanges_two_words() -> None:
     words = SENTENCE.split()
-    new = change_words(SENTENCE, "swap", 0.01, np.random.default_rng(0), {}).split()
+    new = change_words(SENTENCE, "swap", 0.01, np.random.default_rng(0)).split()
     assert sum(one != other for one, other in zip(words, new, strict=True)) == 2
-
-
-def test_synonyms_keep_capitals_and_punctuation() -> None:
-    rng = np.random.default_rng(0)
-    synonyms = {"the": ["that"], "dead": ["gone"], "mat": []}
-    new = change_words("The king is dead, mat", "synonym", 0.9, rng, synonyms)
-    assert new == "That king is gone, mat"
 
 
 def test_the_lines_of_a_text_stay() -> None:
@@ -91,7 +84,7 @@ def test_the_lines_of_a_text_stay() -> None:
     rng = np.random.default_rng(0)
     for operation in ("swap", "drop", "insert"):
         for _ in range(20):
-            new = change_words(text, operation, 0.3, rng, {})
+            new = change_words(text, operation, 0.3, rng)
             assert new.count("\n") == text.count("\n")
             assert "  " not in new
             assert "\n " not in new
@@ -124,9 +117,9 @@ def test_a_template_writes_a_new_text_from_the_columns() -> None:
     assert more.rows[20]["text"] == f"Review: {SENTENCE} It was day 0. (a)"
     message = refusal(factor=2, template="{txt}")
     assert "KeyError: 'txt'; columns of the row: text, label" in message
-    assert "so the factor is 2" in refusal(factor=3, template="{text}")
+    assert "one new row of each row; use factor: 2" in refusal(factor=3, template="{text}")
     chat = DataSpec(source="made", messages="m")
-    assert "conversations have no column" in refusal(chat, factor=2, template="{m}")
+    assert "conversations (data.messages) have no column" in refusal(chat, factor=2, template="{m}")
 
 
 def test_only_what_is_asked_is_changed() -> None:
@@ -174,28 +167,18 @@ def test_a_users_function_makes_the_copies(
         "own_changes.py:shot": "no function shot; functions there: shout",
         "own_changes:shot": "no function shot; functions there: shout",
         "no_such_module:f": "No module named 'no_such_module'",
-        "nothing": "write module:function or FILE.py:function",
+        "nothing": "neither module:function nor FILE.py:function",
     }.items():
         assert told in refusal(base=tmp_path, factor=2, function=name)
 
 
 def test_what_cannot_be_done_is_refused_before_rows_are_read() -> None:
     check_augment(AugmentSpec(factor=3), TEXT)
-    check_augment(AugmentSpec(operations=("synonym",)), TEXT)  # factor 1: nothing is asked
+    check_augment(AugmentSpec(function="no_such_module:f"), TEXT)  # factor 1: it is not used
     for wrong in (
-        {"operations": ("synonym",)},
         {"function": "no_such_module:f"},
         {"function": "missing.py:f"},
         {"template": "{text}", "factor": 3},
     ):
         with pytest.raises(DataError):
             check_augment(AugmentSpec(**{"factor": 2, **wrong}), TEXT)
-
-
-def test_synonyms_without_a_dictionary_are_refused_with_a_remedy() -> None:
-    message = refusal(factor=2, operations=("swap", "synonym"))
-    assert "synonym needs a dictionary" in message
-    assert "data.augment.function" in message
-    spec = AugmentSpec(factor=2, operations=("synonym",))
-    more, _ = augment_rows(part(), spec, TEXT, [], synonyms={"king": ["ruler"]})
-    assert more.rows[20]["text"].startswith("The old ruler was dead")

@@ -84,7 +84,7 @@ def test_long_rows_are_cut_between_their_special_tokens_and_counted(bert_tokeniz
         assert example.input_ids.tolist() == expected
     long = [e for e in study.train if len(e.input_ids) == 16 and e.reference == "b"]
     assert f"train: {len(long)} of 7 rows cut to 16 tokens" in study.notes
-    with pytest.raises(DataError, match="leaves no room beside the 2 special tokens"):
+    with pytest.raises(DataError, match="leaves no room for text beside the 2 special tokens"):
         made(rows, "SEQ_CLS", bert_tokenizer, text="text", label="label", max_length=2)
 
 
@@ -129,7 +129,7 @@ def test_a_tail_that_predicts_nothing_is_no_block(gpt_tokenizer: Any) -> None:
     rows = [{"text": "the cat sat on the mat " * (1 + at)} for at in range(10)]
     study = made(rows, "CAUSAL_LM", gpt_tokenizer, text="text", max_length=len(ids))
     assert min(len(example.input_ids) for example in study.train) >= 2
-    with pytest.raises(DataError, match="a block of 1 tokens predicts nothing"):
+    with pytest.raises(DataError, match="1 leaves no token to predict in a block; use 2 or more"):
         made(rows, "CAUSAL_LM", gpt_tokenizer, text="text", max_length=1)
 
 
@@ -157,7 +157,8 @@ def test_a_model_is_asked_with_the_very_tokens_it_was_trained_on(llama_tokenizer
         assert prompt_of(example).tolist() == asked
         assert prompt_ids(example.text, data, llama_tokenizer).tolist() == asked
         assert learnt(example, llama_tokenizer) == f"{example.reference}</s>"
-    assert any("7 of 7 prompts run into their completion" in note for note in study.notes)
+    told = "7 of 7 prompts are followed by their completion without a space"
+    assert any(told in note for note in study.notes)
     joined = llama_tokenizer("0 Tell me a joke about the dog</s>")["input_ids"]
     assert joined not in [example.input_ids.tolist() for example in study.train]
 
@@ -169,7 +170,7 @@ def test_where_no_token_spans_the_seam_the_tokens_are_those_of_the_joined_text(
     for example in study.train:
         joined = llama_tokenizer(f"{example.text}{example.reference}</s>")["input_ids"]
         assert example.input_ids.tolist() == joined
-    assert not any("run into" in note for note in study.notes)
+    assert not any("followed by their completion" in note for note in study.notes)
 
 
 def test_a_row_whose_answer_is_cut_off_altogether_is_left_out_and_counted(
@@ -193,7 +194,7 @@ def test_a_row_whose_answer_is_cut_off_altogether_is_left_out_and_counted(
 
 def test_a_tokenizer_without_an_end_is_told_of(endless_tokenizer: Any) -> None:
     study = made(pairs(), "CAUSAL_LM", endless_tokenizer, prompt="q", completion="a")
-    assert any("no answer learns to end" in note for note in study.notes)
+    assert any("the model does not learn where an answer ends" in note for note in study.notes)
     assert learnt(study.train[0], endless_tokenizer) == study.train[0].reference
 
 
@@ -258,17 +259,17 @@ def test_conversations_that_cannot_be_told_apart_are_counted_or_refused(
     chat_tokenizer.chat_template = (
         "{% for m in messages[-2:] %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}"
     )
-    with pytest.raises(DataError, match="rewrites earlier turns"):
+    with pytest.raises(DataError, match="changes earlier turns"):
         made(chats(), "CAUSAL_LM", chat_tokenizer, messages="m")
     chat_tokenizer.chat_template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(DataError, match="refuses it: roles must alternate"):
+    with pytest.raises(DataError, match="raised an error: roles must alternate"):
         made(chats(), "CAUSAL_LM", chat_tokenizer, messages="m")
 
 
 def test_messages_need_a_template_and_the_right_form(
     gpt_tokenizer: Any, chat_tokenizer: Any
 ) -> None:
-    with pytest.raises(DataError, match="has no chat template; take an instruct model"):
+    with pytest.raises(DataError, match="has no chat template; use an instruct model"):
         made(chats(), "CAUSAL_LM", gpt_tokenizer, messages="m")
     for wrong in ("hello", [{"from": "human", "value": "hello"}], [{"role": "user"}]):
         rows = [*chats(9), {"m": wrong}]
@@ -312,7 +313,7 @@ def test_max_samples_are_a_fixed_draw_and_the_held_out_parts_do_not_change(
     assert [e.digest for e in whole.validation] == [e.digest for e in small.validation]
     assert "train: 10 of 30 rows used (max_samples)" in small.notes
     every = made(pairs(40), "CAUSAL_LM", gpt_tokenizer, **more, max_samples=99)
-    assert "train: max_samples 99 is no limit, there are 30 rows" in every.notes
+    assert "train: max_samples 99 has no effect, there are 30 rows" in every.notes
     assert every.fingerprint == whole.fingerprint != small.fingerprint
 
 

@@ -46,7 +46,7 @@ def test_lengths_are_rounded_up_and_capped() -> None:
     assert padded_length([3, 9], 64) == 16
     assert padded_length([8], 64) == 8
     assert padded_length([61], 62) == 62
-    with pytest.raises(ValueError, match="70 tokens where 64"):
+    with pytest.raises(ValueError, match="70 tokens, but at most 64"):
         padded_length([70], 64)
 
 
@@ -63,7 +63,7 @@ def test_padding_marks_what_is_real_on_either_side() -> None:
 
 
 def test_padding_never_cuts_and_knows_its_words() -> None:
-    with pytest.raises(ValueError, match="3 tokens where 2"):
+    with pytest.raises(ValueError, match="3 tokens, but at most 2"):
         pad_inputs([np.array([1, 2, 3])], 0, 2)
     with pytest.raises(ValueError, match="right or left"):
         pad_inputs([np.array([1, 2])], 0, side="middle")

@@ -157,7 +157,9 @@ def test_named_splits_that_are_not_there_are_told() -> None:
     assert (
         "hub/set has no split valid; its splits: train, validation; nearest: validation" in message
     )
-    assert "what is trained on" in refusal(hub, spec(split={"validation": "train", "test": 0}))
+    assert "train is the split that is trained on" in refusal(
+        hub, spec(split={"validation": "train", "test": 0})
+    )
     assert "has no named splits" in refusal(labelled(20), spec(split={"validation": "dev"}))
     odd = Rows("hub/set", {"en": parts["train"], "de": parts["validation"]}, "")
     assert "name the split to train on; hub/set has en, de" in refusal(odd, spec())
@@ -172,13 +174,13 @@ def test_a_missing_column_is_told_with_those_there_are() -> None:
         labelled(10), spec(split={"by": "movie"})
     )
     semicolons = Rows("made.csv", {"all": [{"text;label": "a;b"}]}, "")
-    assert "separated by something else" in refusal(semicolons, spec())
+    assert "its fields have another delimiter" in refusal(semicolons, spec())
 
 
 def test_a_label_that_is_not_there_is_told_with_those_there_are() -> None:
     rows = labelled(9)
     message = refusal(rows, spec(labels=("a", "fresh")))
-    assert message == "data.labels: fresh not in column label of made; found: a (5), b (4)"
+    assert message == "data.labels: column label of made has no fresh; found: a (5), b (4)"
     same = Rows("made", {"all": [{"text": f"t{n}", "label": 1} for n in range(9)]}, "")
     assert "gives 1 labels (1 (9)); classification needs 2" in refusal(same, spec())
     assert "named twice" in refusal(rows, spec(labels=("a", "a", "b")))
@@ -208,9 +210,11 @@ def test_labels_are_ordered_by_value_and_gaps_do_not_make_decimals_of_them() -> 
 def test_a_split_larger_than_the_data_is_told_in_numbers() -> None:
     message = refusal(labelled(30), spec(split={"validation": 20, "test": 10}))
     assert "validation 20 and test 10 make 30 held-out rows, but made has 30 usable rows" in message
-    assert "of 30 rows is none" in refusal(labelled(30), spec(split={"validation": 0, "test": 5}))
+    assert "of 30 rows is less than one row" in refusal(
+        labelled(30), spec(split={"validation": 0, "test": 5})
+    )
     message = refusal(labelled(4), spec(split={"validation": 1, "test": 0.1}))
-    assert "data.split.test: 0.1 of 4 rows is none; ask for more, or for 0" in message
+    assert "data.split.test: 0.1 of 4 rows is less than one row; use a larger value" in message
     one_film = labelled(30)
     for row in one_film.parts["all"]:
         row["film"] = "the same"
@@ -255,16 +259,16 @@ def test_one_text_is_cut_at_line_ends_in_reading_order() -> None:
     assert [len(region) / len(text) for region in regions] == pytest.approx(
         [0.8, 0.1, 0.1], abs=0.01
     )
-    assert "data.split.seed and data.near_duplicates have no part in it" in split.notes[0]
+    assert "data.split.seed and data.near_duplicates have no effect" in split.notes[0]
 
 
 def test_one_text_is_split_by_shares_only() -> None:
     rows = Rows("book.txt", {"all": [{"text": "a book\n" * 50}]}, "", one_text=True)
     for split, told in (
-        ({"validation": 500}, "500 of one text; a text is split by shares such as 0.1"),
-        ({"validation": 0.0}, "configurations are chosen on validation text"),
+        ({"validation": 500}, "500 for one text; a text is split by shares such as 0.1"),
+        ({"validation": 0.0}, "configurations are compared on validation text"),
         ({"train": "train"}, "is one text and has no named splits"),
-        ({"validation": 0.6, "test": 0.5}, "leave nothing of the text to train on"),
+        ({"validation": 0.6, "test": 0.5}, "leave no text for training"),
     ):
         data = DataSpec(source="book.txt", text="text", split=split)
         assert told in refusal(rows, data)

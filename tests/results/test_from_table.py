@@ -149,7 +149,7 @@ def test_rows_without_a_seed_column_are_not_paired(tmp_path: Path) -> None:
         ("a,b\n1,2\n", {"metric": "c"}, "no column 'c'; the columns are a, b"),
         ("a,b\n1,2\n", {"metric": "b", "sed": "a"}, "sed: Extra inputs"),
         ("a,b\n1,x\n", {"metric": "b"}, "column 'b' holds 'x'"),
-        ("a,eval_loss\n1,2\n1,2,3\n", None, "line 3 has not the 2 columns"),
+        ("a,eval_loss\n1,2\n1,2,3\n", None, "line 3: 3 fields where the header has 2"),
         ("eval_loss\n", None, "no rows"),
         ("arm,seed,eval_loss\na,0,1\na,0,2\n", None, "two rows are a/seed-0"),
         ("arm,seed,eval_loss\na,x,1\n", None, "column 'seed' holds 'x'"),

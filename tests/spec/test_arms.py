@@ -20,7 +20,7 @@ def study(**parts):
 
 
 def one(**changes):
-    (arm,) = make_arms(study(arms=[changes] if changes else []))
+    (arm,) = make_arms(study(configs=[changes] if changes else []))
     return arm
 
 
@@ -34,7 +34,7 @@ def test_a_grid_and_a_list_make_arms_in_order():
     arms = make_arms(
         study(
             grid={"lora.r": [4, 16], "training.learning_rate": [1e-3, 5e-3]},
-            arms=[{"name": "wide", "lora": {"r": 64, "target_modules": "all-linear"}}],
+            configs=[{"name": "wide", "lora": {"r": 64, "target_modules": "all-linear"}}],
         )
     )
     assert [(a.lora.r, a.training.learning_rate) for a in arms] == [
@@ -67,7 +67,7 @@ def test_the_names_of_the_first_report_come_out():
     arms = make_arms(
         study(
             data={"source": "x", "text": "t", "label": "l", "augment": {"factor": 3}},
-            arms=[
+            configs=[
                 {"lora.r": 24, "lora.lora_alpha": 64, "lora.lora_dropout": 0.1},
                 {"lora.r": 16, "lora.lora_alpha": 48, "lora.lora_dropout": 0.05,
                  "training.lr_scheduler_type": "cosine", "data.augment.factor": 1},
@@ -181,32 +181,33 @@ def test_a_full_arm_has_no_adapter_settings():
         ({"grid": {"lora.r": []}}, "grid.lora.r: the list of values is empty"),
         ({"grid": {"lora.rr": [4]}}, "grid.lora.rr: no such setting; nearest: r"),
         ({"grid": {"r": [4]}}, "grid.r: no such setting; nearest: lora.r"),
-        ({"grid": {"lora": [4]}}, "grid.lora: a section; name the settings in it"),
-        ({"grid": {"data.max_length": [4]}}, "grid.data.max_length: common to all arms"),
-        ({"grid": {"lora.r": [4, "x"]}}, "grid: lora.r: a whole number is wanted, found 'x'"),
+        ({"grid": {"lora": [4]}}, "grid.lora: is a section; name a setting in it"),
+        ({"grid": {"data.max_length": [4]}},
+         "grid.data.max_length: must be the same in all configurations"),
+        ({"grid": {"lora.r": [4, "x"]}}, "grid: lora.r: must be a whole number, found 'x'"),
         ({"grid": {"lora.r": [4, 4.0]}}, "are the same configuration; remove one"),
         ({"grid": {"lora.r": list(range(1, 200)), "training.max_steps": list(range(1, 200))}},
-         "39601 arms are more than 10000"),
-        ({"arms": [{"lora": {"learning_rate": 3}}]},
-         "arms[0]: lora.learning_rate: no such setting; nearest: training.learning_rate"),
-        ({"arms": [{"name": "a"}, {"name": "A", "lora.r": 4}]}, "the name 'A' is given twice"),
-        ({"arms": [{"name": "a b"}]}, "arms[0]: name: letters, digits"),
-        ({"arms": [{"name": "best"}]}, "arms[0]: name: 'best' has a meaning of its own"),
-        ({"arms": [{"name": 3}]}, "found 3"),
-        ({"arms": [{"method": "full", "lora.r": 4}]},
-         "arms[0]: lora.r: without effect in this arm, for its method is full"),
-        ({"arms": [{"training.num_train_epochs": 2}]}, "set training.max_steps: null"),
-        ({"arms": [{"ranks.ratio": 2}]}, "ranks.strategy is uniform"),
-        ({"arms": [{"data.augment.share": 0.2}]}, "data.augment.factor is 1"),
-        ({"arms": [{"generation.temperature": 0.2}]}, "nothing is generated"),
-        ({"arms": [{"training.early_stopping_threshold": 0.2}]}, "patience is not given"),
-        ({"arms": [{"method": "full", "model.quantization": "int8"}]},
+         "39601 configurations, but at most 10000 are allowed"),
+        ({"configs": [{"lora": {"learning_rate": 3}}]},
+         "configs[0]: lora.learning_rate: no such setting; nearest: training.learning_rate"),
+        ({"configs": [{"name": "a"}, {"name": "A", "lora.r": 4}]}, "the name 'A' is given twice"),
+        ({"configs": [{"name": "a b"}]}, "configs[0]: name: must be made of letters, digits"),
+        ({"configs": [{"name": "best"}]}, "configs[0]: name: 'best' is reserved"),
+        ({"configs": [{"name": 3}]}, "found 3"),
+        ({"configs": [{"method": "full", "lora.r": 4}]},
+         "configs[0]: lora.r: has no effect in this configuration, because its method is full"),
+        ({"configs": [{"training.num_train_epochs": 2}]}, "set training.max_steps: null"),
+        ({"configs": [{"ranks.ratio": 2}]}, "ranks.strategy is uniform"),
+        ({"configs": [{"data.augment.share": 0.2}]}, "data.augment.factor is 1"),
+        ({"configs": [{"generation.temperature": 0.2}]}, "nothing is generated"),
+        ({"configs": [{"training.early_stopping_threshold": 0.2}]}, "patience is not given"),
+        ({"configs": [{"method": "full", "model.quantization": "int8"}]},
          "int8 weights cannot be trained in full; use method: lora"),
-        ({"arms": [{"method": "full", "training.loraplus_lr_ratio": 4}]}, "no matrix B"),
-        ({"arms": [{"ranks.strategy": "linear_decay", "lora.rank_pattern": {"query": 3}}]},
+        ({"configs": [{"method": "full", "training.loraplus_lr_ratio": 4}]}, "no matrix B"),
+        ({"configs": [{"ranks.strategy": "linear_decay", "lora.rank_pattern": {"query": 3}}]},
          "remove lora.rank_pattern"),
-        ({"arms": [{"training": {"warmup_steps": 3, "warmup_ratio": 0.1}}]},
-         "arms[0]: training: give `warmup_steps` or `warmup_ratio`, not both"),
+        ({"configs": [{"training": {"warmup_steps": 3, "warmup_ratio": 0.1}}]},
+         "configs[0]: training: give `warmup_steps` or `warmup_ratio`, not both"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_an_arm_is_refused_with_its_place(parts, words):

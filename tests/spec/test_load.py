@@ -76,30 +76,30 @@ def test_a_key_given_twice_is_an_error_with_its_line(load):
         ("study: reviews", "study: reviews\nr: 8",
          "review.yaml: r: no such setting; nearest: lora.r"),
         ("max_steps: 20", "max_steps: many",
-         "review.yaml: training.max_steps: a whole number is wanted, found 'many'"),
+         "review.yaml: training.max_steps: must be a whole number, found 'many'"),
         ("max_steps: 20", "max_steps: 0",
-         "review.yaml: training.max_steps: a value greater than or equal to 1 is wanted, found 0"),
+         "review.yaml: training.max_steps: must be greater than or equal to 1, found 0"),
         ("[query, value]", "[query, 3]",
-         "review.yaml: lora.target_modules[1]: text (in quotes) is wanted, found 3"),
+         "review.yaml: lora.target_modules[1]: must be text (in quotes), found 3"),
         ("[query, value]", "3.5",
-         "review.yaml: lora.target_modules: text (in quotes) or a list is wanted, found 3.5"),
+         "review.yaml: lora.target_modules: must be text (in quotes) or a list, found 3.5"),
         ("task: SEQ_CLS", "task: SEQCLS",
-         "review.yaml: task: one of CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM is wanted "
-         "(nearest: SEQ_CLS), found 'SEQCLS'"),
+         "review.yaml: task: must be one of CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM, "
+         "found 'SEQCLS'; nearest: SEQ_CLS"),
         ("task: SEQ_CLS\n", "", "review.yaml: task: is required"),
         ("seeds: [0, 1]", "seeds: []",
-         "review.yaml: seeds: at least one entry is wanted, found []"),
-        ("lora.r: [4, 16]", "lora.r: 4", "review.yaml: grid.lora.r: a list is wanted, found 4"),
+         "review.yaml: seeds: must be a list with at least one entry, found []"),
+        ("lora.r: [4, 16]", "lora.r: 4", "review.yaml: grid.lora.r: must be a list, found 4"),
         ("{max_steps: 20, learning_rate: 1e-3}", "12",
-         "review.yaml: training: a mapping of settings is wanted, found 12"),
+         "review.yaml: training: must be a mapping of settings, found 12"),
         ("lora: {", "lora: {lora_alpha: wide, ",
-         "review.yaml: lora.lora_alpha: 'wide' is neither a number nor a rule such as "
-         "'2r' or 'sqrt'"),
+         "review.yaml: lora.lora_alpha: must be a number or a rule such as '2r' or "
+         "'sqrt', found 'wide'"),
         ("study: reviews", "study: 'a b'",
-         "review.yaml: study: letters, digits, dots, dashes and underscores are wanted, "
-         "found 'a b'"),
+         "review.yaml: study: must be made of letters, digits, dots, dashes and "
+         "underscores, the first a letter or digit, found 'a b'"),
         ("seeds: [0, 1]", "seeds: [1, 1]",
-         "review.yaml: seeds: the same seed twice would be the same run twice"),
+         "review.yaml: seeds: a seed is given twice and would repeat its runs; remove one"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_said_with_place_finding_and_remedy(load, old, new, wanted):
@@ -110,14 +110,14 @@ def test_of_many_mistakes_the_first_five_are_said_one_a_line(load):
     lines = said(load, SPEC, *(f"training.x{n}=1" for n in range(7))).splitlines()
     assert len(lines) == 6
     assert all(line.startswith("review.yaml: training.x") for line in lines[:5])
-    assert lines[5] == "review.yaml: and more mistakes (2)"
+    assert lines[5] == "review.yaml: and 2 more mistakes"
 
 
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("", "review.yaml: a mapping of settings is wanted, found nothing"),
-        ("- a\n", "review.yaml: a mapping of settings is wanted, found ['a']"),
+        ("", "review.yaml: must be a mapping of settings, found nothing"),
+        ("- a\n", "review.yaml: must be a mapping of settings, found ['a']"),
         ("a: [1,\n", "review.yaml: line 2, column 1: "),
         ("a: !!python/object:os.system {}\n", "review.yaml: line 1, column 4: "),
         ("? [a, b]\n: 1\n", "review.yaml: line 1, column 3: a key must be plain text"),
@@ -129,7 +129,7 @@ def test_what_is_no_spec_is_an_error_with_its_place(load, text, wanted):
 
 def test_a_missing_file_is_said_with_its_neighbour(tmp_path):
     (tmp_path / "review.yaml").write_text(SPEC)
-    with pytest.raises(SpecError, match=r"reviw\.yaml: no such file; nearest there: review\.yaml"):
+    with pytest.raises(SpecError, match=r"reviw\.yaml: no such file; nearest: review\.yaml"):
         load_spec(tmp_path / "reviw.yaml")
 
 
@@ -142,29 +142,36 @@ def test_a_binary_file_and_a_folder_are_no_specs(tmp_path):
 
 def test_every_value_can_be_overridden(load):
     spec = load(
-        SPEC + "arms: [{lora.r: 64}]\n", "training.max_steps=7", "data.split.validation=100",
-        "grid.training.learning_rate=[1e-3, 1e-2]", "arms.0.lora.r=32", "seeds=[5]",
+        SPEC + "configs: [{lora.r: 64}]\n", "training.max_steps=7", "data.split.validation=100",
+        "grid.training.learning_rate=[1e-3, 1e-2]", "configs.0.lora.r=32", "seeds=[5]",
         "lora.rank_pattern={layer.0.query: 2}", "hardware.max_runs=3",
     )  # fmt: skip
     assert spec.training.max_steps == 7
     assert spec.data.split.validation == 100
     assert spec.grid["training.learning_rate"] == [0.001, 0.01]
-    assert spec.arms[0]["lora.r"] == 32
+    assert spec.configs[0]["lora.r"] == 32
     assert spec.seeds == (5,)
     assert spec.lora.rank_pattern == {"layer.0.query": 2}
     assert spec.hardware.max_runs == 3
 
 
 @pytest.mark.parametrize(
-    "override", ["lora.r", "=3", "a..b=1", "study.x=1", "arms.0.r=1", "task=["]
+    "override", ["lora.r", "=3", "a..b=1", "study.x=1", "configs.0.r=1", "task=["]
 )
 def test_an_override_that_cannot_be_is_an_error(load, override):
     assert "--set" in said(load, SPEC, override) or "review.yaml" in said(load, SPEC, override)
 
 
 def test_an_override_that_the_grid_overrules_is_refused(load):
-    assert said(load, SPEC, "lora.r=8").startswith("--set lora.r: without effect")
-    assert load(SPEC + "arms: [{name: one}]\n", "lora.r=8").lora.r == 8
+    assert said(load, SPEC, "lora.r=8").startswith("--set lora.r: has no effect")
+    assert load(SPEC + "configs: [{name: one}]\n", "lora.r=8").lora.r == 8
+
+
+@pytest.mark.parametrize("override", ["arms=[{name: one}]", None])
+def test_the_old_key_of_the_list_is_answered_with_the_new_one(load, override):
+    text = SPEC if override else SPEC + "arms: [{name: one}]\n"
+    message = said(load, text, *filter(None, [override]))
+    assert message == "review.yaml: arms: this key is now named `configs`; rename it"
 
 
 def test_a_nested_grid_is_the_dotted_one(load):

@@ -52,7 +52,7 @@ def test_runs_without_a_common_base_or_batch_are_apart(key, values):
 
 
 def test_full_fine_tuning_trains_alone():
-    runs = runs_of(grid={"lora.r": [2, 4]}, arms=[{"method": "full"}])
+    runs = runs_of(grid={"lora.r": [2, 4]}, configs=[{"method": "full"}])
     cohorts = cohorts_of(runs, lambda some: 99)
     assert sorted(len(c) for c in cohorts) == [1, 1, 4]
 

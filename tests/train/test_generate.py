@@ -347,13 +347,13 @@ def test_an_arm_that_is_added_later_is_answered_and_not_trained(tmp_path, monkey
 @pytest.mark.parametrize(
     ("kind", "shape", "more", "message"),
     [
-        ("bert", "labelled", {"generation": {"max_new_tokens": 9}}, "a classifier .* writes no"),
-        ("llama", "text", {"generation": {"max_new_tokens": 9}}, "nothing is asked"),
+        ("bert", "labelled", {"generation": {"max_new_tokens": 9}}, "a classifier .* generates no"),
+        ("llama", "text", {"generation": {"max_new_tokens": 9}}, "there are no prompts"),
         (
             "llama",
             "text",
             {"generation": ASKED | {"temperature": 2}},
-            "temperature: without effect",
+            "temperature: has no effect",
         ),
         ("llama", "text", {"generation": {"prompts_from_validation": 999}}, "999 prompts of"),
         ("llama", "text", {"generation": {"prompts": [""]}}, "no token of prompt 1"),

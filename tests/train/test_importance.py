@@ -84,7 +84,7 @@ def studied(folder, **more):
         {"name": "faster", "ranks.strategy": "empirical", "training.learning_rate": 2e-2},
         {"name": "decay", "ranks.strategy": "linear_decay"},
     ]
-    settings = {"lora": {"r": 6, "target_modules": "all-linear"}, "arms": arms, **more}
+    settings = {"lora": {"r": 6, "target_modules": "all-linear"}, "configs": arms, **more}
     spec = StudySpec.model_validate(tiny_spec(folder, "bert", "labelled", **settings))
     for _ in study.run_study(look_ahead(spec, folder), folder / "out"):
         pass

@@ -148,7 +148,7 @@ def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path, m
     config = {**SIZES["llama"], "model_type": "llama", **COMMON, "vocab_size": VOCABULARY}
     spec = tiny_spec(tmp_path, "llama", "text", seeds=[0, 1])
     spec["model"] = {**spec["model"], "config": config, "quantization": "nf4"}
-    spec["arms"] = [
+    spec["configs"] = [
         {"name": "rounded", "lora.r": 4},
         {"name": "whole", "lora.r": 4, "model.quantization": "none"},
     ]

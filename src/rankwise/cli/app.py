@@ -15,14 +15,14 @@ OURS = 1
 INTERRUPTED = 130
 
 UsageError: Any = typer.BadParameter.__base__
-"""What a wrong option raises; newer typers bring their own click, so it is had from here."""
+"""Raised for a wrong option. Taken from typer, since newer versions bundle their own click."""
 
 app = typer.Typer(
     name="rankwise",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
-    help="Train LoRA configurations side by side over one frozen base, and learn which to use.",
+    help="Train LoRA configurations side by side over one frozen base, and find out which to use.",
 )
 
 SpecFile = Annotated[Path, typer.Argument(help="The spec of the study, a YAML file.")]
@@ -46,7 +46,7 @@ def rankwise(
 
 @app.command()
 def plan(spec: SpecFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show what a study would do: arms, parameters, memory, time. Loads no weights."""
+    """Show what a study would do: configurations, parameters, memory, time. Loads no weights."""
     outlook = look(spec, overrides)
     from rankwise.cli.plan_table import plan_facts, print_plan
 
@@ -63,7 +63,7 @@ def run(
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a study, or go on with it: what is done is not done again."""
+    """Run a study, or continue it: finished runs are not repeated."""
     outlook = look(spec, overrides)
     from rankwise.cli.progress import show
     from rankwise.report.write import write_report
@@ -79,20 +79,22 @@ def run(
 
 @app.command()
 def status(folder: Folder, as_json: AsJson = False) -> None:
-    """Show how far a study is and how its arms rank."""
+    """Show the progress of a study and the ranking of its configurations."""
     _print_status(folder, as_json)
 
 
 @app.command()
 def report(
-    source: Annotated[Path, typer.Argument(help="The folder of a study, or a CSV or JSON folder.")],
+    source: Annotated[
+        Path, typer.Argument(help="The folder of a study, a CSV file, or a folder of JSON files.")
+    ],
     mapping: Annotated[
-        Path | None, typer.Option(help="CSV: a YAML file saying which column is what.")
+        Path | None, typer.Option(help="CSV: a YAML file that says what each column means.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="CSV: where the report goes.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="CSV: folder of the report.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write the report of a study, or of results made elsewhere."""
+    """Write the report of a study, or of results from another tool."""
     from rankwise.report.write import write_report
 
     if mapping is None and out is None and (source / "study.db").exists():
@@ -112,11 +114,11 @@ def report(
 @app.command()
 def compare(
     folder: Folder,
-    first: Annotated[str, typer.Argument(help="Name of an arm.")],
-    second: Annotated[str, typer.Argument(help="Name of another arm.")],
+    first: Annotated[str, typer.Argument(metavar="CONFIG", help="Name of a configuration.")],
+    second: Annotated[str, typer.Argument(metavar="CONFIG", help="Name of another configuration.")],
     as_json: AsJson = False,
 ) -> None:
-    """Two arms side by side: settings, metrics with intervals, answers."""
+    """Two configurations side by side: settings, metrics with intervals, answers."""
     from rankwise.report.compare import compare_arms
 
     text, facts = compare_arms(folder, first, second)
@@ -128,7 +130,7 @@ def guide(
     folders: Annotated[list[Path], typer.Argument(help="Folders of studies, or result tables.")],
     as_json: AsJson = False,
 ) -> None:
-    """A guide to the settings: what these studies found, beside the literature."""
+    """A guide to the settings: what these studies found, and what the literature says."""
     from rankwise.report.guide import write_guide
 
     text = write_guide(folders)
@@ -138,10 +140,16 @@ def guide(
 @app.command()
 def export(
     folder: Folder,
-    arm: Annotated[str, typer.Argument(help="Name of an arm, or `best`: the recommended one.")],
+    arm: Annotated[
+        str,
+        typer.Argument(
+            metavar="CONFIG", help="Name of a configuration, or `best`: the recommended one."
+        ),
+    ],
     to: Annotated[Path, typer.Option("--to", help="Folder to write to; it must not exist yet.")],
     seed: Annotated[
-        int | None, typer.Option(help="Seed of the run; the one with the best validation metric.")
+        int | None,
+        typer.Option(help="Seed of the run; the run with the best validation metric if not given."),
     ] = None,
     merged: Annotated[
         bool, typer.Option("--merged", help="Merge the adapter into the base, as a whole model.")
@@ -170,7 +178,7 @@ def look(spec: Path, overrides: list[str] | None) -> Any:
     from rankwise.spec.load import load_spec
 
     study = load_spec(spec, overrides or [])
-    make_arms(study)  # a mistake in the arms is told before torch is imported
+    make_arms(study)  # report a mistake in the configurations before torch is imported
     quiet_libraries()
     from rankwise.study.plan import look_ahead
 
@@ -178,7 +186,7 @@ def look(spec: Path, overrides: list[str] | None) -> Any:
 
 
 def quiet_libraries() -> None:
-    """Keep the libraries' own progress bars and notices off the screen."""
+    """Turn off the progress bars and notices of the libraries; set how threads wait."""
     import os
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -186,8 +194,8 @@ def quiet_libraries() -> None:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "OMP_WAIT_POLICY" not in os.environ:
-        # Threads that sleep at once cost a third of a training step, threads that spin for long
-        # stall every other process: spin for some tens of microseconds.
+        # Threads that sleep at once make a training step a third longer; threads that spin for long
+        # slow down every other process. Spin for some tens of microseconds.
         os.environ.setdefault("GOMP_SPINCOUNT", "20000")
     import logging
 
@@ -226,7 +234,7 @@ def main() -> None:
         print(f"rankwise: {error}", file=sys.stderr)
         sys.exit(OURS)
     except (KeyboardInterrupt, typer.Abort):
-        print("rankwise: interrupted; the same command goes on from here", file=sys.stderr)
+        print("rankwise: interrupted; run the same command to continue", file=sys.stderr)
         sys.exit(INTERRUPTED)
     sys.exit(code or 0)
 

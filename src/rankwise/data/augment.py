@@ -1,17 +1,15 @@
-"""More training rows out of those there are; the held-out rows are only compared with.
+"""More training rows, made from those there are; held-out rows are only compared with them.
 
 Word-level operations are those of EDA (Wei and Zou 2019, "EDA: Easy Data Augmentation Techniques
-for Boosting Performance on Text Classification Tasks", section 2): random swap, random deletion
-and synonym replacement, each on a share of the words. `insert` puts punctuation marks between
-words (AEDA: Karimi, Rossi and Prati 2021), which needs no dictionary. Text between words, line
-ends above all, stays as it is.
+for Boosting Performance on Text Classification Tasks", section 2): random swap and random
+deletion, each on a share of the words. `insert` puts punctuation marks between words (AEDA: Karimi,
+Rossi and Prati 2021). Spaces and line ends between words stay as they are.
 """
 
 import copy
 import importlib
 import re
-import string
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,13 @@ from rankwise.data.columns import full_text
 from rankwise.data.duplicates import repeated
 from rankwise.data.sources import FUNCTION, function_of, load_function, user_error
 from rankwise.data.split import Part
-from rankwise.data.tables import Row, find_path, shorten
+from rankwise.data.tables import Row, find_path
 from rankwise.errors import DataError
 from rankwise.spec.models import AugmentSpec, DataSpec, columns_of
+from rankwise.text import shorten
 
 MARKS = (".", ";", "?", ":", "!", ",")  # those of AEDA
 PARTS = re.compile(r"\S+|\s+")
-Synonyms = Mapping[str, Sequence[str]]
 Change = Callable[[Row, np.random.Generator], Row]
 HERE = Path()
 
@@ -38,13 +36,12 @@ def augment_rows(
     data: DataSpec,
     held_out: Sequence[Row],
     base_dir: Path = HERE,
-    synonyms: Synonyms | None = None,
 ) -> tuple[Part, list[str]]:
     """The training rows followed by `factor - 1` changed copies of each, and notes.
 
     A copy depends on the seed, its number, and its row and place alone. Copies that repeat a
     held-out row (as `data.near_duplicates` has it) are dropped and counted, as are copies that
-    came out equal to the row they were made of.
+    are equal to the row they were made from.
 
     Args:
         train: the training part; copies take the group of their row.
@@ -53,19 +50,18 @@ def augment_rows(
             prompt or input is changed; of conversations only the user's messages.
         held_out: validation and test rows.
         base_dir: where a relative FILE.py of `augment.function` lies.
-        synonyms: word in lower case -> words that may replace it.
 
     Raises:
-        DataError: an operation has no means to work, a template names no column, a function
-            cannot be found, fails, or returns no row.
+        DataError: a template names a column that does not exist, or a function cannot be found,
+            fails, or returns no row.
     """
-    change = _change(augment, data, base_dir, synonyms)
+    change = _change(augment, data, base_dir)
     made: list[Row] = []
     groups: list[int] = []
     same = 0
     for number in range(1, augment.factor):
         for at, (row, group) in enumerate(zip(train.rows, train.groups, strict=True)):
-            # a generator of its own for every copy of every row: no copy depends on another
+            # one generator for each copy of each row, so that no copy depends on another
             rng = np.random.Generator(np.random.SFC64([augment.seed, number, at]))
             new = change(row, rng)
             if new == row:
@@ -83,14 +79,14 @@ def augment_rows(
 
 
 def check_augment(augment: AugmentSpec, data: DataSpec, base_dir: Path = HERE) -> None:
-    """Refuse, before any row or model is loaded, what `augment_rows` could not do.
+    """Refuse what `augment_rows` could not do, before any row or model is loaded.
 
     Raises:
-        DataError: an operation has no means to work, a function cannot be found, a template does
-            not fit the factor or the shape of the data.
+        DataError: a function cannot be found, or a template does not fit the factor or the shape
+            of the data.
     """
     if augment.factor > 1:
-        _change(augment, data, base_dir, None)
+        _change(augment, data, base_dir)
 
 
 def _told(train: Part, part: Part, augment: AugmentSpec, same: int, leaked: int) -> str:
@@ -103,32 +99,24 @@ def _told(train: Part, part: Part, augment: AugmentSpec, same: int, leaked: int)
 
 
 def _leaked(made: Sequence[Row], held_out: Sequence[Row], data: DataSpec) -> set[int]:
-    """Places of copies that say what a held-out row says."""
+    """Places of copies that repeat a held-out row."""
     new = [full_text(row, data) for row in made]
     held = [full_text(row, data) for row in held_out]
     found = repeated(new, held, data.near_duplicates)
     return {*found.exact, *found.near}
 
 
-def _change(
-    augment: AugmentSpec, data: DataSpec, base_dir: Path, synonyms: Synonyms | None
-) -> Change:
+def _change(augment: AugmentSpec, data: DataSpec, base_dir: Path) -> Change:
     if augment.function is not None:
         return _by_function(augment.function, data, base_dir)
     if augment.template is not None:
         return _by_template(augment, data)
-    if "synonym" in augment.operations and not synonyms:
-        raise DataError(
-            "data.augment.operations: synonym needs a dictionary, and none comes with rankwise "
-            "(the free ones are separate downloads); leave it out, or give your own "
-            "data.augment.function: FILE.py:function(row, rng) -> row"
-        )
 
     def change_row(row: Row, rng: np.random.Generator) -> Row:
         operation = augment.operations[int(rng.integers(len(augment.operations)))]
 
         def change_text(text: str) -> str:
-            return change_words(text, operation, augment.share, rng, synonyms or {})
+            return change_words(text, operation, augment.share, rng)
 
         return _with_texts(row, data, change_text)
 
@@ -136,7 +124,7 @@ def _change(
 
 
 def _changed_column(data: DataSpec) -> str | None:
-    """The column that is changed: the text, or what is asked; None for conversations."""
+    """The column that is changed: the text, the prompt or the input; None for conversations."""
     return data.text or data.prompt or data.input
 
 
@@ -157,7 +145,6 @@ def change_words(
     operation: str,
     share: float,
     rng: np.random.Generator,
-    synonyms: Synonyms,
 ) -> str:
     """`text` with one operation applied to `share` of its words, at least one.
 
@@ -166,23 +153,19 @@ def change_words(
     parts = PARTS.findall(text)
     words = [at for at, part in enumerate(parts) if not part.isspace()]
     times = max(1, round(share * len(words)))
-    return OPERATIONS[operation](parts, words, times, rng, synonyms)
+    return OPERATIONS[operation](parts, words, times, rng)
 
 
-def _swap(
-    parts: list[str], words: list[int], times: int, rng: np.random.Generator, _: Synonyms
-) -> str:
-    """Two words drawn at random change places, `times` over."""
+def _swap(parts: list[str], words: list[int], times: int, rng: np.random.Generator) -> str:
+    """Two words drawn at random change places, `times` times."""
     for _time in range(times if len(words) > 1 else 0):
         one, other = (words[int(at)] for at in rng.choice(len(words), size=2, replace=False))
         parts[one], parts[other] = parts[other], parts[one]
     return "".join(parts)
 
 
-def _drop(
-    parts: list[str], words: list[int], times: int, rng: np.random.Generator, _: Synonyms
-) -> str:
-    """`times` words go, each with a space beside it; one word always stays."""
+def _drop(parts: list[str], words: list[int], times: int, rng: np.random.Generator) -> str:
+    """`times` words are removed, each with a space beside it; one word always stays."""
     times = min(times, len(words) - 1)
     for at in sorted(words[int(at)] for at in rng.choice(len(words), times, replace=False)):
         parts[at] = ""
@@ -194,9 +177,7 @@ def _drop(
     return "".join(parts)
 
 
-def _insert(
-    parts: list[str], words: list[int], times: int, rng: np.random.Generator, _: Synonyms
-) -> str:
+def _insert(parts: list[str], words: list[int], times: int, rng: np.random.Generator) -> str:
     """Before each of `times` words a punctuation mark of AEDA's six."""
     for at in rng.choice(len(words), min(times, len(words)), replace=False):
         mark = MARKS[int(rng.integers(len(MARKS)))]
@@ -204,30 +185,10 @@ def _insert(
     return "".join(parts)
 
 
-def _synonym(
-    parts: list[str], words: list[int], times: int, rng: np.random.Generator, synonyms: Synonyms
-) -> str:
-    """Up to `times` words that the dictionary knows are replaced; punctuation around them stays."""
-    known = [at for at in words if synonyms.get(_core(parts[at]).lower())]
-    for at in rng.permutation(len(known))[:times]:
-        word = parts[known[int(at)]]
-        core = _core(word)
-        choices = synonyms[core.lower()]
-        new = choices[int(rng.integers(len(choices)))]
-        new = new[:1].upper() + new[1:] if core[:1].isupper() else new
-        parts[known[int(at)]] = word.replace(core, new, 1)
-    return "".join(parts)
-
-
-def _core(word: str) -> str:
-    return word.strip(string.punctuation)
-
-
-OPERATIONS: dict[str, Callable[[list[str], list[int], int, np.random.Generator, Synonyms], str]] = {
+OPERATIONS: dict[str, Callable[[list[str], list[int], int, np.random.Generator], str]] = {
     "swap": _swap,
     "drop": _drop,
     "insert": _insert,
-    "synonym": _synonym,
 }
 
 
@@ -236,11 +197,14 @@ def _by_template(augment: AugmentSpec, data: DataSpec) -> Change:
     column = _changed_column(data)
     assert template is not None
     if column is None:
-        raise DataError("data.augment.template: conversations have no column to put a template in")
+        raise DataError(
+            "data.augment.template: conversations (data.messages) have no column for the new text; "
+            "use data.augment.function"
+        )
     if augment.factor > 2:
         raise DataError(
-            f"data.augment.factor: {augment.factor} with a template; a template makes one new row "
-            "of each, so the factor is 2"
+            f"data.augment.factor: {augment.factor} with a template, which makes one new row of "
+            "each row; use factor: 2"
         )
 
     def change_row(row: Row, rng: np.random.Generator) -> Row:
@@ -289,7 +253,9 @@ def _user_function(name: str, base_dir: Path) -> Callable[..., Any]:
         return load_function(find_path(in_file["file"], base_dir), in_file["name"])
     module_name, colon, function_name = name.partition(":")
     if not colon:
-        raise DataError(f"data.augment.function: {name}: write module:function or FILE.py:function")
+        raise DataError(
+            f"data.augment.function: {name} is neither module:function nor FILE.py:function"
+        )
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:

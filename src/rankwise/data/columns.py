@@ -1,6 +1,6 @@
 """Which rows can be used: the columns exist, the text is not empty, the label is one of those kept.
 
-Nothing here is silent: what is left out is counted in a note, what cannot be is a `DataError`.
+Rows that are left out are counted in a note; a column or label that is missing is a `DataError`.
 """
 
 from collections import Counter
@@ -9,9 +9,10 @@ from dataclasses import replace
 from typing import Any
 
 from rankwise.data.sources import Rows
-from rankwise.data.tables import Row, nearest, shorten
+from rankwise.data.tables import Row
 from rankwise.errors import DataError
 from rankwise.spec.models import DataSpec, columns_of
+from rankwise.text import nearest, shorten
 
 MAX_CLASSES = 1000
 LISTED = 12
@@ -40,16 +41,15 @@ def usable_rows(rows: Rows, data: DataSpec) -> Rows:
 
 def _check_columns(source: str, rows: list[Row], data: DataSpec) -> None:
     found = list(dict.fromkeys(column for row in rows for column in row))
-    wanted = {field: getattr(data, field) for field in columns_of(data)}
+    named = {field: getattr(data, field) for field in columns_of(data)}
     if data.split.by is not None:
-        wanted["split.by"] = data.split.by
-    for field, column in wanted.items():
+        named["split.by"] = data.split.by
+    for field, column in named.items():
         if column in found:
             continue
-        close = nearest(column, found)
-        hint = f"; nearest: {close}" if close else ""
+        hint = nearest(column, found, most=3)
         if len(found) == 1 and any(mark in found[0] for mark in ";\t|"):
-            hint = "; the file seems to be separated by something else than its suffix says"
+            hint = "; the suffix of the file seems wrong: its fields have another delimiter"
         raise DataError(
             f"data.{field}: {source} has no column {column}; "
             f"its columns: {', '.join(map(str, found))}{hint}"
@@ -57,7 +57,7 @@ def _check_columns(source: str, rows: list[Row], data: DataSpec) -> None:
 
 
 def label_of(value: Any) -> str | None:
-    """A label as text; None where it is missing. 1.0, as tables hold 1 beside a gap, is '1'."""
+    """A label as text; None where it is missing. 1.0 is '1': a column with gaps holds floats."""
     if value is None or value != value or value == "":
         return None
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
@@ -67,7 +67,7 @@ def _label_names(source: str, rows: list[Row], data: DataSpec) -> tuple[str, ...
     """The labels to keep, or None where the data have no label column.
 
     Raises:
-        DataError: a wanted label does not occur, or there are fewer than two, or far too many.
+        DataError: a label of the spec does not occur, or there are fewer than 2 or more than 1,000.
     """
     if data.label is None:
         return None
@@ -79,7 +79,7 @@ def _label_names(source: str, rows: list[Row], data: DataSpec) -> tuple[str, ...
     missing = [name for name in data.labels or () if name not in counts]
     if missing:
         raise DataError(
-            f"data.labels: {', '.join(missing)} not in column {data.label} of {source}; "
+            f"data.labels: column {data.label} of {source} has no {', '.join(missing)}; "
             f"found: {found or 'no label at all'}"
         )
     if len(set(data.labels or ())) < len(data.labels or ()):
@@ -136,7 +136,7 @@ def _check_messages(value: Any, column: str) -> None:
     )
     if not fine:
         raise DataError(
-            f"data.messages: column {column} must hold lists of {{role, content}} with texts; "
+            f"data.messages: column {column} must hold lists of {{role, content}}, both texts; "
             f"found {type(value).__name__}: {shorten(value)}"
         )
 
@@ -145,8 +145,7 @@ def _with_label(
     rows: list[Row], data: DataSpec, kept: tuple[str, ...], of: str, notes: list[str]
 ) -> list[Row]:
     assert data.label is not None
-    wanted = set(kept)
-    labelled = [row for row in rows if label_of(row.get(data.label)) in wanted]
+    labelled = [row for row in rows if label_of(row.get(data.label)) in kept]
     others = Counter(label_of(row.get(data.label)) for row in rows)
     for name in kept:
         others.pop(name, None)

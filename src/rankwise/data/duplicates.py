@@ -1,8 +1,8 @@
-"""Rows that say the same: equal texts, and texts that share nearly all their word 3-grams.
+"""Duplicate rows: equal texts, and texts that share nearly all their word 3-grams.
 
 Near duplicates are found exactly, not by sampling hashes: an inverted index over the rarest
 3-grams of each held-out text (prefix filtering: Chaudhuri, Ganti and Kaushik 2006, "A Primitive
-Operator for Similarity Joins in Data Cleaning") leaves so few pairs that each is compared in full.
+Operator for Similarity Joins in Data Cleaning") leaves few enough pairs to compare them all.
 """
 
 import math
@@ -80,7 +80,7 @@ def _near(held: list[frozenset[Shingle]], earlier: Sequence[str], threshold: flo
     found: set[int] = set()
     for text in earlier:
         shingles = shingles_of(text)
-        # 3-grams that no held-out text has are the rarest of all: they use up the prefix first
+        # 3-grams that no held-out text has are the rarest of all and fill the prefix first
         seen = [shingle for shingle in shingles if shingle in counts]
         if len(seen) < threshold * len(shingles):
             continue
@@ -97,7 +97,7 @@ def _rarest(
     threshold: float,
 ) -> list[Shingle]:
     """The part of `shingles` that lies in the prefix of a set of `size`, rarest first."""
-    # one more than needed where the product is a whole number that floats may miss
+    # 1e-9: the product may be a whole number that rounding error lifts above itself
     length = size - math.ceil(threshold * size - 1e-9) + 1 - (size - len(shingles))
     return sorted(shingles, key=lambda shingle: (counts[shingle], shingle))[: max(length, 0)]
 

@@ -1,6 +1,7 @@
-"""Rows become tokens: what a model reads, and on which tokens it is judged.
+"""The examples of a study: rows drawn, augmented and tokenised, part by part.
 
-What each shape of data becomes is in `shapes.py`; here is which rows, in which order of steps.
+`shapes.py` has one function for each kind of columns (text, prompt and completion, messages, ...);
+this module decides which rows they get, and in which order the steps run.
 """
 
 import hashlib
@@ -24,10 +25,10 @@ from rankwise.data.shapes import (
     translated,
 )
 from rankwise.data.split import Part, Split
-from rankwise.data.tables import shorten
 from rankwise.data.tokenize import NotTellable, plain_ids, render, special_ids
 from rankwise.errors import DataError
 from rankwise.spec.models import AugmentSpec, DataSpec
+from rankwise.text import shorten
 
 __all__ = ["Example", "StudyData", "make_examples", "prompt_ids", "train_examples"]
 HERE = Path()
@@ -48,11 +49,11 @@ class StudyData:
 def make_examples(
     split: Split, data: DataSpec, tokenizer: Tokenizer, base_dir: Path = HERE
 ) -> StudyData:
-    """The examples of a study, the training part as the spec's own `data` section has it.
+    """The examples of a study; the training part with the settings of the `data` section.
 
     Raises:
-        DataError: a part is empty once cut to `data.max_length`, or the tokenizer cannot do what
-            the shape of the data needs (a chat template, say).
+        DataError: a part is empty after rows are cut to `data.max_length`, or the tokenizer lacks
+            what the columns need (such as a chat template).
     """
     train, notes = train_examples(split, data.augment, data.max_samples, data, tokenizer, base_dir)
     validation, of_validation = _held_out("validation", split, data, tokenizer)
@@ -72,14 +73,14 @@ def train_examples(
     tokenizer: Tokenizer,
     base_dir: Path = HERE,
 ) -> Made:
-    """The training examples of one arm, and what should be known about them.
+    """The training examples of one arm, and notes on rows that were drawn, cut or left out.
 
     Args:
-        split: as `split_rows` made it; its held-out parts are only compared with.
-        augment: the arm's augmentation, of the rows that `max_samples` leaves.
-        max_samples: rows to use, drawn by the seed of the split; of one long text, blocks, drawn
-            when all is tokenised.
-        data: what the arms have in common.
+        split: as `split_rows` made it; augmented rows are compared with its held-out parts.
+        augment: the arm's augmentation, applied to the rows that `max_samples` leaves.
+        max_samples: number of rows to draw, by the seed of the split; for one long text the number
+            of blocks, drawn after tokenisation.
+        data: the settings that all arms share.
         tokenizer: of transformers.
         base_dir: the folder of the spec, where a FILE.py of `augment.function` lies.
 
@@ -103,12 +104,12 @@ def train_examples(
     return examples, (*notes, *of_tokens)
 
 
-def _drawn(n: int, wanted: int, what: str, data: DataSpec, notes: list[str]) -> IntArray:
-    if wanted >= n:
-        notes.append(f"train: max_samples {wanted} is no limit, there are {n} {what}")
+def _drawn(n: int, most: int, what: str, data: DataSpec, notes: list[str]) -> IntArray:
+    if most >= n:
+        notes.append(f"train: max_samples {most} has no effect, there are {n} {what}")
         return np.arange(n)
-    notes.append(f"train: {wanted} of {n} {what} used (max_samples)")
-    return np.sort(permutation(n, data.split.seed, 3)[:wanted])
+    notes.append(f"train: {most} of {n} {what} used (max_samples)")
+    return np.sort(permutation(n, data.split.seed, 3)[:most])
 
 
 def _held_out(side: str, split: Split, data: DataSpec, tokenizer: Tokenizer) -> Made:
@@ -133,7 +134,7 @@ def _examples(side: str, part: Part, split: Split, data: DataSpec, tokenizer: To
 
 
 def prompt_ids(text: str, data: DataSpec, tokenizer: Tokenizer) -> IntArray:
-    """The token ids (T,) that put a prompt of the user's own to a model trained on `data`.
+    """The token ids (T,) of a prompt that the user wrote, for a model trained on `data`.
 
     For conversations `text` is a user's message, given through the chat template.
 

@@ -1,4 +1,4 @@
-"""Which rows a step sees, and how examples of different lengths become one array.
+"""Which rows are in the batch of a step, and how examples are padded to one array.
 
 Shapes: N examples in a batch, T tokens of the longest of them.
 """
@@ -28,9 +28,9 @@ def permutation(n: int, *key: int) -> IntArray:
 def rows_at(n: int, batch_size: int, seed: int, step: int) -> IntArray:
     """The examples of batch number `step` (from 0), indices below `n`; shape (batch_size,).
 
-    A pure function: nothing is remembered between steps, so every arm sees the same rows at the
-    same seed and step, and a resumed run sees what it would have seen. Each epoch is one
-    permutation of all rows; a batch may straddle two epochs.
+    A pure function without state: at one seed and step every arm sees the same rows, and a resumed
+    run sees the rows of an uninterrupted one. Each epoch is one
+    permutation of all rows; a batch may hold rows of two epochs.
 
     Raises:
         ValueError: there are no rows, or the batch size or step is out of range.
@@ -49,12 +49,14 @@ def rows_at(n: int, batch_size: int, seed: int, step: int) -> IntArray:
 def padded_length(lengths: Sequence[int], max_length: int, multiple: int = 8) -> int:
     """The common length of a batch: its longest row rounded up to `multiple`, at most `max_length`.
 
-    A few fixed lengths keep kernels and memory steady. A row longer than `max_length` is an error
-    of the caller, who should have cut it.
+    With few different lengths, kernels and memory are reused.
+
+    Raises:
+        ValueError: a row is longer than `max_length`; the caller must have cut it.
     """
     longest = max(lengths)
     if longest > max_length:
-        raise ValueError(f"a row has {longest} tokens where {max_length} were allowed")
+        raise ValueError(f"a row has {longest} tokens, but at most {max_length} are allowed")
     return min(-(-longest // multiple) * multiple, max_length)
 
 
@@ -81,10 +83,10 @@ def stack(
 ) -> IntArray:
     """Rows of different lengths as one array (N, `length`); filled up on `side`. See above."""
     if side not in ("right", "left"):
-        raise ValueError(f"side is right or left, not {side!r}")
+        raise ValueError(f"side must be right or left, found {side!r}")
     longest = max(len(row) for row in rows)
     if length is not None and longest > length:
-        raise ValueError(f"a row has {longest} tokens where {length} were allowed")
+        raise ValueError(f"a row has {longest} tokens, but at most {length} are allowed")
     stacked = np.full((len(rows), length or longest), fill, dtype=np.int64)
     for place, row in zip(stacked, rows, strict=True):
         if side == "right":

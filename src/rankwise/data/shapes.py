@@ -1,4 +1,7 @@
-"""One function for each shape of data: how its rows become examples.
+"""From rows to examples, with one function for each kind of columns that a spec can name.
+
+`classified`: text and label; `translated`: input and target; `blocks`: plain text; `answered`:
+prompt and completion, or messages.
 
 Shapes: T tokens of an input, L tokens of a seq2seq target. Labels of -100 carry no loss.
 """
@@ -34,15 +37,15 @@ Made = tuple[tuple["Example", ...], Notes]
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """One thing to learn from, or to be judged on.
+    """One training or evaluation example.
 
     Attributes:
         input_ids: (T,) token ids.
-        labels: CAUSAL_LM (T,), beside the inputs (the model shifts them), -100 where there is no
+        labels: CAUSAL_LM (T,), not shifted (the model does that), -100 where there is no
             loss; SEQ_2_SEQ_LM (L,) target ids; SEQ_CLS () class id.
         group: equal for examples that are not independent: a value of `split.by`, the blocks of
             one text, neighbouring blocks of one long text.
-        text: what a person would read: the text, or the prompt.
+        text: the text or the prompt, readable.
         reference: the completion, the last answer, the target, the label's name; None for text.
     """
 
@@ -54,13 +57,13 @@ class Example:
 
     @property
     def digest(self) -> str:
-        """Hash of tokens and labels: the same example in every study."""
+        """Hash of tokens and labels, equal for the same example in every study."""
         content = [self.input_ids.tolist(), self.labels.tolist()]
         return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def column_of(part: Part, column: str | None) -> list[Any]:
-    """The values of one column; its name was checked when the spec was read."""
+    """The values of one column; the spec was checked to name it."""
     assert column is not None
     return [row[column] for row in part.rows]
 
@@ -103,11 +106,11 @@ def cut_ids(
     before, after = special_ids(tokenizer)
     if max_length <= len(before) + len(after):
         raise DataError(
-            f"data.max_length: {max_length} leaves no room beside the "
+            f"data.max_length: {max_length} leaves no room for text beside the "
             f"{len(before) + len(after)} special tokens of the tokenizer"
         )
     name = "text_target" if target else "text"
-    # one token more than allowed shows which rows are too long; only those are done again
+    # one token more than allowed shows which rows are too long; only those are tokenised again
     ids = tokenizer(**{name: list(texts)}, truncation=True, max_length=max_length + 1)["input_ids"]
     long = [at for at, row in enumerate(ids) if len(row) > max_length]
     if long:
@@ -127,7 +130,7 @@ def blocks(part: Part, data: DataSpec, tokenizer: Tokenizer, one_text: bool) -> 
     """Texts cut into blocks of `max_length` tokens; a block never holds two texts.
 
     Each block starts with what the tokenizer puts before a text (BOS, if anything). A row ends
-    with the end-of-text token; a region of one long text does not, since the text goes on.
+    with the end-of-text token; a region of one long text does not, because the text continues.
 
     Blocks of a row share its group. In one long text neighbours share one: runs of about the cube
     root of the number of blocks, the order of the best block length for a variance under weak
@@ -136,7 +139,10 @@ def blocks(part: Part, data: DataSpec, tokenizer: Tokenizer, one_text: bool) -> 
     before, _ = special_ids(tokenizer)
     size = data.max_length - len(before)
     if size < 2:
-        raise DataError(f"data.max_length: a block of {data.max_length} tokens predicts nothing")
+        raise DataError(
+            f"data.max_length: {data.max_length} leaves no token to predict in a block; "
+            f"use {len(before) + 2} or more"
+        )
     made: list[Example] = []
     for ids, group in zip(
         plain_ids(column_of(part, data.text), tokenizer), part.groups, strict=True
@@ -166,7 +172,8 @@ def answered(side: str, part: Part, data: DataSpec, tokenizer: Tokenizer) -> Mad
         dialogues = list(pair_dialogues(pairs, tokenizer))
         if tokenizer.eos_token_id is None:
             notes.append(
-                f"{side}: the tokenizer has no end-of-text token, so no answer learns to end"
+                f"{side}: the tokenizer has no end-of-text token, so "
+                "the model does not learn where an answer ends"
             )
     made, cut, lost = [], 0, 0
     for dialogue, group in zip(dialogues, part.groups, strict=True):
@@ -195,8 +202,8 @@ def _note_seams(side: str, pairs: Sequence[tuple[str, str]], notes: list[str]) -
     ]
     if tight:
         notes.append(
-            f"{side}: {len(tight)} of {len(pairs)} prompts run into their completion without a "
-            f"space or line end, such as {tight[0]!r}; the columns are joined as they are"
+            f"{side}: {len(tight)} of {len(pairs)} prompts are followed by their completion "
+            f"without a space or line end, such as {tight[0]!r}; the columns are joined as they are"
         )
 
 
@@ -205,7 +212,7 @@ def _conversations(
 ) -> list[Dialogue | None]:
     if not tokenizer.chat_template:
         raise DataError(
-            "data.messages: the tokenizer has no chat template; take an instruct model, or "
+            "data.messages: the tokenizer has no chat template; use an instruct model, or "
             "columns data.prompt and data.completion"
         )
     made: list[Dialogue | None] = []
@@ -225,12 +232,12 @@ def _conversations(
 
 
 def _cut_dialogue(dialogue: Dialogue, group: int, max_length: int) -> Example | None:
-    """The example of a dialogue cut to `max_length`; None if nothing learnt is left of it."""
+    """The example of a dialogue cut to `max_length`; None if no target token is left."""
     ids, learnt = dialogue.ids[:max_length], dialogue.learnt[:max_length].copy()
     learnt[:1] = False  # nothing precedes the first token, so no model can predict it
     if not learnt.any():
         return None
-    # what is left may have lost its last answers: text and reference are of the last one left
+    # the cut may remove the last answers: text and reference are those of the last one left
     last = starts(learnt).size - 1
     return Example(
         ids,

@@ -20,13 +20,12 @@ from rankwise.data.tables import (
     Row,
     find_path,
     format_of,
-    nearest,
     read_file,
-    shorten,
 )
 from rankwise.errors import DataError
 from rankwise.files import PKG
 from rankwise.spec.models import DataSpec
+from rankwise.text import closest, shorten
 
 FUNCTION = re.compile(r"(?P<file>.+\.py):(?P<name>\w+)")
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
@@ -35,14 +34,14 @@ WHOLE = "all"
 
 @dataclass(frozen=True)
 class Rows:
-    """What a source holds, before anything is left out.
+    """The rows of a source, before any are left out.
 
     Attributes:
         source: the source as the spec names it, for messages.
         parts: rows by the name of their hub split; a file or function is one part, `all`.
         sha256: hash of the rows as JSON; equal for a file and its compressed copy.
         one_text: True for a txt file, whose single row is cut into regions instead of drawn.
-        notes: what a reader of the report should know.
+        notes: facts for the report.
     """
 
     source: str
@@ -61,7 +60,10 @@ def read_rows(data: DataSpec, base_dir: Path) -> Rows:
     source = data.source
     function = FUNCTION.fullmatch(source)
     if data.subset is not None and (function or _is_file(source, base_dir)):
-        raise DataError(f"data.subset: {data.subset} is for hub data sets; {source} is none")
+        raise DataError(
+            f"data.subset: only hub data sets have subsets, and {source} is not one; "
+            f"remove {data.subset}"
+        )
     one_text = False
     if function:
         path = _find(function["file"], base_dir)
@@ -120,12 +122,12 @@ def load_function(path: Path, name: str) -> Callable[..., Any]:
 
 
 def function_of(module: ModuleType, name: str, where: str) -> Callable[..., Any]:
-    """The function `name` of a loaded module; DataError naming the nearest where it is missing."""
+    """The function `name` of a loaded module; DataError with the nearest names if it is missing."""
     function = getattr(module, name, None)
     if callable(function):
         return function  # type: ignore[no-any-return]
     names = [key for key, value in vars(module).items() if callable(value) and key[0] != "_"]
-    hint = nearest(name, names) or ", ".join(names) or "none"
+    hint = ", ".join(closest(name, names, most=3) or names) or "none"
     raise DataError(f"{where}: no function {name}; functions there: {hint}")
 
 

@@ -1,7 +1,7 @@
-"""Which rows are trained on, which decide (validation), and which are read once (test).
+"""The split into training, validation (compares configurations) and test (read once, at the end).
 
-Splitting comes before everything else that touches rows. Held-out rows that repeat a training row
-are removed, so that a score says something about text that was not seen.
+Rows are split before anything else is done to them. Held-out rows that repeat a training row are
+removed, so that scores are measured on text that was not trained on.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
@@ -13,15 +13,17 @@ from numpy.typing import NDArray
 from rankwise.data.columns import full_text, label_names, label_of, usable_rows
 from rankwise.data.duplicates import repeated, words_of
 from rankwise.data.order import permutation
+from rankwise.data.regions import text_regions
 from rankwise.data.sources import WHOLE, Rows
-from rankwise.data.tables import Row, nearest
+from rankwise.data.tables import Row
 from rankwise.errors import DataError
 from rankwise.spec.models import DataSpec, SplitSpec
+from rankwise.text import nearest
 
 IntArray = NDArray[np.int64]
 
-# A held-out part of few groups says little, however many rows they have: an evaluation is drawn
-# from at least so many groups, where no more than a fifth of all groups is spent on it.
+# Rows of one group are not independent, so few groups give wide intervals however many rows they
+# have. A held-out part takes at least this many groups, but at most a fifth of all.
 MIN_GROUPS = 10
 HELD_OUT = ("validation", "test")
 
@@ -58,8 +60,8 @@ def split_rows(rows: Rows, data: DataSpec) -> Split:
     """Leave out what cannot be used, hold rows out, and remove held-out rows seen in training.
 
     Raises:
-        DataError: a column or label is missing, the split asks for more than there is, or a part
-            that is needed is left empty.
+        DataError: a column or label is missing, the split asks for more rows than there are, or
+            a required part is empty.
     """
     rows = usable_rows(rows, data)
     notes = list(rows.notes)
@@ -87,11 +89,11 @@ def _split_parts(rows: Rows, data: DataSpec, notes: list[str]) -> tuple[Part, Pa
     held: dict[str, Part] = {}
     sizes: dict[str, int] = {}
     for side in HELD_OUT:
-        wanted = getattr(data.split, side)
-        if isinstance(wanted, str):
-            held[side] = _named(rows, named, side, wanted, pool_name)
+        asked = getattr(data.split, side)
+        if isinstance(asked, str):
+            held[side] = _named(rows, named, side, asked, pool_name)
         else:
-            sizes[side] = wanted if isinstance(wanted, int) else round(wanted * len(pool))
+            sizes[side] = asked if isinstance(asked, int) else round(asked * len(pool))
     _check_sizes(rows.source, sizes, len(pool), data.split)
     unused = sorted(set(named) - {pool_name, *(getattr(data.split, side) for side in HELD_OUT)})
     if unused:
@@ -113,29 +115,27 @@ def _pool_name(rows: Rows, split: SplitSpec) -> str:
         ]
         if asked:
             raise DataError(
-                f"data.split: {rows.source} has no named splits, so {asked[0]} cannot be one; "
+                f"data.split: {rows.source} has no named splits, but the spec names {asked[0]}; "
                 "give counts or shares"
             )
         return WHOLE
-    wanted = split.train or ("train" if "train" in names else names[0])
-    if wanted not in names or (split.train is None and wanted != "train" and len(names) > 1):
+    pool = split.train or ("train" if "train" in names else names[0])
+    if pool not in names or (split.train is None and pool != "train" and len(names) > 1):
         raise DataError(
             f"data.split.train: name the split to train on; {rows.source} has {', '.join(names)}"
         )
-    return wanted
+    return pool
 
 
-def _named(rows: Rows, named: dict[str, Part], side: str, wanted: str, pool: str) -> Part:
-    if wanted not in named:
-        close = nearest(wanted, named)
-        hint = f"; nearest: {close}" if close else ""
+def _named(rows: Rows, named: dict[str, Part], side: str, split: str, pool: str) -> Part:
+    if split not in named:
         raise DataError(
-            f"data.split.{side}: {rows.source} has no split {wanted}; "
-            f"its splits: {', '.join(named)}{hint}"
+            f"data.split.{side}: {rows.source} has no split {split}; "
+            f"its splits: {', '.join(named)}{nearest(split, named)}"
         )
-    if wanted == pool:
-        raise DataError(f"data.split.{side}: {wanted} is what is trained on; name another split")
-    return named[wanted]
+    if split == pool:
+        raise DataError(f"data.split.{side}: {split} is the split that is trained on; name another")
+    return named[split]
 
 
 def _grouped(rows: list[Row], data: DataSpec, ids: dict[object, int]) -> Part:
@@ -149,21 +149,22 @@ def _grouped(rows: list[Row], data: DataSpec, ids: dict[object, int]) -> Part:
 
 
 def _check_sizes(source: str, sizes: dict[str, int], available: int, split: SplitSpec) -> None:
-    wanted = sum(sizes.values())
-    if wanted >= available:
+    total = sum(sizes.values())
+    if total >= available:
         asked = " and ".join(f"{side} {getattr(split, side)}" for side in sizes)
         raise DataError(
-            f"data.split: {asked} make {wanted} held-out rows, but {source} has {available} "
-            "usable rows, and some must be left to train on; ask for less"
+            f"data.split: {asked} make {total} held-out rows, but {source} has {available} "
+            "usable rows, and some must remain for training; hold fewer out"
         )
     if sizes.get("test") == 0 and split.test:
         raise DataError(
-            f"data.split.test: {split.test} of {available} rows is none; ask for more, or for 0"
+            f"data.split.test: {split.test} of {available} rows is less than one row; use a larger "
+            "value, or 0 for no test"
         )
     if sizes.get("validation") == 0:
         raise DataError(
-            f"data.split.validation: {split.validation} of {available} rows is none; "
-            "configurations are chosen on validation rows"
+            f"data.split.validation: {split.validation} of {available} rows is less than one row; "
+            "configurations are compared on validation rows, so use a larger value"
         )
 
 
@@ -172,8 +173,8 @@ def _hold_out(
 ) -> tuple[Part, Part]:
     """Hold out whole units in random order, `size` different texts drawn from them; and the rest.
 
-    A unit is a group of `split.by`, or else all rows of one text, so that a text is never on two
-    sides and never counts twice.
+    A unit is a group of `split.by`, or else all rows of one text, so that a text is never in two
+    parts and never counts twice.
     """
     if size == 0:
         return pool.take([]), pool
@@ -182,7 +183,7 @@ def _hold_out(
     names, units = np.unique(units, return_inverse=True)
     key = HELD_OUT.index(side) + 1
     rank = np.argsort(permutation(len(names), data.split.seed, key))[units]
-    # rows in the order of their units: where a text first comes, it counts
+    # rows in the order of their units: a text counts in the unit where it comes first
     by_rank = np.argsort(rank, kind="stable")
     first = by_rank[np.unique(texts[by_rank], return_index=True)[1]]
     reached = np.cumsum(np.bincount(rank[first], minlength=len(names)))
@@ -192,7 +193,7 @@ def _hold_out(
         what = f"values of {data.split.by}" if data.split.by else "different texts"
         raise DataError(
             f"data.split.{side}: {size} rows would take all {len(names)} {what} that are left "
-            f"({len(pool)} rows), and none would remain to train on; ask for less"
+            f"({len(pool)} rows), and none would remain for training; hold fewer out"
         )
     places = np.sort(first[rank[first] < taken])
     chosen = np.sort(places[permutation(len(places), data.split.seed, key, 1)[:size]])
@@ -201,7 +202,7 @@ def _hold_out(
     if data.split.by is not None:
         notes.append(
             f"{side}: {len(chosen)} rows of {taken} values of {data.split.by}; {dropped} more rows "
-            "of these are left out, so that no value is on two sides and no text counts twice"
+            "of these are left out, so that no value is in two parts and no text counts twice"
         )
     elif dropped:
         notes.append(f"{side}: {dropped} further copies of its {len(chosen)} texts left out")
@@ -209,7 +210,7 @@ def _hold_out(
 
 
 def _numbered(keys: Iterable[Hashable]) -> IntArray:
-    """The number of each key, equal keys having equal numbers."""
+    """The number of each key; equal keys have equal numbers."""
     ids: dict[Hashable, int] = {}
     return np.array([ids.setdefault(key, len(ids)) for key in keys], dtype=np.int64)
 
@@ -245,8 +246,8 @@ def _without_repeats(
         if len(part) and len(gone) == len(part):
             raise DataError(
                 f"data.split.{side}: all {len(part)} rows repeat training rows "
-                f"({len(exact)} exactly, {len(near)} nearly); hold other rows out, or compare "
-                f"less strictly than data.near_duplicates: {data.near_duplicates}"
+                f"({len(exact)} exactly, {len(near)} nearly); hold other rows out, or "
+                f"lower data.near_duplicates ({data.near_duplicates})"
             )
         left = [at for at in range(len(part)) if at not in gone]
         kept.append(part.take(left))
@@ -257,7 +258,7 @@ def _without_repeats(
 def _note_classes(
     parts: tuple[Part, Part, Part], names: tuple[str, ...] | None, data: DataSpec, notes: list[str]
 ) -> None:
-    """Refuse a class that no training row has; it could never be learnt."""
+    """Refuse a class that has no training row; note one that has no held-out row."""
     if names is None or data.label is None:
         return
     for side, part in zip(("train", *HELD_OUT), parts, strict=True):
@@ -273,46 +274,26 @@ def _note_classes(
 
 
 def _split_text(rows: Rows, data: DataSpec, notes: list[str]) -> tuple[Part, Part, Part]:
-    """One text in three regions, train first, test last, cut at line ends near the shares."""
+    """One text in three parts of one row each; an empty part has no row."""
     (row,) = rows.parts[WHOLE]
     assert data.text is not None
-    text = row[data.text]
-    shares = {side: getattr(data.split, side) for side in HELD_OUT}
     if data.split.train is not None:
         raise DataError(f"data.split.train: {rows.source} is one text and has no named splits")
-    for side, share in shares.items():
-        if not isinstance(share, float) and share != 0:
-            raise DataError(
-                f"data.split.{side}: {share} of one text; a text is split by shares such as 0.1"
-            )
-    if not shares["validation"]:
-        raise DataError("data.split.validation: 0; configurations are chosen on validation text")
-    if sum(shares.values()) >= 1:
-        raise DataError(
-            f"data.split: validation {shares['validation']} and test {shares['test']} leave "
-            "nothing of the text to train on"
-        )
-    start = _line_end(text, round(len(text) * (1 - sum(shares.values()))))
-    middle = _line_end(text, round(len(text) * (1 - shares["test"])))
-    regions = [text[:start], text[start:middle], text[middle:]]
+    regions = text_regions(row[data.text], data.split)
+    lengths = zip(("train", *HELD_OUT), map(len, regions), strict=True)
     notes.append(
         "one text, cut into regions in reading order (characters): "
-        + ", ".join(
-            f"{side} {len(region)}"
-            for side, region in zip(("train", *HELD_OUT), regions, strict=True)
-        )
-        + "; data.split.seed and data.near_duplicates have no part in it"
+        + ", ".join(f"{side} {length}" for side, length in lengths)
+        + "; data.split.seed and data.near_duplicates have no effect"
     )
     one, none = np.zeros(1, dtype=np.int64), np.zeros(0, dtype=np.int64)
-    made = [
+    train, validation, test = (
         Part(({data.text: region},), one) if region.strip() else Part((), none)
         for region in regions
-    ]
-    if not len(made[1]):
-        raise DataError(f"data.split.validation: {shares['validation']} of this text is nothing")
-    return made[0], made[1], made[2]
-
-
-def _line_end(text: str, near: int) -> int:
-    """The position after the last line end at or before `near`, or `near` in a text of one line."""
-    return text.rfind("\n", 0, near) + 1 or near
+    )
+    if not len(validation):
+        raise DataError(
+            f"data.split.validation: {data.split.validation} of this text is empty; use a larger "
+            "share"
+        )
+    return train, validation, test

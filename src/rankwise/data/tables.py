@@ -1,24 +1,22 @@
-"""Tables and texts on disk: where they are, and how each format becomes rows.
+"""Data files: finding them, and turning each format (csv, jsonl, parquet, ...) into rows.
 
 A row is a plain dict, column name to value. Every reader raises `DataError` with the file, the
 line where there is one, and what was found there.
 """
 
 import bz2
-import csv
-import difflib
 import gzip
 import io
 import json
 import lzma
-import sys
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from rankwise.errors import DataError
-from rankwise.files import PKG, find_pkg_path
+from rankwise.files import PKG, decode, find_pkg_path, read_csv, what_is_there
+from rankwise.text import shorten
 
 Row = dict[str, Any]
 
@@ -44,33 +42,8 @@ def find_path(name: str, base_dir: Path) -> Path:
         return find_pkg_path(name, DataError)
     path = base_dir / Path(name).expanduser()
     if not path.exists():
-        raise DataError(f"{name}: no such file; {_what_is_there(path)}")
+        raise DataError(f"{name}: no such file; {what_is_there(path)}")
     return path
-
-
-def _what_is_there(missing: Path) -> str:
-    """What the deepest existing folder above `missing` holds, the nearest names first."""
-    folder, wanted = missing.parent, missing.name
-    while not folder.is_dir():
-        folder, wanted = folder.parent, folder.name
-    names = sorted(entry.name for entry in folder.iterdir())
-    close = nearest(wanted, names)
-    if close:
-        return f"{folder} has {close}"
-    return f"{folder} has nothing like {wanted} among its {len(names)} entries"
-
-
-def nearest(wanted: str, names: Iterable[str]) -> str:
-    """The names most like `wanted`, best first, joined by commas; '' when none is alike."""
-    folded = {name.casefold(): name for name in names}
-    close = difflib.get_close_matches(wanted.casefold(), folded, n=3, cutoff=0.6)
-    return ", ".join(folded[name] for name in close)
-
-
-def shorten(value: object, width: int = 80) -> str:
-    """`value` on one line, cut in the middle of nowhere after `width` characters."""
-    text = " ".join(str(value).split())
-    return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def format_of(path: Path) -> tuple[str, str]:
@@ -83,7 +56,7 @@ def format_of(path: Path) -> tuple[str, str]:
 def read_file(path: Path, text_column: str | None = None) -> list[Row]:
     """The rows of one file, by its suffix (csv, tsv, jsonl, json, parquet, txt; .gz .bz2 .xz).
 
-    A txt file is one row, its whole content in the column that the spec calls its text.
+    A txt file is one row: its whole content, in the column that `data.text` names.
 
     Raises:
         DataError: the suffix is unknown, or the content is not what the suffix says.
@@ -94,12 +67,12 @@ def read_file(path: Path, text_column: str | None = None) -> list[Row]:
         raise DataError(f"{path} is a folder; name one file in it: {files or '(it is empty)'}")
     if suffix not in READERS and suffix not in TEXTS:
         raise DataError(
-            f"{path}: cannot read files of the kind {suffix or '(no suffix)'}; what can be read: "
+            f"{path}: cannot read files of the kind {suffix or '(no suffix)'}; rankwise reads "
             f"{', '.join((*READERS, *TEXTS))}, each also with {', '.join(COMPRESSIONS)}"
         )
     content = _read_bytes(path, compression)
     if suffix in TEXTS:
-        return [{text_column or "text": _decode(path, content)}]
+        return [{text_column or "text": decode(path, content)}]
     return READERS[suffix](path, content)
 
 
@@ -111,62 +84,18 @@ def _read_bytes(path: Path, compression: str) -> bytes:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def _decode(path: Path, content: bytes) -> str:
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; "
-            "save the file as UTF-8"
-        ) from error
-
-
-def _read_csv(path: Path, content: bytes, delimiter: str = ",") -> list[Row]:
-    csv.field_size_limit(sys.maxsize)
-    lines = csv.reader(
-        io.StringIO(_decode(path, content), newline=""), strict=True, delimiter=delimiter
-    )
-    numbered = _numbered(path, lines)
-    _, header = next(numbered, (0, []))
-    if not header:
-        raise DataError(f"{path}: is empty; the first line must name the columns")
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}, line 1: a column name occurs twice in {', '.join(header)}")
-    rows = []
-    for line, fields in numbered:
-        if len(fields) != len(header):
-            raise DataError(
-                f"{path}, line {line}: {len(fields)} fields where the header has {len(header)} "
-                f"({', '.join(header)}): {shorten(delimiter.join(fields))}"
-            )
-        rows.append(dict(zip(header, fields, strict=True)))
-    return rows
-
-
-def _numbered(path: Path, lines: Any) -> Iterator[tuple[int, list[str]]]:
-    """Each row of a csv reader with the line that it starts on; blank lines are passed over."""
-    start = 1
-    try:
-        for fields in lines:
-            if fields:
-                yield start, fields
-            start = lines.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: the row that starts on line {start} cannot be read: {error} "
-            "(look for a quotation mark that is opened and not closed)"
-        ) from error
-
-
 def _read_tsv(path: Path, content: bytes) -> list[Row]:
-    return _read_csv(path, content, delimiter="\t")
+    return list(read_csv(path, content, delimiter="\t"))
+
+
+def _read_csv(path: Path, content: bytes) -> list[Row]:
+    return list(read_csv(path, content))
 
 
 def _read_jsonl(path: Path, content: bytes) -> list[Row]:
     # split on "\n" alone: str.splitlines also breaks at characters that JSON strings may hold.
     rows = []
-    for number, line in enumerate(_decode(path, content).split("\n"), start=1):
+    for number, line in enumerate(decode(path, content).split("\n"), start=1):
         if not line.strip():
             continue
         row = _parse_json(f"{path}, line {number}", line)
@@ -177,7 +106,7 @@ def _read_jsonl(path: Path, content: bytes) -> list[Row]:
 
 
 def _read_json(path: Path, content: bytes) -> list[Row]:
-    rows = _parse_json(str(path), _decode(path, content))
+    rows = _parse_json(str(path), decode(path, content))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: must be one list of objects, [{{...}}, {{...}}]")
     return rows

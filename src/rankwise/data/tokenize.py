@@ -1,8 +1,8 @@
-"""Tokens of prompts, answers and conversations, and which of them are learnt.
+"""Tokens of prompts, answers and conversations, and which of them are targets (have a loss).
 
-A row is a sequence of pieces of text, some learnt (answers), some only read (prompts). The tokens
-of everything before an answer are exactly those that the model is given when it is asked, so that
-training and generation see the same prompt.
+A row is a sequence of pieces of text: answers are targets (`learnt`), prompts are only read. The
+tokens before an answer are exactly those that the model is given to generate one, so that training
+and generation see the same prompt.
 """
 
 import re
@@ -14,7 +14,7 @@ import jinja2
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.data.tables import shorten
+from rankwise.text import shorten
 
 Tokenizer = Any
 Message = dict[str, Any]
@@ -40,11 +40,11 @@ class Dialogue:
 
 
 class NotTellable(ValueError):
-    """The template gives no way to tell the answers of this conversation from the rest."""
+    """The chat template does not show which tokens of a conversation are its answers."""
 
 
 def special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
-    """The token ids that the tokenizer puts before and after a text of its own accord."""
+    """The token ids that the tokenizer adds before and after a text."""
     bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
     full = list(tokenizer("a")["input_ids"])
     for start in range(len(full) - len(bare) + 1):
@@ -57,7 +57,7 @@ def plain_ids(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
     """Token ids of each text without special tokens; none for an empty text."""
     if not texts:
         return []
-    # verbose=False: a text longer than the model's window is cut later, and need not be warned of
+    # verbose=False: a text longer than the model's context is cut later and needs no warning
     ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)[
         "input_ids"
     ]
@@ -67,10 +67,10 @@ def plain_ids(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
 def tokens_of(
     rows: Sequence[Sequence[Piece]], tokenizer: Tokenizer
 ) -> list[tuple[list[int], list[bool]]]:
-    """Token ids and learnt marks of each row of pieces, without special tokens of our own.
+    """Token ids and target marks of each row of pieces, without added special tokens.
 
-    The pieces are tokenised together where the tokens of the earlier pieces do not change by it;
-    where a token would span the seam, the new piece is tokenised on its own.
+    Pieces are tokenised together where that leaves the tokens of the earlier pieces as they are.
+    Where a token would span two pieces, the new piece is tokenised alone.
     """
     cumulative = ["".join(p.text for p in row[: i + 1]) for row in rows for i in range(len(row))]
     joint = iter(plain_ids(cumulative, tokenizer))
@@ -119,7 +119,7 @@ def chat_dialogue(messages: Sequence[Message], tokenizer: Tokenizer) -> Dialogue
     end-of-turn mark; the whole conversation must begin with each of these texts.
 
     Raises:
-        NotTellable: the template refuses the messages, or rewrites earlier turns.
+        NotTellable: the template refuses the messages, or changes earlier turns.
     """
     asked = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
     if not asked:
@@ -134,19 +134,19 @@ def chat_dialogue(messages: Sequence[Message], tokenizer: Tokenizer) -> Dialogue
 
 
 def readable(messages: Sequence[Message]) -> str:
-    """What was said before an answer, as a person would read it; system messages are left out."""
+    """The messages before an answer as readable text, without system messages."""
     said = [message["content"] for message in messages if message["role"] != "system"]
     return "\n\n".join(said)
 
 
 def render(messages: Sequence[Message], tokenizer: Tokenizer, ask: bool = False) -> str:
-    """The template's text for `messages`; with `ask` the opening of the assistant's turn too."""
+    """The template's text for `messages`; with `ask` also the start of the assistant's turn."""
     try:
         text: str = tokenizer.apply_chat_template(
             list(messages), tokenize=False, add_generation_prompt=ask
         )
     except jinja2.TemplateError as error:
-        raise NotTellable(f"the chat template refuses it: {shorten(error)}") from error
+        raise NotTellable(f"the chat template raised an error: {shorten(error)}") from error
     return text
 
 
@@ -156,7 +156,7 @@ def _marked(messages: Sequence[Message], tokenizer: Tokenizer) -> tuple[list[int
             list(messages), tokenize=True, return_dict=True, return_assistant_tokens_mask=True
         )
     except jinja2.TemplateError as error:
-        raise NotTellable(f"the chat template refuses it: {shorten(error)}") from error
+        raise NotTellable(f"the chat template raised an error: {shorten(error)}") from error
     return list(made["input_ids"]), [bool(mark) for mark in made["assistant_masks"]]
 
 
@@ -170,10 +170,10 @@ def _chat_pieces(
         before = render(messages[:at], tokenizer, ask=True)
         after = render(messages[: at + 1], tokenizer)
         if not (whole.startswith(after) and after.startswith(before) and before.startswith(done)):
-            raise NotTellable("the chat template rewrites earlier turns when an answer follows")
+            raise NotTellable("the chat template changes earlier turns when an answer is added")
         answer = after[len(before) :].rstrip()
         if messages[at]["content"].strip() not in answer:
-            raise NotTellable("the chat template does not render an answer as it is")
+            raise NotTellable("the chat template changes the text of an answer")
         pieces += [Piece(before[len(done) :], False), Piece(answer, True)]
         done = before + answer
     return pieces if done == whole else [*pieces, Piece(whole[len(done) :], False)]

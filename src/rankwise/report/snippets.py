@@ -31,7 +31,7 @@ def recommended_yaml(records: Records, choice: Choice) -> str:
 def recommended_spec(records: Records, arm: str) -> dict[str, Any]:
     """The study's spec with this configuration alone: no grid, no list, settings in sections."""
     spec: dict[str, Any] = copy.deepcopy(records.study["spec"])
-    spec["grid"], spec["arms"] = {}, []
+    spec["grid"], spec["configs"] = {}, []
     for name, value in records.arm(arm).settings.items():
         *sections, leaf = name.split(".")
         here = spec

@@ -1,12 +1,12 @@
 """Tables that others wrote, as rows: CSV and TSV files, and PEFT's folders of result files."""
 
-import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from rankwise.errors import DataError
+from rankwise.files import decode, read_csv
 
 PEFT_COLUMNS: dict[str, Any] = {
     "metric": "test accuracy",
@@ -37,29 +37,22 @@ PEFT_COLUMNS: dict[str, Any] = {
 
 
 def csv_rows(path: Path) -> list[dict[str, Any]]:
-    """The rows of a table with a head, cells as numbers, true or false, text or None.
+    """The rows of a CSV file, cells as numbers, true or false, text or None.
+
+    The delimiter is whichever of comma, semicolon and tab occurs most often in the header.
 
     Raises:
-        DataError: it cannot be read, has no rows, or a row with another number of cells.
+        DataError: it cannot be read, has no rows, or a row with another number of fields.
     """
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path}: cannot be read as a table ({error})") from None
-    head = text.split("\n", 1)[0]
-    delimiter = max(",;\t", key=head.count)
-    rows = []
-    reader = csv.DictReader(text.splitlines(), delimiter=delimiter)
-    for number, row in enumerate(reader, start=2):
-        if None in row or None in row.values():
-            raise DataError(
-                f"{path}: line {number} has not the {len(reader.fieldnames or ())} columns "
-                "of the head"
-            )
-        rows.append({name.strip(): _value(text) for name, text in row.items()})
+        content = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    header = decode(path, content).split("\n", 1)[0]
+    rows = read_csv(path, content, delimiter=max(",;\t", key=header.count))
     if not rows:
-        raise DataError(f"{path}: no rows; a head and a row a run are wanted")
-    return rows
+        raise DataError(f"{path}: no rows below the header; give one row for each run")
+    return [{name.strip(): _value(text) for name, text in row.items()} for row in rows]
 
 
 def _value(text: str) -> Any:

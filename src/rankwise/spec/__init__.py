@@ -1,4 +1,4 @@
-"""The spec: its models, reading it, its configurations and what identifies them.
+"""The spec of a study: its models, reading it, its configurations and what identifies them.
 
 May import text, files, errors; no torch.
 """

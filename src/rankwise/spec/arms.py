@@ -1,7 +1,7 @@
-"""From the spec's grid and list to arms: their settings, their names, their identities.
+"""The configurations (arms) of a study, from its grid and its list: settings, names, identities.
 
-The identity of an arm is a hash of what it means, so two spellings of one configuration are one
-arm, and a study that is run again finds what it has already done.
+The identity is a hash of the effective settings. Two spellings of one configuration have the same
+one, and a study that is run again finds what it has already done.
 """
 
 import itertools
@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rankwise.errors import SpecError
-from rankwise.spec.errors import arm_settings, no_such_setting, readable, setting_names, shown
+from rankwise.spec.errors import no_such_setting, readable, shown
 from rankwise.spec.identity import (
     NO_MEANING,
     canonical,
@@ -30,10 +30,11 @@ from rankwise.spec.models import (
     TrainingSpec,
 )
 from rankwise.spec.names import arm_names
+from rankwise.spec.settings import arm_settings, setting_names
 
 MAX_ARMS = 10_000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")
-RESERVED = ("best", "base")  # `export DIR best`; the untouched base answers as `base`
+RESERVED = ("best", "base")  # `export DIR best`; answers of the frozen base are named `base`
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Arm:
         id: 12 hex digits, equal for equal meaning (settings, base model, data, task).
         training_id: the same without `generation.*`: arms of equal training_id are trained once.
         name: short and readable, unique in its study; also a folder's name.
-        settings: dotted name -> JSON-ready value of all that identifies the arm.
+        settings: dotted name -> JSON-ready value of everything that identifies the arm.
     """
 
     id: str
@@ -78,11 +79,11 @@ class Run:
 
 
 def make_arms(spec: StudySpec) -> tuple[Arm, ...]:
-    """The arms of a study: the product of its grid, then its list; one arm where both are empty.
+    """The arms of a study: all combinations of its grid, then its list; one where both are empty.
 
     Raises:
-        SpecError: a setting that does not exist or cannot vary, an empty list of values, a value
-            that cannot be, settings without effect or at odds, or the same arm or name twice.
+        SpecError: a setting that does not exist or cannot vary, an empty list of values, an
+            invalid value, settings without effect or in conflict, or the same arm or name twice.
     """
     known = dict(arm_settings())
     drafts = [
@@ -110,17 +111,21 @@ def _changes(
     for key, values in spec.grid.items():
         _check_key(key, f"grid.{key}", known)
         if not values:
-            raise SpecError(f"grid.{key}: the list of values is empty; remove the line or fill it")
+            raise SpecError(
+                f"grid.{key}: the list of values is empty; give values or remove the line"
+            )
     size = 1
     for values in spec.grid.values():
         size *= len(values)
     if size > MAX_ARMS:
-        raise SpecError(f"grid: {size} arms are more than {MAX_ARMS}; give fewer values")
-    if spec.grid or not spec.arms:
+        raise SpecError(
+            f"grid: {size} configurations, but at most {MAX_ARMS} are allowed; give fewer values"
+        )
+    if spec.grid or not spec.configs:
         for combination in itertools.product(*spec.grid.values()):
             yield "grid", None, dict(zip(spec.grid, combination, strict=True))
-    for number, entry in enumerate(spec.arms):
-        place = f"arms[{number}]"
+    for number, entry in enumerate(spec.configs):
+        place = f"configs[{number}]"
         changes = dict(_flat(entry, known))
         name = changes.pop("name", None)
         for key in changes:
@@ -143,11 +148,11 @@ def _check_key(key: str, place: str, known: Sequence[str]) -> None:
         return
     inside = next((name for name in known if name.startswith(f"{key}.")), None)
     if inside is not None:
-        raise SpecError(f"{place}: a section; name the settings in it, such as {inside}")
+        raise SpecError(f"{place}: is a section; name a setting in it, such as {inside}")
     if key in setting_names(StudySpec):
         raise SpecError(
-            f"{place}: common to all arms of a study, for they are compared on one model and one "
-            f"data set; set it outside `grid` and `arms`"
+            f"{place}: must be the same in all configurations of a study; set it outside `grid` "
+            f"and `configs`, or make a second study"
         )
     raise SpecError(f"{place}: {no_such_setting(key, known)}")
 
@@ -157,18 +162,18 @@ def _checked_name(name: Any, place: str) -> str | None:
         return None
     if not isinstance(name, str) or not NAME.match(name):
         raise SpecError(
-            f"{place}: name: letters, digits, dots, dashes, plus signs and underscores are wanted "
-            f"(a folder will bear it), found {shown(name)}"
+            f"{place}: name: must be made of letters, digits, dots, dashes, plus signs and "
+            f"underscores (it names a folder), found {shown(name)}"
         )
     if name in RESERVED:
-        raise SpecError(f"{place}: name: {name!r} has a meaning of its own; choose another")
+        raise SpecError(f"{place}: name: {name!r} is reserved; choose another name")
     return name
 
 
 def _draft(spec: StudySpec, changes: Mapping[str, Any], place: str, name: str | None) -> Arm:
     """One arm, checked, with its explicit name or an empty one."""
     raw = spec.model_dump(mode="json", warnings=False)
-    raw["grid"], raw["arms"] = {}, []
+    raw["grid"], raw["configs"] = {}, []
     for key, value in changes.items():
         here = raw
         *sections, leaf = key.split(".")
@@ -210,7 +215,7 @@ def _check_together(spec: StudySpec, place: str) -> None:
     if spec.method == "full" and spec.model.quantization != "none":
         raise SpecError(
             f"{place}: model.quantization: {spec.model.quantization} weights cannot be trained in "
-            f"full; use method: lora, or quantization: none for this arm"
+            f"full; use method: lora, or quantization: none for this configuration"
         )
     if spec.method == "full" and spec.training.loraplus_lr_ratio is not None:
         raise SpecError(
@@ -226,11 +231,13 @@ def _check_together(spec: StudySpec, place: str) -> None:
 def _refuse_idle(
     spec: StudySpec, changes: Mapping[str, Any], settings: Mapping[str, Any], place: str
 ) -> None:
-    """Refuse a setting that was given to this very arm and has no effect in it."""
+    """Refuse a setting that was given to this arm and has no effect in it."""
     for key in changes:
         if key in settings or key in NO_MEANING:
             continue
-        raise SpecError(f"{place}: {key}: without effect in this arm, for {why_idle(spec, key)}")
+        raise SpecError(
+            f"{place}: {key}: has no effect in this configuration, because {why_idle(spec, key)}"
+        )
 
 
 def _refuse_twins(arms: Sequence[Arm]) -> None:
@@ -238,11 +245,11 @@ def _refuse_twins(arms: Sequence[Arm]) -> None:
     for arm in arms:
         if arm.id in seen:
             raise SpecError(
-                f"arms: {seen[arm.id].name} and {arm.name} are the same configuration; remove one"
+                f"{seen[arm.id].name} and {arm.name} are the same configuration; remove one"
             )
         seen[arm.id] = arm
     names: dict[str, Arm] = {}
     for arm in arms:
         if arm.name.casefold() in names:
-            raise SpecError(f"arms: the name {arm.name!r} is given twice; rename one")
+            raise SpecError(f"configs: the name {arm.name!r} is given twice; rename one")
         names[arm.name.casefold()] = arm

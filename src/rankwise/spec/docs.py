@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
-from rankwise.spec.errors import arm_settings, fields_of, section_of
 from rankwise.spec.models import Section, StudySpec
+from rankwise.spec.settings import arm_settings, fields_of, section_of
 
 
 def json_schema() -> dict[str, Any]:
@@ -55,24 +55,25 @@ def spec_reference() -> str:
 
 _REFERENCE_HEAD = """# The spec, setting by setting
 
-Generated from `src/rankwise/spec/models.py` by `python -m rankwise.spec.docs docs`; do not edit.
+Generated from the models in `src/rankwise/spec/` by `make docs`; do not edit.
 
 A spec is a YAML file. Unknown settings are errors, and so is a key given twice; `1e-4` is a number,
 and only `true` and `false` are truth values. Every setting can be given on the command line as
-`--set training.max_steps=20`. Settings marked *arm* may differ between the arms of a study, in
-`grid` (dotted name to a list of values; the product of all makes arms) or in an entry of `arms`.
+`--set training.max_steps=20`. Settings marked *yes* under "varies" may differ between the
+configurations of a study: in `grid` (dotted name to a list of values; every combination is a
+configuration) or in an entry of `configs`.
 """
 
 
 def _table(prefix: str, model: type[Section]) -> str:
-    per_arm = dict(arm_settings())
-    rows = ["| setting | values | default | per arm | meaning |", "|---|---|---|---|---|"]
+    varying = dict(arm_settings())
+    rows = ["| setting | values | default | varies | meaning |", "|---|---|---|---|---|"]
     for name, field in model.model_fields.items():
         section = section_of(field) is not None
         kind = "section" if section else _kind(field)
         default = "" if section else _default(field)
-        arm = "arm" if prefix + name in per_arm else ""
-        cells = (f"`{name}`", kind, default, arm, field.description or "")
+        may_vary = "yes" if prefix + name in varying else ""
+        cells = (f"`{name}`", kind, default, may_vary, field.description or "")
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
     return "\n".join(rows) + "\n"
 

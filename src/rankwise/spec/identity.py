@@ -1,19 +1,19 @@
-"""What identifies an arm: its effective settings in one spelling, and a hash of their meaning."""
+"""What identifies a configuration: its effective settings in one spelling, and their hash."""
 
 import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rankwise.spec.errors import arm_settings
 from rankwise.spec.models import AugmentSpec, StudySpec, alpha_of
+from rankwise.spec.settings import arm_settings
 
 SORTED = ("lora.target_modules", "lora.exclude_modules", "lora.modules_to_save")
 NO_MEANING = ("training.per_device_eval_batch_size",)  # evaluation is the same in any batches
 
 
 def effective_settings(spec: StudySpec) -> dict[str, Any]:
-    """Everything that identifies an arm, in one spelling; what has no effect is left out."""
+    """Everything that identifies a configuration, in one spelling, without what has no effect."""
     plain = spec.model_dump(mode="json", warnings=False)
     settings: dict[str, Any] = {}
     for name, _ in arm_settings():
@@ -39,7 +39,7 @@ def effective_settings(spec: StudySpec) -> dict[str, Any]:
 
 
 def _alpha(spec: StudySpec) -> float | str:
-    """Alpha in one spelling: a number where one rank holds for all modules, else the rule."""
+    """Alpha in one spelling: a number where all modules have the same rank, else the rule."""
     rule = spec.lora.lora_alpha
     one_rank = spec.ranks.strategy == "uniform" and spec.ranks.budget is None
     if one_rank and not spec.lora.rank_pattern:
@@ -50,7 +50,7 @@ def _alpha(spec: StudySpec) -> float | str:
 
 
 def _idle(spec: StudySpec) -> Iterator[str]:
-    """Settings (or sections) without effect in this arm, given its other settings."""
+    """Settings (or sections) without effect in this configuration, given its other settings."""
     training, ranks, augment, asked = spec.training, spec.ranks, spec.data.augment, spec.generation
     if spec.method == "full":
         yield from ("lora", "ranks", "training.loraplus_lr_ratio")
@@ -77,9 +77,9 @@ def _idle(spec: StudySpec) -> Iterator[str]:
 
 
 def why_idle(spec: StudySpec, key: str) -> str:
-    """Why a setting has no effect in an arm, with the remedy where there is one."""
+    """Why a setting has no effect in a configuration, with the remedy where there is one."""
     if spec.method == "full" and key.startswith(("lora.", "ranks.", "training.loraplus")):
-        return "its method is full; list full fine-tuning under `arms`, outside the grid"
+        return "its method is full; list full fine-tuning under `configs`, outside the grid"
     if key == "training.num_train_epochs":
         return "training.max_steps is given; set training.max_steps: null"
     if key == "training.early_stopping_threshold":
@@ -92,7 +92,7 @@ def why_idle(spec: StudySpec, key: str) -> str:
 
 
 def identity(spec: StudySpec, settings: Mapping[str, Any]) -> str:
-    """12 hex digits of the meaning of an arm: its settings, base model, data and task."""
+    """12 hex digits: a hash of the settings, the base model, the data and the task."""
     model = spec.model.model_dump(mode="json", exclude={"quantization", "attn_implementation"})
     for name in ("trust_remote_code", "allow_pickle"):  # how weights are fetched, not which
         del model[name]

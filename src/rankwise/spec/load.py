@@ -1,6 +1,5 @@
-"""Spec files: YAML in, a checked `StudySpec` out, every mistake said readably."""
+"""Spec files: from YAML to a checked `StudySpec`, with one readable message on mistakes."""
 
-import difflib
 import json
 import re
 from collections.abc import Iterator, Sequence
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 from rankwise.errors import SpecError
 from rankwise.spec.errors import readable, shown
 from rankwise.spec.models import StudySpec
+from rankwise.text import nearest
 
 INT = re.compile(r"[-+]?[0-9][0-9_]*$|0x[0-9a-fA-F]+$|0o[0-7]+$")
 FLOAT = re.compile(
@@ -70,21 +70,23 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _construct_int)
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
-    """Read a study's spec from a YAML file, with `a.b.c=value` overrides put in before checking.
+    """Read a study's spec from a YAML file; `a.b.c=value` overrides apply before it is checked.
 
     Args:
         path: the YAML file (UTF-8).
         overrides: settings as `dotted.name=value`, the value in YAML.
 
     Raises:
-        SpecError: the file cannot be read, is no YAML, or holds settings that do not exist or
-            cannot be; the first few mistakes, one a line, each with its place.
+        SpecError: the file cannot be read, is no YAML, or holds unknown settings or invalid
+            values; the first few mistakes, one a line, each with its place.
     """
     path = Path(path)
     raw = read_yaml(_text_of(path), path.name)
     if not isinstance(raw, dict):
-        raise SpecError(f"{path.name}: a mapping of settings is wanted, found {shown(raw)}")
+        raise SpecError(f"{path.name}: must be a mapping of settings, found {shown(raw)}")
     places = [_override(raw, text) for text in overrides]
+    if "arms" in raw:
+        raise SpecError(f"{path.name}: arms: this key is now named `configs`; rename it")
     if isinstance(raw.get("grid"), dict):
         raw["grid"] = dict(_flat_lists(raw["grid"]))
     _refuse_idle_overrides(raw, places)
@@ -98,13 +100,12 @@ def _text_of(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        near = difflib.get_close_matches(
-            path.name, [p.name for p in path.parent.glob("*.y*ml")], n=1
-        )
-        hint = f"; nearest there: {near[0]}" if near else ""
-        raise SpecError(f"{path}: no such file{hint}") from None
+        near = nearest(path.name, [found.name for found in path.parent.glob("*.y*ml")])
+        raise SpecError(f"{path}: no such file{near}") from None
     except UnicodeDecodeError as error:
-        raise SpecError(f"{path.name}: not UTF-8 text (byte {error.start})") from None
+        raise SpecError(
+            f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8"
+        ) from None
     except OSError as error:
         raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
 
@@ -128,7 +129,7 @@ def read_yaml(text: str, place: str) -> Any:
 
 
 def _override(raw: dict[Any, Any], text: str) -> str:
-    """Put `a.b.c=value` into the raw spec and return the dotted name."""
+    """Write `a.b.c=value` into the raw spec and return the dotted name."""
     name, equals, value = text.partition("=")
     name = name.strip()
     if not equals or not name or not all(name.split(".")):
@@ -137,8 +138,8 @@ def _override(raw: dict[Any, Any], text: str) -> str:
     keys = name.split(".")
     if keys[0] == "grid" and len(keys) > 1:
         keys = ["grid", ".".join(keys[1:])]  # a key of the grid is itself a dotted name
-    elif keys[0] == "arms" and len(keys) > 2:
-        keys = ["arms", keys[1], ".".join(keys[2:])]
+    elif keys[0] == "configs" and len(keys) > 2:
+        keys = ["configs", keys[1], ".".join(keys[2:])]
     here: Any = raw
     for depth, key in enumerate(keys):
         last = depth == len(keys) - 1
@@ -159,15 +160,15 @@ def _override(raw: dict[Any, Any], text: str) -> str:
 
 
 def _refuse_idle_overrides(raw: dict[Any, Any], names: Sequence[str]) -> None:
-    """Refuse an override that the grid would overrule for every arm."""
+    """Refuse an override that the grid would replace in every configuration."""
     grid = raw.get("grid")
-    if not isinstance(grid, dict) or raw.get("arms"):
+    if not isinstance(grid, dict) or raw.get("configs"):
         return
     for name in names:
         if name in grid:
             raise SpecError(
-                f"--set {name}: without effect, for the grid varies {name}; "
-                f"set grid.{name}=[...] instead"
+                f"--set {name}: has no effect, because the grid varies {name}; "
+                f"use --set grid.{name}=[...] instead"
             )
 
 

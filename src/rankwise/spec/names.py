@@ -41,7 +41,7 @@ WORDS = {
     "attention_heavy": "attention",
     "all-linear": "all",
 }
-BARE = (  # settings whose value says enough by itself
+BARE = (  # settings whose value is clear without the name of the setting
     "method",
     "model.quantization",
     "lora.target_modules",
@@ -59,7 +59,7 @@ def arm_names(settings: Sequence[Mapping[str, Any]], given: Sequence[str]) -> li
         given: explicit name of each arm, or "".
     """
     keys = list(dict.fromkeys(key for one in settings for key in one))
-    # A setting that some arms do not have (ranks.ratio without a strategy) says nothing by that.
+    # A setting that some arms lack (ranks.ratio without a strategy) varies only among the others.
     varying = [
         key for key in keys if len({json.dumps(one[key]) for one in settings if key in one}) > 1
     ] or [key for key in ("method", "lora.r", "lora.lora_alpha") if key in keys]
@@ -74,7 +74,7 @@ def arm_names(settings: Sequence[Mapping[str, Any]], given: Sequence[str]) -> li
 
 
 def _place(key: str) -> int:
-    """Where a setting's label stands: rank first, the training between, the data last."""
+    """Where a setting's label stands: the adapter first, then the training, the data last."""
     if key in FIRST:
         return FIRST.index(key)
     return len(FIRST) + key.startswith("data.")

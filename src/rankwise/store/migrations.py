@@ -6,6 +6,7 @@ it is released; another form is another migration.
 
 import json
 import math
+import re
 import sqlite3
 from collections.abc import Mapping
 from typing import Any
@@ -90,8 +91,7 @@ def _copy_study(db: sqlite3.Connection) -> None:
         versions, device, model, data = map(json.loads, parts)
         labels = data.get("label_names")
         row = (
-            spec_yaml,
-            spec,
+            *_renamed(spec_yaml, json.loads(spec)),
             str(device.get("device", device.get("name", ""))),
             int(device.get("threads", 0)),
             str(model.get("name", "")),
@@ -113,6 +113,15 @@ def _copy_study(db: sqlite3.Connection) -> None:
     for about, text in notes:
         fact = ("text", _text({"about": about, "text": text}, sort=True))
         db.execute("INSERT OR IGNORE INTO fact (kind, data) VALUES (?, ?)", fact)
+
+
+def _renamed(spec_yaml: str, spec: dict[str, Any]) -> tuple[str, str]:
+    """The spec with the list of configurations under its present key, and no idle `synonym`."""
+    spec["configs"] = spec.pop("arms", [])
+    augment = spec.get("data", {}).get("augment", {})
+    if "operations" in augment:
+        augment["operations"] = [name for name in augment["operations"] if name != "synonym"]
+    return re.sub(r"^arms:", "configs:", spec_yaml, flags=re.MULTILINE), _text(spec)
 
 
 def _copy_arms(db: sqlite3.Connection) -> tuple[dict[str, int], dict[str, int]]:

@@ -1,7 +1,7 @@
 """What a study will do, worked out and checked before any weight is loaded.
 
-`rankwise plan` prints an outlook; `rankwise run` begins with the same one. It needs the data, the
-tokenizer and the model's configuration, and finds every mistake that can be found from these.
+`rankwise plan` prints it and `rankwise run` starts from it. It needs the data, the tokenizer and
+the model's configuration, and finds every mistake that can be found from these.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,7 +32,7 @@ from rankwise.study.cohorts import cohorts_of
 from rankwise.train.generate import Question, questions_of
 from rankwise.train.optimizer import steps_of
 
-COMFORTABLE = 0.7  # share of the free memory that a cohort may take, where none is given
+COMFORTABLE = 0.7  # share of the free memory that a cohort may use, where memory_gb is not given
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Outlook:
     """A checked study.
 
     Attributes:
-        adapters: What an arm's runs train, by arm id; None for full fine-tuning.
+        adapters: The adapter of each arm, by arm id; None for full fine-tuning.
         footprints: Parameters of each arm, by arm id.
         train: An arm's training examples, by training id; equal ones are shared.
-        questions: What arms with these settings are asked after training.
+        questions: The prompts that arms with these settings answer after training.
         structure: The base model on the meta device.
-        notes: What should be known about the data.
+        notes: Facts about the data for the plan and the report.
     """
 
     spec: StudySpec
@@ -98,7 +98,7 @@ class Outlook:
         return 6.0 * dense if arm.method == "full" else 4.0 * dense + 6.0 * counts.adapter
 
     def largest_cohort(self, runs: Sequence[Run], device: torch.device) -> int:
-        """How many of these runs, from the first on, may train together."""
+        """How many of these runs, counted from the first, may train together."""
         hardware = self.spec.hardware
         limit = (
             hardware.memory_gb * 1e9
@@ -109,9 +109,9 @@ class Outlook:
         return count if hardware.max_runs is None else min(count, hardware.max_runs)
 
     def cohorts(self, runs: Sequence[Run], device: torch.device) -> list[tuple[Run, ...]]:
-        """The runs as they will be trained together; in each, those that adapt least first.
+        """The cohorts that will be trained; in each, the runs with fewest adapted modules first.
 
-        In that order the runs that adapt a module lie side by side in the batch. Of runs that
+        In that order the runs that adapt a module are neighbours in the batch. Of runs that
         share a training, the first one is trained.
         """
 
@@ -127,7 +127,7 @@ class Outlook:
         ]
 
     def costs(self, arm: Arm, device: torch.device) -> dict[str, int]:
-        """What is known of an arm's price before it runs."""
+        """The costs of an arm that are known before it runs."""
         counts = self.footprints[arm.id]
         return {
             "trainable_params": counts.trainable,
@@ -188,9 +188,9 @@ def look_ahead(spec: StudySpec, base_dir: Path) -> Outlook:
 
 
 def shared_trainings(runs: Sequence[Run]) -> dict[Run, tuple[Run, ...]]:
-    """The runs that need a training of their own, each with all that it stands for.
+    """The runs that are trained, each with all runs that share its training.
 
-    Arms that differ in what is asked after training alone share one training at each seed.
+    Arms that differ only in generation share one training at each seed.
     """
     found: dict[tuple[str, int], list[Run]] = {}
     for run in runs:
@@ -212,19 +212,19 @@ def _asks(asked: GenerationSpec) -> bool:
 
 
 def _check_asked(spec: StudySpec, arms: Sequence[Arm]) -> None:
-    """Refuse settings of generation where nothing can be generated, or nothing is asked."""
+    """Refuse settings of generation where the task generates nothing or there are no prompts."""
     every = [spec.generation, *(arm.generation for arm in arms)]
     if all(asked == GenerationSpec.model_validate({}) for asked in every):
         return
     if not TASKS[spec.task].generates:
         able = " or ".join(name for name, kind in TASKS.items() if kind.generates)
         raise SpecError(
-            f"generation: a classifier (task {spec.task}) writes no text; remove the section, or "
-            f"use task {able}"
+            f"generation: a classifier (task {spec.task}) generates no text; remove the section, "
+            f"or use task {able}"
         )
     if not any(_asks(asked) for asked in every):
         raise SpecError(
-            "generation: nothing is asked; give generation.prompts or "
+            "generation: there are no prompts; give generation.prompts or "
             "generation.prompts_from_validation, or remove the section"
         )
     for name in ("temperature", "top_p", "seed"):
@@ -232,7 +232,7 @@ def _check_asked(spec: StudySpec, arms: Sequence[Arm]) -> None:
         given = getattr(spec.generation, name) != standard
         if given and not any(asked.do_sample for asked in every):
             raise SpecError(
-                f"generation.{name}: without effect, for answers are not sampled; set "
+                f"generation.{name}: has no effect, because answers are not sampled; set "
                 f"generation.do_sample: true, or remove it"
             )
 
@@ -240,7 +240,7 @@ def _check_asked(spec: StudySpec, arms: Sequence[Arm]) -> None:
 def _check_room(
     spec: StudySpec, structure: nn.Module, asked: GenerationSpec, prompts: Sequence[Question]
 ) -> None:
-    """Refuse answers that would run past the model's positions."""
+    """Refuse answers that would be longer than the model's positions allow."""
     most = getattr(structure.config, "max_position_embeddings", None)
     longest = max(len(prompt.ids) for prompt in prompts) if is_causal(spec.task) else 1
     if isinstance(most, int) and longest + asked.max_new_tokens > most:
@@ -248,7 +248,7 @@ def _check_room(
         remedy = f"use {room} or less, or shorter prompts" if room > 0 else "use shorter prompts"
         raise SpecError(
             f"generation.max_new_tokens: {asked.max_new_tokens} after a prompt of {longest} tokens "
-            f"are more than the {most} positions of {base_name(spec.model)}; {remedy}"
+            f"exceeds the {most} positions of {base_name(spec.model)}; {remedy}"
         )
 
 
@@ -257,13 +257,13 @@ def _check_length(spec: StudySpec, structure: nn.Module) -> None:
     most = getattr(structure.config, "max_position_embeddings", None)
     if isinstance(most, int) and spec.data.max_length > most:
         raise SpecError(
-            f"data.max_length: {spec.data.max_length} tokens are more than the {most} positions of "
+            f"data.max_length: {spec.data.max_length} tokens exceed the {most} positions of "
             f"{base_name(spec.model)}; use {most} or less"
         )
 
 
 def _check_start(spec: StudySpec, structure: nn.Module) -> None:
-    """Refuse a model of sequences to sequences that does not know how a target starts."""
+    """Refuse a sequence-to-sequence model without a start token for targets."""
     start = getattr(structure.config, "decoder_start_token_id", None)
     if TASKS[spec.task].architecture == "encoder-decoder" and start is None:
         place = "model.config" if spec.model.config is not None else "the model's config.json"
@@ -305,9 +305,11 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError:
-        raise SpecError(f"hardware.device: {name!r} is not auto, cpu, cuda or cuda:N") from None
+        raise SpecError(
+            f"hardware.device: must be auto, cpu, cuda or cuda:N, found {name!r}"
+        ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise SpecError(f"hardware.device: {name}: this torch sees no CUDA device; use cpu or auto")
+        raise SpecError(f"hardware.device: {name}: torch finds no CUDA device; use cpu or auto")
     return device
 
 

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
+from rankwise.spec.metrics import lower_is_better
 from rankwise.store.schema import TABLES, to_number
 
 FIRST_TABLES = """
@@ -229,7 +230,7 @@ def _objective(db: sqlite3.Connection) -> tuple[str, int]:
     row = db.execute("SELECT spec FROM study").fetchone()
     spec = {} if row is None else json.loads(row[0])
     name = str(spec.get("objective", {}).get("metric", "eval_loss"))
-    return name, 1 if name.endswith(("loss", "perplexity")) else -1
+    return name, 1 if lower_is_better(name) else -1
 
 
 def _copy_probes(

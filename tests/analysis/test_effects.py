@@ -7,14 +7,14 @@ from itertools import product
 import numpy as np
 import pytest
 import statsmodels.api as sm
-
-from rankwise.analysis.components import components
 from rankwise.analysis.effect_words import (
     effect_sentences,
     factor_sentences,
     interaction_sentences,
     shape_sentence,
 )
+
+from rankwise.analysis.components import components
 from rankwise.analysis.effects import factor_effects
 from rankwise.analysis.factors import find_factors
 from rankwise.analysis.interactions import interactions

@@ -3,7 +3,6 @@
 import math
 
 import pytest
-
 from rankwise.analysis.forensics import Ending, StepRecord, diagnose
 
 

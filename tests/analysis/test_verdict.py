@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from rankwise.analysis.verdict_words import headline, settling, verdict_sentences
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
@@ -16,7 +17,6 @@ from rankwise import text as wording
 from rankwise.analysis.comparisons import detectable, holm_all_pairs, holm_with_best, power_of_t
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import judge
-from rankwise.analysis.verdict_words import headline, settling, verdict_sentences
 from rankwise.errors import DataError
 
 

@@ -1,4 +1,4 @@
-"""What the verdict is given: one metric, arm by seed, by example where the record goes that deep.
+"""The input of the verdict: one metric by arm and seed, and by example where that is recorded.
 
 Array suffixes: A arms, S seeds, E examples, G groups of examples, R finished runs.
 """
@@ -85,18 +85,6 @@ def finished_runs(scores: Scores) -> Runs:
     mean_R = x_RE @ w_E / w_E.sum()
     binary = bool(np.isin(x_RE, (0.0, 1.0)).all())
     return Runs(arm_R, seed_R, mean_R, _by_group(x_RE, mean_R, w_E, scores.groups_E), binary)
-
-
-def failed_runs(scores: Scores) -> tuple[tuple[str, int], ...]:
-    """(arm, seed) of every run without a finite score; why it has none is not known here."""
-    runs = finished_runs(scores)
-    done = set(zip(runs.arm_R.tolist(), runs.seed_R.tolist(), strict=True))
-    return tuple(
-        (arm, seed)
-        for a, arm in enumerate(scores.arms)
-        for s, seed in enumerate(scores.seeds)
-        if (a, s) not in done
-    )
 
 
 def _weights(scores: Scores, examples: int) -> Floats:

@@ -1,13 +1,21 @@
-"""How far a study is, how its arms rank, and where its results lie."""
+"""The state of a study: runs done, ranking, and where its results are."""
 
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rankwise.report.chapters.lead import price_of
+from rankwise.report.words import price_of
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records, ranked
 from rankwise.store.writer import Store
+
+WHY = {
+    "winner": "significantly better than all others",
+    "runs": "best of these runs, one seed each",
+    "only": "the only configuration with a result",
+    "tie": "the cheapest of those tied for best",
+    "look": "not a recommendation: the noise is unknown",
+}
 
 
 def status_facts(folder: Path) -> dict[str, Any]:
@@ -27,7 +35,7 @@ def status_facts(folder: Path) -> dict[str, Any]:
             "spread": arm.spread,
             "seeds": len(arm.seeds_done),
             "test": arm.test,
-            "cost": price_of(arm, records.cost).strip(" ()"),
+            "cost": price_of(arm, records.cost),
         }
         for arm in ranked(judgement)
     ]
@@ -51,7 +59,7 @@ def status_facts(folder: Path) -> dict[str, Any]:
 
 
 def print_status(facts: dict[str, Any]) -> None:
-    """The state of a study as a person reads it."""
+    """Prints the state of a study."""
     from rich.console import Console
     from rich.table import Table
 
@@ -62,8 +70,10 @@ def print_status(facts: dict[str, Any]) -> None:
     console.print(f"[bold]{facts['study']}[/bold]: {states}", highlight=False)
     metric = facts["metric"]
     table = Table(box=None, pad_edge=False)
-    for title in ("", "arm", metric, "spread over seeds", "seeds", "cost"):
-        table.add_column(title, justify="left" if title == "arm" else "right", no_wrap=True)
+    for title in ("", "configuration", metric, "spread over seeds", "seeds", "cost"):
+        table.add_column(
+            title, justify="left" if title == "configuration" else "right", no_wrap=True
+        )
     for place, arm in enumerate(facts["arms"], start=1):
         table.add_row(
             str(place),
@@ -77,7 +87,8 @@ def print_status(facts: dict[str, Any]) -> None:
     for failure in facts["failures"]:
         console.print(f"{failure['run']}: {failure['state']}: {failure['cause']}", highlight=False)
     if facts["recommended"]:
-        console.print(f"recommended: [bold]{facts['recommended']}[/bold] ({facts['why']})")
+        what = "best mean" if facts["why"] == "look" else "recommended"
+        console.print(f"{what}: [bold]{facts['recommended']}[/bold] ({WHY[facts['why']]})")
     for what in ("report", "adapters"):
         if facts[what]:
             console.print(f"{what}: {facts[what]}", highlight=False, soft_wrap=True)

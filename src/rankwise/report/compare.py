@@ -1,4 +1,4 @@
-"""Two arms of a study side by side: settings, every metric with its interval, costs, answers."""
+"""Two configurations side by side: settings, every metric with its interval, costs, answers."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -10,7 +10,7 @@ import numpy as np
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import judge
 from rankwise.errors import DataError
-from rankwise.report.chapters.groups import measures_table, quotes_of, speakers
+from rankwise.report.chapters.answers import measures_table, quotes_of, speakers
 from rankwise.report.document import (
     Block,
     Bullets,
@@ -23,24 +23,22 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.markdown import to_markdown
-from rankwise.report.numbers import (
-    MISSING,
-    count,
-    duration,
-    interval,
-    listing,
-    number,
-    plural,
-    signed,
-    size,
-)
+from rankwise.report.words import cost_text
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import scores_of, scores_on_test, words
 from rankwise.results.records import ArmFacts, Floats, Records, distinct, lower_is_better
 from rankwise.store.writer import Store
-from rankwise.text import decimals_for, setting
+from rankwise.text import (
+    MISSING,
+    count,
+    decimals_for,
+    interval,
+    names,
+    number,
+    setting,
+    signed,
+)
 
-FORMS = {"bytes": size, "seconds": duration, "parameters": count}
 MOST_PROMPTS = 5
 
 
@@ -48,8 +46,8 @@ MOST_PROMPTS = 5
 class MetricDifference:
     """One metric of both arms on one part of the data; difference is first minus second.
 
-    low, high are a 95 % interval and p two-sided; None where nothing is known of the noise.
-    better names an arm only where the interval leaves zero out.
+    low, high are a 95 % interval and p two-sided; None where the noise is unknown. better names an
+    arm only where the interval excludes zero.
     """
 
     metric: str
@@ -65,31 +63,35 @@ class MetricDifference:
 
 
 def compare_arms(folder: Path, first: str, second: str) -> tuple[str, dict[str, Any]]:
-    """Two arms side by side, as Markdown and as a JSON-ready dict.
+    """Two configurations side by side, as Markdown and as a JSON-ready dict.
 
-    The noise is that of the whole study, so that two arms alone are not judged by two runs.
+    The noise is estimated from the whole study, not from these two configurations alone.
 
     Raises:
         StoreError: no study in the folder.
-        DataError: an arm that the study does not have, or the same arm twice.
+        DataError: a configuration that the study does not have, or the same one twice.
     """
     with Store(folder) as store:
         records = read_records(store)
     known = [arm.name for arm in records.arms]
     for name in (first, second):
         if name not in known:
-            raise DataError(f"{folder}: no arm {name!r}; the arms are {listing(known, 40)}")
+            raise DataError(
+                f"{folder}: no configuration {name!r}; the configurations are {names(known, 40)}"
+            )
     if first == second:
-        raise DataError(f"{first}: given twice; name two arms of {listing(known, 40)}")
+        raise DataError(
+            f"{first}: given twice; name two different configurations of {names(known, 40)}"
+        )
     arms = records.arm(first), records.arm(second)
     metrics = _metrics(distinct(records), *arms)
     return to_markdown(_document(records, arms, metrics)), _facts(records, arms, metrics)
 
 
 def _metrics(records: Records, a: ArmFacts, b: ArmFacts) -> list[MetricDifference]:
-    """Validation first, the deciding metric first of all; then the test part.
+    """Validation first, beginning with the objective metric; then the test part.
 
-    None for arms of one training, whose scores are the same; of `records` with each training once.
+    Empty for arms that share a training, whose scores are equal. `records` has each training once.
     """
     if one_training(a, b):
         return []
@@ -104,7 +106,7 @@ def _metrics(records: Records, a: ArmFacts, b: ArmFacts) -> list[MetricDifferenc
 
 
 def one_training(a: ArmFacts, b: ArmFacts) -> bool:
-    """Whether two arms differ in generation alone and were trained once."""
+    """Whether two arms differ only in generation settings and were trained once."""
     return (a.twin_of or a.name) == (b.twin_of or b.name)
 
 
@@ -165,15 +167,16 @@ def differing(a: ArmFacts, b: ArmFacts) -> tuple[list[str], list[str]]:
 
 def _joint_note(differ: Sequence[str]) -> str:
     if not differ:
-        return "The two arms do not differ in any recorded setting: what parts them is chance."
+        return "The two configurations have the same recorded settings: any difference is chance."
     if len(differ) == 1:
         return (
-            f"They differ in {code(differ[0])} alone: what parts them beyond chance is its doing."
+            f"They differ only in {code(differ[0])}, so a significant difference is the effect of "
+            "this setting."
         )
     return (
-        f"They differ in {plural(len(differ), 'setting')} at once "
-        f"({listing([code(n) for n in differ], 12)}). Every difference below belongs to all of "
-        "them together; none of it can be put down to one."
+        f"They differ in {count(len(differ), 'setting')} at once "
+        f"({names([code(n) for n in differ], 12)}). Every difference below is the joint effect "
+        "of all of them; it cannot be attributed to one setting."
     )
 
 
@@ -191,7 +194,7 @@ def _document(
     if rows:
         blocks.append(table(("setting", code(a.name), code(b.name)), rows))
     same = [f"{code(n)} = {_setting(a, n)}" for n in agree]
-    blocks.append(Bullets((f"The same in both: {listing(same, 60) if same else 'nothing'}.",)))
+    blocks.append(Bullets((f"The same in both: {names(same, 60) if same else 'nothing'}.",)))
     sections = [
         Section("Settings", "settings", tuple(blocks)),
         Section("Metrics", "metrics", _metric_blocks(arms, metrics)),
@@ -200,7 +203,7 @@ def _document(
     answers = _answers(records, arms)
     if answers:
         sections.append(Section("Answers", "answers", answers))
-    return Document(f"{code(a.name)} beside {code(b.name)}", tuple(lead), tuple(sections))
+    return Document(f"{code(a.name)} and {code(b.name)} compared", tuple(lead), tuple(sections))
 
 
 def _headline(
@@ -208,14 +211,14 @@ def _headline(
 ) -> str:
     if one_training(*arms):
         return (
-            f"{strong('One training:')} {code(arms[0].name)} and {code(arms[1].name)} differ in "
-            "generation alone, so their losses are the same run; what can differ is what they "
-            "answer."
+            f"{strong('One training:')} {code(arms[0].name)} and {code(arms[1].name)} differ only "
+            "in generation settings, so their losses come from the same runs. Only their answers "
+            "can differ."
         )
     found = next((m for m in metrics if m.metric == records.metric), None)
     if found is None:
         without = [code(arm.name) for arm in arms if not arm.seeds_done]
-        return f"{strong('Nothing to compare:')} no finished run of {listing(without)}."
+        return f"{strong('No comparison possible:')} no finished run of {names(without)}."
     digits = _digits(found)
     bounds = interval(found.low, found.high, digits)
     what = (
@@ -223,10 +226,10 @@ def _headline(
         f"{number(found.second, digits)}, difference {signed(found.difference, digits)}"
     )
     if found.low is None:
-        return f"{strong('Cannot tell:')} {what}; nothing is known of the noise."
+        return f"{strong('Cannot tell:')} {what}; the noise is unknown."
     if found.better is None:
-        return f"{strong('Not told apart:')} {what} (95 % interval {bounds})."
-    return f"{strong('Told apart:')} {code(found.better)} is better, {what} (95 % {bounds})."
+        return f"{strong('No significant difference:')} {what} (95 % interval {bounds})."
+    return f"{strong('Significant difference:')} {code(found.better)} is better, {what} (95 % {bounds})."
 
 
 def _digits(found: MetricDifference) -> int:
@@ -243,9 +246,9 @@ def _metric_blocks(
     arms: tuple[ArmFacts, ArmFacts], metrics: list[MetricDifference]
 ) -> tuple[Block, ...]:
     if one_training(*arms):
-        return (Paragraph("Nothing to compare: both arms are the same run, score by score."),)
+        return (Paragraph("Both configurations have the same runs and the same scores."),)
     if not metrics:
-        return (Paragraph("No metric that both have."),)
+        return (Paragraph("They have no metric in common."),)
     rows = []
     for one in metrics:
         digits = _digits(one)
@@ -267,12 +270,13 @@ def _metric_blocks(
         "difference",
         "95 % interval",
         "better",
-        "speaks for",
+        "holds for",
     )
     caption = (
-        "Means over seeds at each run's best validation step; difference is the first less the "
-        "second. The noise is that of the whole study. Each interval stands for itself: of twenty "
-        "such metrics of equal arms, one is expected to look different."
+        "Means over seeds at each run's best validation step; difference is the first minus the "
+        "second. The noise is estimated from the whole study. The intervals are not adjusted for "
+        "the number of metrics: of twenty metrics of equal configurations, one is expected to "
+        "differ significantly."
     )
     return (table(head, rows, numeric=(1, 2, 3, 4), caption=caption),)
 
@@ -282,23 +286,23 @@ def _bare(metric: str) -> str:
 
 
 def _better(one: MetricDifference) -> str:
-    return "not told apart" if one.better is None else code(one.better)
+    return "not significant" if one.better is None else code(one.better)
 
 
 def _cost_table(arms: tuple[ArmFacts, ArmFacts]) -> Block:
-    names = list(dict.fromkeys(name for arm in arms for name in arm.costs))
+    known_costs = list(dict.fromkeys(name for arm in arms for name in arm.costs))
     rows = []
-    for name in names:
+    for name in known_costs:
         costs = [arm.costs.get(name) for arm in arms]
         known = next(cost for cost in costs if cost is not None)
-        cells = [MISSING if c is None else FORMS[c.unit](c.value) for c in costs]
+        cells = [MISSING if c is None else cost_text(c) for c in costs]
         rows.append((words(name), *cells, clean(known.path)))
-    return table(("cost", *(code(arm.name) for arm in arms), "come by"), rows, numeric=(1, 2))
+    return table(("cost", *(code(arm.name) for arm in arms), "source"), rows, numeric=(1, 2))
 
 
 def _answers(records: Records, arms: tuple[ArmFacts, ArmFacts]) -> tuple[Block, ...]:
-    names = [arm.name for arm in arms]
-    own = [answer for answer in records.answers if answer.arm in ("base", *names)]
+    both = [arm.name for arm in arms]
+    own = [answer for answer in records.answers if answer.arm in ("base", *both)]
     if not any(answer.arm != "base" for answer in own):
         return ()
     shown = speakers(own, [arm for arm in arms if any(one.arm == arm.name for one in own)])

@@ -1,8 +1,9 @@
 """The figures as Vega-Lite specifications, made with altair.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008), which stay apart for readers
-with colour-blindness; shape or dash says the same again. Ink is `currentColor`, so that a page in
-dark mode needs no second picture. All names of fields are fixed: user data are values only.
+Colours are those of Okabe and Ito (Color Universal Design, 2008), which readers with colour
+blindness can distinguish; shape or dash repeats the information. Lines and text use
+`currentColor`, so that the same figure works in dark mode. Names of fields are fixed; user data
+are only values.
 """
 
 import math
@@ -24,7 +25,7 @@ STATE_COLOURS = {  # light enough for black letters
     "stopped early": "#009E73",
     "done": "#bdbdbd",
 }
-CLAIMS = ("clear of zero", "not clear of zero")
+CLAIMS = ("interval excludes zero", "interval includes zero")
 MOST_ARMS = 40
 MOST_NUMBERS = 24
 MOST_LINES = len(OKABE_ITO)
@@ -36,8 +37,8 @@ ROW = 24
 class RankRow:
     """One arm in the ranking figure.
 
-    low and high are the interval of its difference from the best, put at the best's value; NaN
-    where none is known.
+    low and high are the interval of its difference from the best plus the best's value; NaN where
+    unknown.
     """
 
     arm: str
@@ -92,9 +93,9 @@ def ranking(rows: Sequence[RankRow], axis: str, alt: str) -> dict[str, Any]:
     order = [row.arm for row in rows]
     groups = list(dict.fromkeys(row.group for row in rows))
     base = altair.Chart(altair.Data(values=[_with_numbers(row) for row in rows])).encode(
-        y=altair.Y("arm:N", sort=order, title=None),
+        y=altair.Y("configuration:N", sort=order, title=None),
         color=_colour("group", groups, GROUP_COLOURS),
-        tooltip=["arm:N", "value:Q", "low:Q", "high:Q", "group:N"],
+        tooltip=["configuration:N", "value:Q", "low:Q", "high:Q", "group:N"],
     )
     x = altair.X("value:Q", title=axis, scale=altair.Scale(zero=False))
     line = (
@@ -115,7 +116,7 @@ def _run_ticks(rows: Sequence[RankRow], order: Sequence[str], axis: str) -> Any:
     import altair
 
     runs = [
-        {"arm": row.arm, "run": value, "seed": seed}
+        {"configuration": row.arm, "run": value, "seed": seed}
         for row in rows
         for value, seed in zip(row.runs, row.seeds, strict=True)
     ]
@@ -124,8 +125,8 @@ def _run_ticks(rows: Sequence[RankRow], order: Sequence[str], axis: str) -> Any:
         .mark_tick(thickness=1.5, height=10, color=GREY, opacity=0.9)
         .encode(
             x=altair.X("run:Q", title=axis),
-            y=altair.Y("arm:N", sort=order),
-            tooltip=["arm:N", "run:Q", "seed:Q"],
+            y=altair.Y("configuration:N", sort=order),
+            tooltip=["configuration:N", "run:Q", "seed:Q"],
         )
     )
 
@@ -133,32 +134,32 @@ def _run_ticks(rows: Sequence[RankRow], order: Sequence[str], axis: str) -> Any:
 def curves(
     points: Sequence[CurvePoint], highlighted: Sequence[str], axis: str, alt: str
 ) -> dict[str, Any]:
-    """Learning curves: the highlighted arms in colour with bands, all others in grey behind."""
+    """Learning curves: the highlighted arms in colour with bands, all others in grey."""
     import altair
 
     shown = list(highlighted[:MOST_LINES])
     rows = [
-        {"arm": p.arm, "step": p.step, "value": p.value, "low": p.low, "high": p.high}
+        {"configuration": p.arm, "step": p.step, "value": p.value, "low": p.low, "high": p.high}
         for p in points
         if math.isfinite(p.value)
     ]
-    front = [row for row in rows if row["arm"] in shown]
-    behind = [row for row in rows if row["arm"] not in shown]
+    front = [row for row in rows if row["configuration"] in shown]
+    behind = [row for row in rows if row["configuration"] not in shown]
     x = altair.X("step:Q", title="step", axis=altair.Axis(tickMinStep=1))
     y = altair.Y("value:Q", title=axis, scale=altair.Scale(zero=False))
     colour = altair.Color(
-        "arm:N",
+        "configuration:N",
         title=None,
         sort=shown,
         scale=altair.Scale(domain=shown, range=list(OKABE_ITO[: len(shown)])),
     )
-    tooltip = ["arm:N", "step:Q", "value:Q", "low:Q", "high:Q"]
+    tooltip = ["configuration:N", "step:Q", "value:Q", "low:Q", "high:Q"]
     layers = []
     if behind:
         layers.append(
             altair.Chart(altair.Data(values=behind))
             .mark_line(color=GREY, strokeWidth=1, opacity=0.6)
-            .encode(x=x, y=y, detail="arm:N", tooltip=tooltip)
+            .encode(x=x, y=y, detail="configuration:N", tooltip=tooltip)
         )
     base = altair.Chart(altair.Data(values=front)).encode(x=x, color=colour, tooltip=tooltip)
     layers.append(base.mark_area(opacity=0.15).encode(y=altair.Y("low:Q", title=axis), y2="high:Q"))
@@ -166,7 +167,10 @@ def curves(
         base.mark_line(strokeWidth=2, point=altair.OverlayMarkDef(size=30)).encode(
             y=y,
             strokeDash=altair.StrokeDash(
-                "arm:N", sort=shown, title=None, scale=altair.Scale(domain=shown, range=DASHES)
+                "configuration:N",
+                sort=shown,
+                title=None,
+                scale=altair.Scale(domain=shown, range=DASHES),
             ),
         )
     )
@@ -185,7 +189,7 @@ def effects(rows: Sequence[EffectRow], axis: str, alt: str) -> dict[str, Any]:
             "value": row.value,
             "low": row.low,
             "high": row.high,
-            "claim": "clear of zero" if row.clear else "not clear of zero",
+            "claim": CLAIMS[0] if row.clear else CLAIMS[1],
         }
         for row in rows
     ]
@@ -208,7 +212,7 @@ def effects(rows: Sequence[EffectRow], axis: str, alt: str) -> dict[str, Any]:
 
 
 def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) -> dict[str, Any]:
-    """Quality against cost on a logarithmic axis; who is on the front, by colour and shape."""
+    """Quality against cost; colour and shape show which arms are on the front."""
     import altair
 
     costs = [point.cost for point in points]
@@ -222,7 +226,7 @@ def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) 
     )
     values = [
         {
-            "arm": p.arm,
+            "configuration": p.arm,
             "cost": p.cost,
             "value": p.value,
             "low": p.low,
@@ -234,7 +238,7 @@ def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) 
     base = altair.Chart(altair.Data(values=values)).encode(
         x=x,
         color=_colour("front", groups, GROUP_COLOURS),
-        tooltip=["arm:N", "cost:Q", "value:Q", "low:Q", "high:Q"],
+        tooltip=["configuration:N", "cost:Q", "value:Q", "low:Q", "high:Q"],
     )
     y = altair.Y("value:Q", title=axes[1], scale=altair.Scale(zero=False))
     layers = [base.mark_rule().encode(y=altair.Y("low:Q", title=axes[1]), y2="high:Q")]
@@ -249,15 +253,15 @@ def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) 
                 dy=-7,
                 fontSize=10,
                 limit=150,
-                # On a phone the names would lie over each other; there the tooltip has them.
+                # On a narrow screen the names would overlap; the tooltip shows them.
                 opacity=altair.expr("width < 400 ? 0 : 1"),
-            ).encode(y=y, text="arm:N", color=altair.value("currentColor"))
+            ).encode(y=y, text="configuration:N", color=altair.value("currentColor"))
         )
     return _finished(altair.layer(*layers), "front", alt, height=280)
 
 
 def ranks_by_layer(cells: Sequence[tuple[str, str, int, float]], alt: str) -> dict[str, Any]:
-    """Rank of each layer as a number on a shade: cells are (arm, module, layer, rank)."""
+    """Rank of each layer as a coloured number: cells are (arm, module, layer, rank)."""
     import altair
 
     rows = list(dict.fromkeys(f"{arm}: {module}" for arm, module, _, _ in cells))[:MOST_ARMS]
@@ -281,7 +285,7 @@ def ranks_by_layer(cells: Sequence[tuple[str, str, int, float]], alt: str) -> di
         color=altair.condition(
             f"datum.rank > {middle}", altair.value("#000000"), altair.value("#ffffff")
         ),
-        # Too many layers for the width: the shade and the tooltip have to do.
+        # With too many layers for the width, only the colour and the tooltip show the rank.
         opacity=altair.value(1 if layers <= MOST_NUMBERS else 0),
     )
     height = ROW * len(rows) + 10
@@ -289,7 +293,7 @@ def ranks_by_layer(cells: Sequence[tuple[str, str, int, float]], alt: str) -> di
 
 
 def outcomes(cells: Sequence[tuple[str, int, str]], alt: str) -> dict[str, Any]:
-    """What became of each run: (arm, seed, state), a cell each; a letter where it is not done."""
+    """The state of each run, a cell per (arm, seed, state); a letter where it is not done."""
     import altair
 
     states = list(dict.fromkeys(state for _, _, state in cells))
@@ -297,7 +301,7 @@ def outcomes(cells: Sequence[tuple[str, int, str]], alt: str) -> dict[str, Any]:
     arms = list(dict.fromkeys(arm for arm, _, _ in cells))[:MOST_ARMS]
     values = [
         {
-            "arm": arm,
+            "configuration": arm,
             "seed": str(seed),
             "state": state,
             "letter": "" if state == "done" else state[0].upper(),
@@ -307,8 +311,8 @@ def outcomes(cells: Sequence[tuple[str, int, str]], alt: str) -> dict[str, Any]:
     ]
     base = altair.Chart(altair.Data(values=values)).encode(
         x=altair.X("seed:N", title="seed", axis=altair.Axis(labelAngle=0)),
-        y=altair.Y("arm:N", sort=arms, title=None),
-        tooltip=["arm:N", "seed:N", "state:N"],
+        y=altair.Y("configuration:N", sort=arms, title=None),
+        tooltip=["configuration:N", "seed:N", "state:N"],
     )
     cellsmark = base.mark_rect(stroke="currentColor", strokeWidth=0.5).encode(
         color=_colour("state", states, colours)
@@ -320,11 +324,17 @@ def outcomes(cells: Sequence[tuple[str, int, str]], alt: str) -> dict[str, Any]:
 
 def _with_numbers(row: RankRow) -> dict[str, Any]:
     low, high = (None if math.isnan(bound) else bound for bound in (row.low, row.high))
-    return {"arm": row.arm, "value": row.value, "low": low, "high": high, "group": row.group}
+    return {
+        "configuration": row.arm,
+        "value": row.value,
+        "low": low,
+        "high": high,
+        "group": row.group,
+    }
 
 
 def _shape(name: str, domain: Sequence[str]) -> Any:
-    """Shapes over the same domain as the colours, so that one legend shows both."""
+    """Shapes with the same domain as the colours, so that one legend shows both."""
     import altair
 
     scale = altair.Scale(domain=list(domain), range=SHAPES[: len(domain)])
@@ -339,7 +349,7 @@ def _colour(name: str, domain: Sequence[str], colours: Sequence[str]) -> Any:
 
 
 def _finished(chart: Any, name: str, alt: str, height: int) -> dict[str, Any]:
-    """The chart with the common look, as a dictionary that does not depend on what came before."""
+    """The chart with the common style, as a dictionary independent of charts drawn before."""
     spec: dict[str, Any] = (
         chart.properties(width=WIDTH, height=height, name=name, description=alt)
         .configure(font="sans-serif", padding=4)
@@ -366,13 +376,13 @@ def _finished(chart: Any, name: str, alt: str, height: int) -> dict[str, Any]:
         )
         .to_dict()
     )
-    spec["config"]["background"] = None  # altair has no word for none
+    spec["config"]["background"] = None  # altair cannot set this
     rounded: dict[str, Any] = _rounded(spec)
     return rounded
 
 
 def _rounded(value: Any) -> Any:
-    """Floats to seven digits: the last bits of a sum may differ with the number of threads."""
+    """Floats rounded to seven digits: the last bits of a sum depend on the number of threads."""
     if isinstance(value, dict):
         return {key: _rounded(part) for key, part in value.items()}
     if isinstance(value, list):

@@ -61,7 +61,7 @@ def test_report_and_facts_are_written_beside_the_table(tmp_path: Path) -> None:
 
 def test_a_sweep_of_single_runs_has_no_winner_and_an_inseparable_schedule(tmp_path: Path) -> None:
     text, facts = report_on(tmp_path, SWEEP)
-    assert "**Cannot tell.** `exp3` looks best" in text
+    assert "**Cannot tell which configuration is best.** `exp3` has the best val loss" in text
     assert facts["verdict"]["winner"] is None
     assert facts["verdict"]["claim"] == "nothing"
     assert facts["recommendation"]["basis"] == "look"
@@ -73,7 +73,7 @@ def test_a_sweep_of_single_runs_has_no_winner_and_an_inseparable_schedule(tmp_pa
     assert alpha["pairs"] == [["exp8", "exp5"]]
     assert alpha["value"] == pytest.approx(1.2738 - 1.2876)
     assert alpha["low_bound"] is None
-    assert "same in every arm: `data` = `augmented`" in text
+    assert "same in every configuration, so their effect is unknown: `data` = `augmented`" in text
 
 
 def test_nan_arms_are_counted_and_not_ranked(tmp_path: Path) -> None:
@@ -94,7 +94,9 @@ def test_nan_arms_are_counted_and_not_ranked(tmp_path: Path) -> None:
 def test_equal_budgets_are_compared_apart(tmp_path: Path) -> None:
     text, _ = report_on(tmp_path, STRATEGIES, STRATEGY_COLUMNS)
     assert "At exactly equal budgets:" in text
-    assert "With 6,291,456 parameters each, `linear_decay` less `baseline`: +0.2086 (cannot" in text
+    assert (
+        "With 6,291,456 parameters each, `linear_decay` minus `baseline`: +0.2086 (cannot" in text
+    )
 
 
 def test_one_run_of_each_method_decides_nothing_and_its_price_is_still_told(

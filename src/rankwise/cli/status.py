@@ -4,18 +4,10 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rankwise.report.words import price_of
+from rankwise.report.words import BASES, price_of
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records, ranked
 from rankwise.store.writer import Store
-
-WHY = {
-    "winner": "significantly better than all others",
-    "runs": "best of these runs, one seed each",
-    "only": "the only configuration with a result",
-    "tie": "the cheapest of those tied for best",
-    "look": "not a recommendation: the noise is unknown",
-}
 
 
 def status_facts(folder: Path) -> dict[str, Any]:
@@ -87,8 +79,8 @@ def print_status(facts: dict[str, Any]) -> None:
     for failure in facts["failures"]:
         console.print(f"{failure['run']}: {failure['state']}: {failure['cause']}", highlight=False)
     if facts["recommended"]:
-        what = "best mean" if facts["why"] == "look" else "recommended"
-        console.print(f"{what}: [bold]{facts['recommended']}[/bold] ({WHY[facts['why']]})")
+        what = "not recommended" if facts["why"] == "look" else "recommended"
+        console.print(f"{what}: [bold]{facts['recommended']}[/bold] ({BASES[facts['why']]})")
     for what in ("report", "adapters"):
         if facts[what]:
             console.print(f"{what}: {facts[what]}", highlight=False, soft_wrap=True)

@@ -63,12 +63,15 @@ def explained(found: Diagnosis) -> Explanation:
     """A diagnosis in words."""
     cause, remedy = _cause(found)
     message = (found.ending.message,) if found.ending.message else ()
-    diverged = found.bad is not None or found.ending.state == "diverged"
-    more = (*_bad(found), *_before(found.before)) if diverged else _progress(found.ending)
-    evidence = more if found.kind == "none" else (*message, *more)
-    return Explanation(
-        found.ending.state, cause, tuple(evidence), remedy, found.certain, found.bad_step
-    )
+    if found.kind == "none":
+        evidence = _progress(found.ending)
+    elif found.bad is not None:
+        evidence = (*_bad(found.bad, found.ending.batch), *_before(found.before))
+    elif found.ending.state == "diverged":
+        evidence = (*message, *_before(found.before))
+    else:
+        evidence = (*message, *_progress(found.ending))
+    return Explanation(found.ending.state, cause, evidence, remedy, found.certain, found.bad_step)
 
 
 def _cause(found: Diagnosis) -> tuple[str, str]:
@@ -91,10 +94,7 @@ def _cause(found: Diagnosis) -> tuple[str, str]:
     return PLAIN[found.kind]
 
 
-def _bad(found: Diagnosis) -> list[str]:
-    bad, batch = found.bad, found.ending.batch
-    if bad is None:
-        return []
+def _bad(bad: StepRecord, batch: Sequence[str]) -> list[str]:
     what = "gradient norm" if math.isfinite(bad.loss) else "loss"
     value = bad.grad_norm if math.isfinite(bad.loss) else bad.loss
     said = [f"The {what} of step {bad.step} was {value}, at learning rate {bad.learning_rate:.3g}."]

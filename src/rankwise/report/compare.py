@@ -229,7 +229,8 @@ def _headline(
         return f"{strong('Cannot tell:')} {what}; the noise is unknown."
     if found.better is None:
         return f"{strong('No significant difference:')} {what} (95 % interval {bounds})."
-    return f"{strong('Significant difference:')} {code(found.better)} is better, {what} (95 % {bounds})."
+    better = f"{code(found.better)} is better"
+    return f"{strong('Significant difference:')} {better}, {what} (95 % interval {bounds})."
 
 
 def _digits(found: MetricDifference) -> int:

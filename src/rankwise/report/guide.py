@@ -18,6 +18,7 @@ from rankwise.report.document import (
 )
 from rankwise.report.literature import FINDINGS, Finding, setting_key
 from rankwise.report.markdown import to_markdown
+from rankwise.report.words import BASES
 from rankwise.results.from_store import read_records
 from rankwise.results.from_table import read_outside
 from rankwise.results.judge import Judgement, judge_records, words
@@ -191,7 +192,7 @@ def _studies(judged: Sequence[Judgement]) -> Section:
                 str(verdict.seeds),
                 str(verdict.examples or MISSING),
                 code(one.choice.arm or MISSING),
-                one.choice.basis,
+                BASES[one.choice.basis],
             )
         )
     head = (
@@ -291,7 +292,8 @@ def _little_memory(judged: Sequence[Judgement]) -> Section:
         if not ranked or one.verdict.best is None:
             continue
         least = min(ranked, key=lambda r: (memory[r.arm], r.place or 0))
-        text = f"{code(one.records.title)}: {code(least.arm)} needs the least memory, {size(memory[least.arm])}"
+        need = size(memory[least.arm])
+        text = f"{code(one.records.title)}: {code(least.arm)} needs the least memory, {need}"
         if least.arm != one.verdict.best:
             gap = one.verdict.difference(least.arm, one.verdict.best)
             text += (

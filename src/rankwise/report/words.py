@@ -35,6 +35,15 @@ CLAIMS = {
     "the noise cannot be estimated.",
 }
 
+BASES = {
+    "winner": "significantly better than all others",
+    "runs": "best of these runs, one seed each",
+    "only": "the only one with a result",
+    "tie": "cheapest of those tied for best",
+    "look": "best mean; no recommendation, the noise is unknown",
+    "none": "no finished run",
+}
+
 
 def verdict_sentences(verdict: Verdict, digits: int) -> tuple[str, ...]:
     """Headline, noise floor, detectable difference, claim, what would decide ties, cautions."""
@@ -149,7 +158,11 @@ def settlement(verdict: Verdict, found: Settlement) -> str:
             f"{pair}: neither {MOST_SEEDS:,} seeds per configuration nor more examples alone would "
             "be enough to decide."
         )
-    end = "" if "seeds" in verdict.claim else "; the seeds needed are known after a second seed"
+    end = (
+        ""
+        if "seeds" in verdict.claim
+        else "; a second seed is needed to compute the number of seeds"
+    )
     return (
         f"{pair}: if the true difference is the observed one ({abs(found.difference):.3g}), "
         f"{' or '.join(ways)} would detect it with a probability of about "

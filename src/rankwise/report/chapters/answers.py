@@ -38,7 +38,7 @@ def answers(judgement: Judgement) -> Section | None:
     if quotes[2:]:
         blocks.append(Details(count(len(quotes) - 2, "more prompt"), tuple(quotes[2:])))
     if len(arms) > MOST_ANSWERS:
-        text = f"Only the first {MOST_ANSWERS} configurations of the ranking are shown, at the first seed."
+        text = f"Only the first {MOST_ANSWERS} configurations of the ranking are shown."
         blocks.append(Paragraph(text, "small"))
     return Section("Sample answers", "answers", tuple(blocks))
 

@@ -17,8 +17,8 @@ CURVE_HEAD = ("configuration", "first", "best", "at step", "last", "gain", "rela
 CURVE_HEAD_LATE = ("late share", "still improving", "overfitting", "reversed")
 CURVE_WORDS = (
     "Gain: first to best. Late share: part of the gain in the last quarter of the steps; still "
-    "improving if it is 2 % or more and larger than the noise floor. Overfitting: the last value is "
-    "worse than the best by more than the noise floor, while the training loss does not rise. "
+    "improving if it is 2 % or more and larger than the noise floor. Overfitting: the last value "
+    "is worse than the best by more than the noise floor, while the training loss does not rise. "
     "Reversed: share of all change between evaluations that was reversed; 0 for a monotone curve. "
     "With fewer than four evaluations the last four columns are not shown."
 )

@@ -23,10 +23,10 @@ BASES = {
     "noise": "The intervals use the noise between seeds and between examples.",
     "misfit": "There is one seed per configuration, so the intervals use the residuals of an "
     "additive model of the settings.",
-    "examples": "There is one seed per configuration and the additive model has no residual degrees "
-    "of freedom, so the intervals use the examples alone and hold only for these trained runs.",
-    "nothing": "The noise is unknown, so there are differences but no intervals. Any difference may "
-    "be chance.",
+    "examples": "There is one seed per configuration and the additive model has no residual "
+    "degrees of freedom, so the intervals use the examples alone and hold only for these runs.",
+    "nothing": "The noise is unknown, so there are differences but no intervals. Any difference "
+    "may be chance.",
 }
 SHAPES = {
     "saturating": "diminishing returns: the first step improves the metric, and the gain per "
@@ -80,9 +80,8 @@ def _method(found: Effects) -> str:
     if found.basis == "noise" and found.misfit_p is not None:
         text += f" A test found no deviation from additive effects (p {_less(found.misfit_p)})."
     if found.left_out:
-        text += (
-            f" Left out, because they have no result: {names([code(a) for a in found.left_out])}."
-        )
+        missing = names([code(a) for a in found.left_out])
+        text += f" Left out, because they have no result: {missing}."
     return text
 
 
@@ -159,8 +158,8 @@ def _figure(judgement: Judgement, rows: list[LevelDifference]) -> Figure | None:
     metric = words(judgement.verdict.metric)
     clear = [mark.label for mark in marks if mark.clear]
     alt = (
-        f"Effects of {count(len(marks), 'change')} of a setting on {metric}. Intervals that exclude zero: "
-        f"{names(clear, 6) if clear else 'none'}."
+        f"Effects of {count(len(marks), 'change')} of a setting on {metric}. "
+        f"Intervals that exclude zero: {names(clear, 6) if clear else 'none'}."
     )
     better = "left" if judgement.verdict.lower_is_better else "right"
     caption = (
@@ -238,8 +237,8 @@ def _interactions(judgement: Judgement) -> list[Block]:
     if not found.tested:
         return [
             Paragraph(
-                "Interactions cannot be estimated: these configurations separate none of the "
-                f"{count(len(found.not_separable), 'pair')} of settings.",
+                "Interactions cannot be estimated: these configurations do not separate any pair of "
+                "settings.",
                 "small",
             )
         ]

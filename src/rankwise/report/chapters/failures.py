@@ -97,9 +97,7 @@ def _outcomes(records: Records) -> Figure:
     cells = [(run.arm, run.seed, run.state.replace("_", " ")) for run in records.runs]
     bad = [f"{run.id} {run.state.replace('_', ' ')}" for run in records.runs if is_failure(run)]
     alt = f"Outcome of {count(len(records.runs), 'run')}. Without a result: {names(bad, 8)}."
-    caption = (
-        "Outcome of each run. The letter is the first of its state; runs that are done have none."
-    )
+    caption = "State of each run, by its first letter; runs that are done have none."
     concerned = list(dict.fromkeys(run.arm for run in records.runs if is_failure(run)))
     if len(concerned) < len(records.arms) and len(records.arms) > figures.MOST_ARMS:
         cells = [cell for cell in cells if cell[0] in concerned]

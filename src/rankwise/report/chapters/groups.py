@@ -62,9 +62,10 @@ def _equal_words(judgement: Judgement, one: GroupDifference) -> str:
     digits = judgement.digits
     known = "cannot tell, the noise is unknown" if one.low is None else "95 % interval "
     bounds = "" if one.low is None else interval(one.low, one.high, digits)
+    arms = count(len(one.first_arms), "configuration")
     return (
         f"With {whole(one.budget)} parameters each, {code(one.first)} minus {code(one.second)}: "
-        f"{signed(one.value, digits)} ({known}{bounds}; {count(len(one.first_arms), 'configuration')} "
+        f"{signed(one.value, digits)} ({known}{bounds}; {arms} "
         f"against {len(one.second_arms)})."
     )
 

@@ -27,7 +27,9 @@ def ranks(judgement: Judgement) -> Section | None:
         f"Ranks by layer of {names([arm.name for arm in arms], 4)}: between {lows:g} and "
         f"{highs:g}, over layers {min(c[2] for c in cells)} to {max(c[2] for c in cells)}."
     )
-    caption = "Rank by layer. One row per kind of module and configuration; the mean if there are several."
+    caption = (
+        "Rank by layer, a row per configuration and kind of module; the mean if there are several."
+    )
     figure = Figure("ranks", caption, alt, figures.ranks_by_layer(cells, alt))
     rows = [
         (

@@ -48,9 +48,8 @@ def _choice(judgement: Judgement) -> str:
     text = f"{code(choice.arm)} is recommended: {reason(judgement)}."
     if choice.basis == "tie" and behind:
         text += (
-            f" Left out, although tied: {names([code(name) for name in behind], 6)}. The 95 % "
-            "interval of the difference from the best, not adjusted for the number of "
-            "configurations, excludes zero."
+            " Left out are configurations whose difference from the best has a 95 % interval, not "
+            "adjusted for the number of configurations, that excludes zero."
         )
     return text
 

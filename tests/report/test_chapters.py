@@ -50,6 +50,7 @@ def test_full_fine_tuning_is_set_against_the_best_adapter_with_an_interval(
     assert "`small` minus `full`: validation loss +0.1" in text
     assert "`full` is better" in text
     assert "one set of settings only" in text
+    assert "always change together, so only their joint effect is known" in report_of(folder)
 
 
 def test_one_clear_winner_is_called_best(

@@ -69,11 +69,26 @@ def test_a_sweep_of_single_runs_has_no_winner_and_an_inseparable_schedule(tmp_pa
     assert effects["scheduler"]["separable"] is False
     assert "`scheduler`: not separable from `r` and `dropout`" in text
     assert "no record" not in effects["alpha"]["mixed_with"]
+    (line,) = (one for one in text.splitlines() if one.startswith("- `scheduler`:"))
+    assert not any(character.isdigit() for character in line)
+    (row,) = (one for one in text.splitlines() if one.startswith("| `alpha` | `48` | `64`"))
+    assert row.endswith("| 1 | cannot tell |")
     (alpha,) = effects["alpha"]["differences"]
     assert alpha["pairs"] == [["exp8", "exp5"]]
     assert alpha["value"] == pytest.approx(1.2738 - 1.2876)
     assert alpha["low_bound"] is None
     assert "same in every configuration, so their effect is unknown: `data` = `augmented`" in text
+
+
+def test_without_a_recommendation_it_is_said_what_would_make_one_possible(tmp_path: Path) -> None:
+    rows = "arm,learning_rate,eval_loss\na,1e-4,1.2727\nb,1e-4,1.2738\n"
+    _, facts = report_on(
+        tmp_path, rows.replace("arm,", "arm,r,").replace("a,1", "a,4,1").replace("b,1", "b,8,1")
+    )
+    detail = facts["recommendation"]["detail"]
+    assert detail["arm"] is None
+    assert any("second seed" in text for text in detail["would_change"])
+    assert any("one learning rate" in text for text in detail["would_change"])
 
 
 def test_nan_arms_are_counted_and_not_ranked(tmp_path: Path) -> None:

@@ -79,6 +79,12 @@ def _method(found: Effects) -> str:
         )
     if found.basis == "noise" and found.misfit_p is not None:
         text += f" A test found no deviation from additive effects (p {_less(found.misfit_p)})."
+    lines = [code(f.factor.label) for f in found.factors if f.factor.on_a_line]
+    if lines:
+        text += (
+            f" For {names(lines)}, whose values rarely repeat, the difference is that of a "
+            "straight line through all values (their logarithms, if positive)."
+        )
     if found.left_out:
         missing = names([code(a) for a in found.left_out])
         text += f" Left out, because they have no result: {missing}."
@@ -237,8 +243,8 @@ def _interactions(judgement: Judgement) -> list[Block]:
     if not found.tested:
         return [
             Paragraph(
-                "Interactions cannot be estimated: these configurations do not separate any pair of "
-                "settings.",
+                "Interactions cannot be estimated: these configurations do not separate any pair "
+                "of settings.",
                 "small",
             )
         ]

@@ -77,7 +77,7 @@ def test_oscillation_is_the_share_of_movement_that_was_undone():
 
 
 def test_a_curve_with_steps_out_of_order_is_refused():
-    with pytest.raises(DataError, match="rise"):
+    with pytest.raises(DataError, match="increase"):
         describe_curve([1, 3, 2], [1.0, 1.0, 1.0])
 
 

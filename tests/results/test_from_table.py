@@ -161,7 +161,7 @@ def test_rows_without_a_seed_column_are_not_paired(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "mapping", "word"),
     [
-        ("a,b\n1,2\n", None, "say which column decides"),
+        ("a,b\n1,2\n", None, "name the column of the objective metric"),
         ("a,b\n1,2\n", {"metric": "c"}, "no column 'c'; the columns are a, b"),
         ("a,b\n1,2\n", {"metric": "b", "sed": "a"}, "sed: Extra inputs"),
         ("a,b\n1,x\n", {"metric": "b"}, "column 'b' holds 'x'"),
@@ -169,7 +169,7 @@ def test_rows_without_a_seed_column_are_not_paired(tmp_path: Path) -> None:
         ("eval_loss\n", None, "no rows"),
         ("arm,seed,eval_loss\na,0,1\na,0,2\n", None, "two rows are a/seed-0"),
         ("arm,seed,eval_loss\na,x,1\n", None, "column 'seed' holds 'x'"),
-        ("arm,accuracy,test_size\na,0.5,10\nb,0.5,20\n", None, "one test size"),
+        ("arm,accuracy,test_size\na,0.5,10\nb,0.5,20\n", None, "one test size for all"),
         ("arm,accuracy,test_size\na,52,100\n", None, "divide percentages by 100"),
     ],
 )

@@ -20,7 +20,7 @@ CERTAIN = 1000.0
 
 
 def holm_with_best(p_A: Floats, best: int) -> Floats:
-    """Adjusted p values of the comparisons of all arms with the one that looks best; 1 for itself.
+    """Adjusted p values of the comparisons of all arms with the best mean; 1 for itself.
 
     Holm's step-down (Scand. J. Stat. 6, 1979): the arm with the smallest p comes first. At a step
     with k arms left, p is multiplied by k (k - 1) / 2, the number of pairs among them, because the
@@ -58,9 +58,9 @@ def holm_all_pairs(p_AA: Floats) -> Floats:
 
 
 def power_of_t(effect: float, df: float, level: float) -> float:
-    """Chance that a two-sided t test at `level` finds a difference of `effect` standard errors.
+    """Power of a two-sided t test at `level` for a difference of `effect` standard errors.
 
-    The noncentral t; the small chance of a decision in the wrong direction is not counted.
+    The noncentral t; a decision in the wrong direction is not counted.
     """
     if df > 1e5:
         return float(stats.norm.sf(stats.norm.ppf(1 - level / 2) - effect))
@@ -68,7 +68,7 @@ def power_of_t(effect: float, df: float, level: float) -> float:
 
 
 def detectable(error: float, df: float, level: float, power: float) -> float:
-    """The smallest true difference that a two-sided t test at `level` finds with chance `power`."""
+    """The smallest true difference that a two-sided t test at `level` detects with this power."""
     if error == 0:
         return 0.0
     critical = float(stats.t.ppf(1 - level / 2, df))
@@ -83,10 +83,10 @@ def detectable(error: float, df: float, level: float, power: float) -> float:
 class Settlement:
     """What would decide between `arm` and `best` if the observed difference were the true one.
 
-    seeds      seeds an arm, on the same examples; None if no number up to 1,000 is enough
+    seeds      seeds per arm, on the same examples; None if no number up to 1,000 is enough
     examples   examples, with the same seeds; None if 1,000 times as many are not enough
-    seeds_now  seeds an arm in this study
-    power      chance of a decision that the numbers are made for
+    seeds_now  seeds per arm in this study
+    power      probability of a decision with that many
     """
 
     arm: str
@@ -148,7 +148,7 @@ def _plan(parts: Components, c_A: Floats) -> _Plan:
 
 
 def _power_at(plan: _Plan, seeds: float, times: float, value: float, level: float) -> float:
-    """Power with `seeds` seeds an arm and `times` as many examples."""
+    """Power with `seeds` seeds per arm and `times` as many examples."""
     seed_part = (plan.run + plan.residual / times) / seeds
     example_part = plan.own / times
     error = float(np.sqrt(seed_part + example_part))

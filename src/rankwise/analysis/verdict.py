@@ -106,7 +106,7 @@ class PairTable:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be said of one metric.
+    """The verdict on one metric.
 
     claim       what the intervals hold for beyond these runs and these examples
     arms        in the order given, failed ones included

@@ -1,9 +1,6 @@
 """The figures as Vega-Lite specifications, made with altair.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008), which readers with colour
-blindness can distinguish; shape or dash repeats the information. Lines and text use
-`currentColor`, so that the same figure works in dark mode. Names of fields are fixed; user data
-are only values.
+Names of fields are fixed; user data are only values.
 """
 
 import math
@@ -11,25 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-GREY = "#8c8c8c"
+from rankwise.report.figure_style import GREY, OKABE_ITO, colour, finished, shape
+
 GROUP_COLOURS = (OKABE_ITO[0], OKABE_ITO[4], OKABE_ITO[1], GREY)
-SHAPES = ["circle", "diamond", "triangle-up", "square", "cross"]
 DASHES = [[1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 2]]
-STATE_COLOURS = {  # light enough for black letters
-    "diverged": "#D55E00",
-    "out of memory": "#E69F00",
-    "crashed": "#CC79A7",
-    "pruned": "#56B4E9",
-    "interrupted": "#F0E442",
-    "stopped early": "#009E73",
-    "done": "#bdbdbd",
-}
 CLAIMS = ("interval excludes zero", "interval includes zero")
 MOST_ARMS = 40
-MOST_NUMBERS = 24
 MOST_LINES = len(OKABE_ITO)
-WIDTH = 620
 ROW = 24
 
 
@@ -94,7 +79,7 @@ def ranking(rows: Sequence[RankRow], axis: str, alt: str) -> dict[str, Any]:
     groups = list(dict.fromkeys(row.group for row in rows))
     base = altair.Chart(altair.Data(values=[_with_numbers(row) for row in rows])).encode(
         y=altair.Y("configuration:N", sort=order, title=None),
-        color=_colour("group", groups, GROUP_COLOURS),
+        color=colour("group", groups, GROUP_COLOURS),
         tooltip=["configuration:N", "value:Q", "low:Q", "high:Q", "group:N"],
     )
     x = altair.X("value:Q", title=axis, scale=altair.Scale(zero=False))
@@ -107,9 +92,9 @@ def ranking(rows: Sequence[RankRow], axis: str, alt: str) -> dict[str, Any]:
     if any(math.isfinite(row.low) for row in rows):
         layers.append(base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q"), x2="high:Q"))
     layers.append(
-        base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=_shape("group", groups))
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=shape("group", groups))
     )
-    return _finished(altair.layer(*layers), "ranking", alt, height=ROW * len(order) + 10)
+    return finished(altair.layer(*layers), "ranking", alt, height=ROW * len(order) + 10)
 
 
 def _run_ticks(rows: Sequence[RankRow], order: Sequence[str], axis: str) -> Any:
@@ -147,7 +132,7 @@ def curves(
     behind = [row for row in rows if row["configuration"] not in shown]
     x = altair.X("step:Q", title="step", axis=altair.Axis(tickMinStep=1))
     y = altair.Y("value:Q", title=axis, scale=altair.Scale(zero=False))
-    colour = altair.Color(
+    of_arm = altair.Color(
         "configuration:N",
         title=None,
         sort=shown,
@@ -161,7 +146,7 @@ def curves(
             .mark_line(color=GREY, strokeWidth=1, opacity=0.6)
             .encode(x=x, y=y, detail="configuration:N", tooltip=tooltip)
         )
-    base = altair.Chart(altair.Data(values=front)).encode(x=x, color=colour, tooltip=tooltip)
+    base = altair.Chart(altair.Data(values=front)).encode(x=x, color=of_arm, tooltip=tooltip)
     layers.append(base.mark_area(opacity=0.15).encode(y=altair.Y("low:Q", title=axis), y2="high:Q"))
     layers.append(
         base.mark_line(strokeWidth=2, point=altair.OverlayMarkDef(size=30)).encode(
@@ -174,7 +159,7 @@ def curves(
             ),
         )
     )
-    return _finished(altair.layer(*layers), "curves", alt, height=260)
+    return finished(altair.layer(*layers), "curves", alt, height=260)
 
 
 def effects(rows: Sequence[EffectRow], axis: str, alt: str) -> dict[str, Any]:
@@ -195,7 +180,7 @@ def effects(rows: Sequence[EffectRow], axis: str, alt: str) -> dict[str, Any]:
     ]
     base = altair.Chart(altair.Data(values=values)).encode(
         y=altair.Y("label:N", sort=order, title=None),
-        color=_colour("claim", CLAIMS, (OKABE_ITO[0], GREY)),
+        color=colour("claim", CLAIMS, (OKABE_ITO[0], GREY)),
         tooltip=["label:N", "value:Q", "low:Q", "high:Q"],
     )
     zero = (
@@ -206,9 +191,9 @@ def effects(rows: Sequence[EffectRow], axis: str, alt: str) -> dict[str, Any]:
     bars = base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q", title=axis), x2="high:Q")
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(
         x=altair.X("value:Q", title=axis),
-        shape=_shape("claim", CLAIMS),
+        shape=shape("claim", CLAIMS),
     )
-    return _finished(altair.layer(zero, bars, dots), "effects", alt, height=ROW * len(order) + 10)
+    return finished(altair.layer(zero, bars, dots), "effects", alt, height=ROW * len(order) + 10)
 
 
 def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) -> dict[str, Any]:
@@ -237,13 +222,13 @@ def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) 
     ]
     base = altair.Chart(altair.Data(values=values)).encode(
         x=x,
-        color=_colour("front", groups, GROUP_COLOURS),
+        color=colour("front", groups, GROUP_COLOURS),
         tooltip=["configuration:N", "cost:Q", "value:Q", "low:Q", "high:Q"],
     )
     y = altair.Y("value:Q", title=axes[1], scale=altair.Scale(zero=False))
     layers = [base.mark_rule().encode(y=altair.Y("low:Q", title=axes[1]), y2="high:Q")]
     layers.append(
-        base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=_shape("front", groups))
+        base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=shape("front", groups))
     )
     if len(points) <= 12:
         layers.append(
@@ -257,69 +242,7 @@ def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) 
                 opacity=altair.expr("width < 400 ? 0 : 1"),
             ).encode(y=y, text="configuration:N", color=altair.value("currentColor"))
         )
-    return _finished(altair.layer(*layers), "front", alt, height=280)
-
-
-def ranks_by_layer(cells: Sequence[tuple[str, str, int, float]], alt: str) -> dict[str, Any]:
-    """Rank of each layer as a coloured number: cells are (arm, module, layer, rank)."""
-    import altair
-
-    rows = list(dict.fromkeys(f"{arm}: {module}" for arm, module, _, _ in cells))[:MOST_ARMS]
-    values: list[dict[str, Any]] = [
-        {"row": f"{arm}: {module}", "layer": layer, "rank": rank}
-        for arm, module, layer, rank in cells
-        if f"{arm}: {module}" in rows
-    ]
-    middle = (min(v["rank"] for v in values) + max(v["rank"] for v in values)) / 2
-    base = altair.Chart(altair.Data(values=values)).encode(
-        x=altair.X("layer:O", title="layer", axis=altair.Axis(labelAngle=0, labelOverlap=True)),
-        y=altair.Y("row:N", sort=rows, title=None),
-        tooltip=["row:N", "layer:O", "rank:Q"],
-    )
-    shades = base.mark_rect().encode(
-        color=altair.Color("rank:Q", scale=altair.Scale(scheme="cividis"), legend=None)
-    )
-    layers = len({v["layer"] for v in values})
-    numbers = base.mark_text(fontSize=10).encode(
-        text=altair.Text("rank:Q", format=".3~g"),
-        color=altair.condition(
-            f"datum.rank > {middle}", altair.value("#000000"), altair.value("#ffffff")
-        ),
-        # With too many layers for the width, only the colour and the tooltip show the rank.
-        opacity=altair.value(1 if layers <= MOST_NUMBERS else 0),
-    )
-    height = ROW * len(rows) + 10
-    return _finished(altair.layer(shades, numbers), "ranks", alt, height=height)
-
-
-def outcomes(cells: Sequence[tuple[str, int, str]], alt: str) -> dict[str, Any]:
-    """The state of each run, a cell per (arm, seed, state); a letter where it is not done."""
-    import altair
-
-    states = list(dict.fromkeys(state for _, _, state in cells))
-    colours = [STATE_COLOURS.get(state, GREY) for state in states]
-    arms = list(dict.fromkeys(arm for arm, _, _ in cells))[:MOST_ARMS]
-    values = [
-        {
-            "configuration": arm,
-            "seed": str(seed),
-            "state": state,
-            "letter": "" if state == "done" else state[0].upper(),
-        }
-        for arm, seed, state in cells
-        if arm in arms
-    ]
-    base = altair.Chart(altair.Data(values=values)).encode(
-        x=altair.X("seed:N", title="seed", axis=altair.Axis(labelAngle=0)),
-        y=altair.Y("configuration:N", sort=arms, title=None),
-        tooltip=["configuration:N", "seed:N", "state:N"],
-    )
-    cellsmark = base.mark_rect(stroke="currentColor", strokeWidth=0.5).encode(
-        color=_colour("state", states, colours)
-    )
-    letters = base.mark_text(color="#000000", fontWeight="bold").encode(text="letter:N")
-    height = ROW * len(arms) + 10
-    return _finished(altair.layer(cellsmark, letters), "outcomes", alt, height=height)
+    return finished(altair.layer(*layers), "front", alt, height=280)
 
 
 def _with_numbers(row: RankRow) -> dict[str, Any]:
@@ -331,60 +254,3 @@ def _with_numbers(row: RankRow) -> dict[str, Any]:
         "high": high,
         "group": row.group,
     }
-
-
-def _shape(name: str, domain: Sequence[str]) -> Any:
-    """Shapes with the same domain as the colours, so that one legend shows both."""
-    import altair
-
-    scale = altair.Scale(domain=list(domain), range=SHAPES[: len(domain)])
-    return altair.Shape(f"{name}:N", title=None, scale=scale)
-
-
-def _colour(name: str, domain: Sequence[str], colours: Sequence[str]) -> Any:
-    import altair
-
-    scale = altair.Scale(domain=list(domain), range=list(colours[: len(domain)]))
-    return altair.Color(f"{name}:N", title=None, scale=scale)
-
-
-def _finished(chart: Any, name: str, alt: str, height: int) -> dict[str, Any]:
-    """The chart with the common style, as a dictionary independent of charts drawn before."""
-    spec: dict[str, Any] = (
-        chart.properties(width=WIDTH, height=height, name=name, description=alt)
-        .configure(font="sans-serif", padding=4)
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor="currentColor",
-            titleColor="currentColor",
-            domainColor=GREY,
-            tickColor=GREY,
-            gridColor=GREY,
-            gridOpacity=0.25,
-            labelFontSize=11,
-            titleFontSize=11,
-            titleFontWeight="normal",
-            labelLimit=190,
-        )
-        .configure_legend(
-            orient="bottom",
-            columns=2,
-            labelColor="currentColor",
-            titleColor="currentColor",
-            labelLimit=240,
-            symbolOpacity=1,
-        )
-        .to_dict()
-    )
-    spec["config"]["background"] = None  # altair cannot set this
-    rounded: dict[str, Any] = _rounded(spec)
-    return rounded
-
-
-def _rounded(value: Any) -> Any:
-    """Floats rounded to seven digits: the last bits of a sum depend on the number of threads."""
-    if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_rounded(part) for part in value]
-    return float(f"{value:.7g}") if isinstance(value, float) else value

@@ -1,6 +1,6 @@
 """Runs that ended without a result."""
 
-from rankwise.report import figures
+from rankwise.report import figure_grids, figures
 from rankwise.report.causes import explained
 from rankwise.report.document import (
     Block,
@@ -102,4 +102,4 @@ def _outcomes(records: Records) -> Figure:
     if len(concerned) < len(records.arms) and len(records.arms) > figures.MOST_ARMS:
         cells = [cell for cell in cells if cell[0] in concerned]
         caption += " Only configurations with such a run are shown."
-    return Figure("outcomes", caption, alt, figures.outcomes(cells, alt))
+    return Figure("outcomes", caption, alt, figure_grids.outcomes(cells, alt))

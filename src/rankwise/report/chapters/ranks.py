@@ -3,8 +3,8 @@
 import re
 import statistics
 
-from rankwise.report import figures
 from rankwise.report.document import Figure, Section, code, table
+from rankwise.report.figure_grids import ranks_by_layer
 from rankwise.report.words import cost_text
 from rankwise.results.judge import Judgement, trained
 from rankwise.text import MISSING, names, setting
@@ -30,7 +30,7 @@ def ranks(judgement: Judgement) -> Section | None:
     caption = (
         "Rank by layer, a row per configuration and kind of module; the mean if there are several."
     )
-    figure = Figure("ranks", caption, alt, figures.ranks_by_layer(cells, alt))
+    figure = Figure("ranks", caption, alt, ranks_by_layer(cells, alt))
     rows = [
         (
             code(arm.name),

@@ -116,12 +116,11 @@ def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, An
     """
     import torch
 
-    from rankwise.adapters.adapter import plan_adapter
-    from rankwise.adapters.peft_files import AdapterWriter
     from rankwise.spec.arms import Run
-    from rankwise.store.writer import Store
-    from rankwise.train.batch import Task
-    from rankwise.train.loop import Cohort, train
+    from rankwise.train.batch import Task, chosen_rows, parts_of
+    from rankwise.train.cohort import form_cohort, new_states
+    from rankwise.train.events import Evaluated
+    from rankwise.train.loop import train
     from rankwise.train.prepare import Bases, choose_attention, make_bank
 
     spec, tokenizer = outlook.spec, outlook.tokenizer
@@ -131,28 +130,26 @@ def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, An
     count = len(outlook.arms)
     runs = [Run(outlook.arms[i % count], i // count) for i in range(size)]
     (runs,) = outlook.cohorts(runs, device)
-    plans = [plan_adapter(outlook.adapters[run.arm.id], outlook.structure) for run in runs]
+    plans = [outlook.adapters[run.arm.id] for run in runs]
     task = Task(spec.task, pad, spec.data.max_length, device)
-    from rankwise.train.batch import chosen_rows, parts_of
-
-    rows = chosen_rows([outlook.data.train] * size, [run.seed for run in runs], 16, 0)
-    parts = list(parts_of(rows, [run.seed for run in runs], 0, task))
+    seeds, first = [run.seed for run in runs], [0] * size
+    rows = chosen_rows([outlook.data.train] * size, seeds, 16, first)
+    parts = list(parts_of(rows, seeds, first, task))
     choose_attention(base.model, spec.task, parts[-1].batch)
-    bank = make_bank(base, plans, [run.seed for run in runs])
-    with tempfile.TemporaryDirectory() as folder, Store(Path(folder), create=True) as store:
-        for run in runs:
-            store.add_arm(run.arm.id, run.arm.training_id, run.arm.name, run.arm.settings, {})
-            store.add_run(run.id, run.arm.id, run.seed)
-        writer = AdapterWriter(Path(folder), "base", spec.task, base.model)
-        cohort = Cohort(runs, bank, task, outlook.train, outlook.data.validation, (), writer)
-        started = time.perf_counter()
-        for _ in train(cohort, store):
-            pass
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        seconds = (time.perf_counter() - started) / size
-        compared = [run for run in runs if run.arm in outlook.arms[:arms] and run.seed == 0]
-        last = [store.evaluations(run.id)[-1].metrics["eval_loss"] for run in compared]
+    bank = make_bank(base, plans, seeds)
+    states = new_states(runs, outlook.train)
+    cohort = form_cohort(bank, states, task, outlook.train, outlook.data.validation)
+    evaluated: dict[str, float] = {}
+    started = time.perf_counter()
+    for events in train(cohort):
+        for event in events:
+            if isinstance(event, Evaluated):
+                evaluated[event.run] = event.evaluation.loss
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    seconds = (time.perf_counter() - started) / size
+    compared = [run for run in runs if run.arm in outlook.arms[:arms] and run.seed == 0]
+    last = [evaluated[run.id] for run in compared]
     return {"seconds": seconds, "loss": statistics.mean(last)}
 
 
@@ -163,6 +160,7 @@ def time_trainer(outlook: Any, device: Any, method: str, count: int) -> dict[str
     from peft import LoraConfig, get_peft_model
     from torch.utils.data import SequentialSampler
 
+    from rankwise.adapters.peft_files import peft_settings
     from rankwise.base.load import choose_dtype
     from rankwise.data.order import rows_at
     from rankwise.train.prepare import ATTENTIONS, Bases
@@ -190,16 +188,7 @@ def time_trainer(outlook: Any, device: Any, method: str, count: int) -> dict[str
             for module in base.modules():
                 if isinstance(module, torch.nn.Dropout):
                     module.p = 0.0
-        targets = [target.name for target in outlook.adapters[arm.id].targets]
-        lora = arm.lora
-        alpha = outlook.adapters[arm.id].lora.lora_alpha
-        config = LoraConfig(
-            task_type=spec.task,
-            r=lora.r,
-            lora_alpha=alpha,
-            lora_dropout=lora.lora_dropout,
-            target_modules=targets,
-        )
+        config = LoraConfig(**peft_settings(outlook.adapters[arm.id], spec.task))
         return get_peft_model(base, config)
 
     def as_rows(examples: Any) -> list[dict[str, Any]]:

@@ -16,7 +16,6 @@ os.environ.setdefault("GOMP_SPINCOUNT", "20000")  # as the command line sets it
 
 import torch
 
-from rankwise.adapters.adapter import plan_adapter
 from rankwise.cli.app import quiet_libraries
 from rankwise.spec.arms import Run
 from rankwise.spec.load import load_spec
@@ -46,22 +45,23 @@ def main() -> None:
     wanted = [Run(arms[i % len(arms)], i // len(arms)) for i in range(options.runs)]
     (runs,) = outlook.cohorts(wanted, cpu)
     task = batch.Task(spec.task, pad, spec.data.max_length, cpu)
-    plans = [plan_adapter(outlook.adapters[run.arm.id], outlook.structure) for run in runs]
+    plans = [outlook.adapters[run.arm.id] for run in runs]
     seeds = [run.seed for run in runs]
     bank = make_bank(base, plans, seeds)
     rows = runs[0].arm.training.per_device_train_batch_size
 
     def step(tokens: int, number: int) -> None:
         batch.PAYING_TOKENS = {"cpu": tokens}
-        chosen = batch.chosen_rows([outlook.data.train] * len(runs), seeds, rows, number)
-        for part in batch.parts_of(chosen, seeds, number, task):
-            bank.set_batch(part.key)
-            losses = row_losses(bank.model, task.name, part.batch)
+        numbers = [number] * len(runs)
+        chosen = batch.chosen_rows([outlook.data.train] * len(runs), seeds, rows, numbers)
+        for part in batch.parts_of(chosen, seeds, numbers, task):
+            with bank.running(range(len(runs)), part.key) as model:
+                losses = row_losses(model, task.name, part.batch)
             torch.autograd.backward(losses.total.sum() / rows)
 
     def evaluation(tokens: int, number: int) -> None:
         evaluate.TOKENS_OF_AN_EVALUATION = {"cpu": tokens}
-        evaluate.evaluate(bank, outlook.data.validation[:EXAMPLES], task, 64)
+        evaluate.evaluate(bank, range(len(runs)), outlook.data.validation[:EXAMPLES], task, 64)
 
     print(f"{torch.get_num_threads()} threads, {options.runs} runs, milliseconds a run (medians)")
     for name, work in (("step", step), (f"evaluation of {EXAMPLES}", evaluation)):

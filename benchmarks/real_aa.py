@@ -37,7 +37,7 @@ def main() -> None:
     options = parser.parse_args()
     quiet_libraries()
     outlook = look_ahead(one_arm(load_spec(QUICKSTART)), QUICKSTART.parent)
-    show(run_study(outlook, options.out), outlook)
+    show(run_study(outlook, options.out))
     losses_RE, groups_E = losses_of(options.out)
     print(f"{len(losses_RE)} runs of one arm, {losses_RE.shape[1]} examples")
     print(f"validation loss {losses_RE.mean():.4f}, deviation over seeds {spread(losses_RE):.4f}")

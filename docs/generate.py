@@ -1,4 +1,4 @@
-"""Writes what the documents take from the code: spec reference, commands, the README's file tree.
+"""Writes what the documents take from the code: spec reference, commands, folders and files.
 
 Usage: python docs/generate.py          (`make docs`)
 """
@@ -15,6 +15,19 @@ from rankwise.spec.docs import write_docs
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "rankwise"
 TREE = re.compile(r"(<!-- tree -->\n```\n).*?(```\n<!-- /tree -->)", re.DOTALL)
+FOLDERS = (  # along the path of the data, from the command to the ground
+    "cli",
+    "report",
+    "study",
+    "train",
+    "adapters",
+    "base",
+    "data",
+    "results",
+    "analysis",
+    "store",
+    "spec",
+)
 COMMANDS = ("plan", "run", "status", "report", "compare", "guide", "export", "schema")
 
 
@@ -29,41 +42,54 @@ def commands_page() -> str:
     return "\n".join(parts)
 
 
+def phrase_of(path: Path) -> str:
+    """The first sentence of a module's docstring."""
+    said = ast.get_docstring(ast.parse(path.read_text())) or ""
+    first = " ".join(said.split("\n\n")[0].split())
+    return re.split(r"(?<=[a-z`)])[.;] ", first)[0].rstrip(".")
+
+
+def folder_tree() -> str:
+    """The package's folders, each with the first sentence of its docstring."""
+    folders = [PACKAGE / name for name in FOLDERS]
+    found = {path.parent for path in PACKAGE.glob("*/__init__.py")}
+    assert set(folders) == found, f"FOLDERS and the package differ: {set(folders) ^ found}"
+    lines = [f"  {path.name + '/':<11} {phrase_of(path / '__init__.py')}" for path in folders]
+    lines += [f"  {path.name:<11} {phrase_of(path)}" for path in top_modules()]
+    return "\n".join(["src/rankwise/", *lines]) + "\n"
+
+
+def top_modules() -> list[Path]:
+    """Modules outside all folders."""
+    return sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+
+
 def file_tree() -> str:
-    """The package's files, each with the first sentence of its docstring."""
-    lines = ["src/rankwise/"]
-    for path in sorted(PACKAGE.rglob("*.py"), key=_order):
-        inside = path.relative_to(PACKAGE)
-        if path.name == "__init__.py" and len(inside.parts) == 1:
-            continue
-        said = ast.get_docstring(ast.parse(path.read_text())) or ""
-        phrase = " ".join(said.split("\n\n")[0].split())
-        phrase = re.split(r"(?<=[a-z`)])[.;] ", phrase)[0].rstrip(".")
-        depth = "  " * len(inside.parts)
-        if path.name == "__init__.py":
-            name, depth = f"{inside.parent}/", "  " * (len(inside.parts) - 1)
-        else:
-            name = path.name
-        lines.append(f"{depth}{name:<{26 - len(depth)}} {phrase}")
+    """The package's files, folder by folder, each with the first sentence of its docstring."""
+    lines = []
+    for name in FOLDERS:
+        inside = sorted(path for path in (PACKAGE / name).rglob("*.py") if path.stem != "__init__")
+        lines.append(f"{name}/")
+        for path in inside:
+            shown = str(path.relative_to(PACKAGE / name))
+            lines.append(f"  {shown:<26} {phrase_of(path)}")
+    lines += [f"{path.name:<28} {phrase_of(path)}" for path in top_modules()]
     return "\n".join(lines) + "\n"
 
 
-def _order(path: Path) -> tuple[object, ...]:
-    inside = path.relative_to(PACKAGE)
-    return (len(inside.parts) > 1, inside.parts[:-1], path.name != "__init__.py", path.name)
-
-
-def readme_with_tree() -> str:
-    """The README with its file tree brought up to date."""
-    readme = (ROOT / "README.md").read_text()
-    return TREE.sub(lambda found: found[1] + file_tree() + found[2], readme)
+def with_tree(page: str, tree: str) -> str:
+    """A page with the tree between its marks brought up to date."""
+    text = (ROOT / page).read_text()
+    assert TREE.search(text), f"{page} has no place for the tree"
+    return TREE.sub(lambda found: found[1] + tree + found[2], text)
 
 
 def main() -> None:
     """Write all of them."""
     write_docs(ROOT / "docs")
     (ROOT / "docs" / "commands.md").write_text(commands_page())
-    (ROOT / "README.md").write_text(readme_with_tree())
+    (ROOT / "README.md").write_text(with_tree("README.md", folder_tree()))
+    (ROOT / "ARCHITECTURE.md").write_text(with_tree("ARCHITECTURE.md", file_tree()))
 
 
 if __name__ == "__main__":

@@ -6,14 +6,9 @@ import torch
 from peft_loop import peft_model, plain_loop, trained_weights
 from rankwise.spec.arms import Run
 from rankwise.spec.models import alpha_of
-from rankwise.train.loop import train
 from tiny import TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 
 STEPS = 10
-
-
-def logged(store, run, name="loss"):
-    return np.array([row[name] for row in store.metrics(run.id) if name in row])
 
 
 def runs_of(kind, changes, **training):
@@ -27,22 +22,20 @@ def runs_of(kind, changes, **training):
 
 
 def trained(kind, base, runs, folder):
-    """A cohort trained to its end, its store, and the weights that its runs started from."""
-    cohort, store = tiny_cohort(kind, runs, folder, base)
+    """A cohort trained to its end, what it told, and the weights that its runs started from."""
+    cohort, told = tiny_cohort(kind, runs, folder, base)
     starts = [cohort.bank.state_of(place) for place in range(len(runs))]
-    for _ in train(cohort, store):
-        pass
-    return cohort, store, starts
+    return cohort, told.train(cohort), starts
 
 
 def check(kind, runs, folder, loss_of=None):
     """Every run equals itself alone, and the same run in peft: losses and trained weights."""
     base = tiny_model(kind)
-    cohort, store, starts = trained(kind, base, runs, folder / "together")
+    cohort, told, starts = trained(kind, base, runs, folder / "together")
     for place, (run, start) in enumerate(zip(runs, starts, strict=True)):
         _, alone, _ = trained(kind, base, [run], folder / run.arm.name)
-        together = logged(store, run)
-        np.testing.assert_allclose(together, logged(alone, run), rtol=0, atol=1e-5)
+        together = told.steps(run)
+        np.testing.assert_allclose(together, alone.steps(run), rtol=0, atol=1e-5)
         model = started_peft(kind, base, run, start)
         examples, training = tiny_examples(TASKS[kind]), run.arm.training
         expected = plain_loop(

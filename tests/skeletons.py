@@ -5,8 +5,10 @@ import warnings
 
 from peft import LoraConfig, get_peft_model
 
+from rankwise.adapters.peft_files import peft_settings
 from rankwise.base.skeleton import skeleton
-from rankwise.spec.models import ModelSpec
+from rankwise.spec.arms import make_arms
+from rankwise.spec.models import ModelSpec, StudySpec
 
 SIZES = {
     "gpt2": {"n_embd": 16, "n_layer": 2, "n_head": 2},
@@ -33,6 +35,11 @@ TASKS = {
     "deberta-v2": ("SEQ_CLS",),
     "roberta": ("SEQ_CLS",),
 }
+COLUMNS = {
+    "CAUSAL_LM": {"text": "text"},
+    "SEQ_CLS": {"text": "text", "label": "label"},
+    "SEQ_2_SEQ_LM": {"input": "input", "target": "target"},
+}
 PAIRS = [(kind, task) for kind, tasks in TASKS.items() for task in tasks]
 
 
@@ -42,13 +49,31 @@ def tiny(kind, task, **settings):
     return skeleton(ModelSpec(config=config), task, 3 if task == "SEQ_CLS" else None)
 
 
-def with_peft(model, task, **settings):
+def with_peft(model, task_type, **settings):
     """peft's own model over a copy; the original is not touched."""
     if model.config.model_type == "gpt2":
         settings["fan_in_fan_out"] = True
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # peft warns of what it mends itself
-        return get_peft_model(copy.deepcopy(model), LoraConfig(task_type=task, **settings))
+        return get_peft_model(copy.deepcopy(model), LoraConfig(task_type=task_type, **settings))
+
+
+def arm_of(task, **changes):
+    spec = {
+        "study": "s",
+        "model": {"name": "m"},
+        "task": task,
+        "data": {"source": "x", **COLUMNS[task]},
+        "lora": {"target_modules": "all-linear"},
+        "arms": [changes or {"name": "plain"}],
+    }
+    (arm,) = make_arms(StudySpec.model_validate(spec))
+    return arm
+
+
+def peft_like(model, task, adapter):
+    """peft's model from nothing but what an adapter's file would say."""
+    return with_peft(model, **peft_settings(adapter, task))
 
 
 def counts(model):

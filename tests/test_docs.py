@@ -21,8 +21,13 @@ def test_the_commands_page_is_the_help_of_the_commands(generate):
     assert (ROOT / "docs" / "commands.md").read_text() == generate.commands_page()
 
 
-def test_the_readme_names_every_file(generate):
-    assert (ROOT / "README.md").read_text() == generate.readme_with_tree()
+def test_the_readme_names_every_folder_and_the_architecture_every_file(generate):
+    readme, architecture = (
+        generate.with_tree("README.md", generate.folder_tree()),
+        generate.with_tree("ARCHITECTURE.md", generate.file_tree()),
+    )
+    assert (ROOT / "README.md").read_text() == readme
+    assert (ROOT / "ARCHITECTURE.md").read_text() == architecture
 
 
 def test_every_link_in_the_documents_leads_somewhere():

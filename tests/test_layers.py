@@ -85,7 +85,7 @@ def floor_of(module):
 
 def test_imports_run_downwards_only():
     for module, imported in edges_of(ROOT).items():
-        for other in imported - ({"study.answering"} if module == "train.loop" else set()):
+        for other in imported:
             assert floor_of(other) <= floor_of(module), f"{module} imports {other}"
 
 

@@ -8,18 +8,20 @@ from typing import Any
 import numpy as np
 import torch
 import transformers
+from numpy.typing import NDArray
 from torch import nn
 
-from rankwise.adapters.adapter import plan_adapter
-from rankwise.adapters.memory import resolve_adapter
+from rankwise.adapters.adapter import resolve_adapter
 from rankwise.adapters.peft_files import AdapterWriter
 from rankwise.data.examples import Example
 from rankwise.spec.arms import Arm, Run, make_arms
 from rankwise.spec.models import StudySpec
-from rankwise.store.writer import Store
-from rankwise.train.bank import Bank
+from rankwise.train.bank import Bank, WholeModel
 from rankwise.train.batch import Task
-from rankwise.train.loop import Cohort
+from rankwise.train.cohort import Cohort, form_cohort, new_states
+from rankwise.train.events import Batched, Ended, Evaluated, Improved, Stepped
+from rankwise.train.loop import train
+from rankwise.train.run_state import RunState
 
 VOCABULARY = 64
 COMMON = {"vocab_size": VOCABULARY, "pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2}
@@ -158,29 +160,74 @@ def tiny_arms(kind: str, arms: list[dict[str, Any]], **training: Any) -> tuple[A
     return make_arms(spec)
 
 
+class Told:
+    """What a cohort's events said, run by run; writes the best adapters as a study does."""
+
+    def __init__(self, writer: AdapterWriter | None = None) -> None:
+        self.writer = writer
+        self.events: list[Any] = []
+
+    def train(self, cohort: Cohort, batches: int | None = None) -> "Told":
+        """Train to the end, or for some batches; then the test part, if it is the end."""
+        for told in train(cohort):
+            self.take(cohort, told)
+            if batches is not None and any(isinstance(event, Batched) for event in told):
+                batches -= 1
+                if not batches:
+                    return self
+        return self
+
+    def take(self, cohort: Cohort, told: Sequence[Any]) -> None:
+        members = {member.id: member for member in cohort.members}
+        for event in told:
+            self.events.append(event)
+            if isinstance(event, Improved) and self.writer is not None:
+                member, bank = members[event.run], cohort.bank
+                plan = None if isinstance(bank, WholeModel) else bank.plans[member.place]
+                self.writer.save(
+                    event.run, plan, member.state.best_weights, bank.start_of(member.place)
+                )
+
+    def steps(self, run: Run, name: str = "loss") -> NDArray[np.float64]:
+        """A value of every optimizer step."""
+        found = [e for e in self.events if isinstance(e, Stepped) and e.run == run.id]
+        return np.array([getattr(event, name) for event in found])
+
+    def evaluations(self, run: Run, split: str = "validation") -> list[Evaluated]:
+        """Its evaluations, in order."""
+        found = [e for e in self.events if isinstance(e, Evaluated) and e.run == run.id]
+        return [event for event in found if event.split == split]
+
+    def ended(self, run: Run) -> Ended:
+        """How it ended."""
+        (found,) = [e for e in self.events if isinstance(e, Ended) and e.run == run.id]
+        return found
+
+
 def tiny_cohort(
     kind: str,
     runs: Sequence[Run],
     folder: Path,
     base: nn.Module | None = None,
     new_modules: Sequence[str] = (),
-) -> tuple[Cohort, Store]:
-    """A cohort ready to train, and its store."""
+    states: Sequence[RunState] | None = None,
+    **more: Any,
+) -> tuple[Cohort, Told]:
+    """A cohort ready to train, of new runs or of these states, and what will be told of it."""
     model = copy.deepcopy(base) if base is not None else tiny_model(kind)
     task = TASKS[kind]
-    plans = [plan_adapter(resolve_adapter(model, run.arm, task), model) for run in runs]
-    bank = Bank(model, plans, [run.seed for run in runs], new_modules)
-    store = Store(folder, create=True)
-    for run in runs:
-        store.add_arm(run.arm.id, run.arm.training_id, run.arm.name, run.arm.settings, {})
-        store.add_run(run.id, run.arm.id, run.seed)
-    cohort = Cohort(
-        runs,
+    bank: Bank | WholeModel
+    if runs[0].arm.method == "full":
+        bank = WholeModel(model, torch.float32, runs[0].seed, new_modules)
+    else:
+        adapters = [resolve_adapter(model, run.arm, task) for run in runs]
+        bank = Bank(model, adapters, [run.seed for run in runs], new_modules)
+    train_part = {run.arm.training_id: tiny_examples(task) for run in runs}
+    settings = {"validation": tiny_examples(task, 12, seed=1), "train": train_part, **more}
+    cohort = form_cohort(
         bank,
+        states if states is not None else new_states(runs, settings["train"]),
         Task(task, 0, LENGTH, torch.device("cpu")),
-        {run.arm.training_id: tiny_examples(task) for run in runs},
-        tiny_examples(task, 12, seed=1),
-        tiny_examples(task, 8, seed=2),
-        AdapterWriter(folder / "adapters", "tiny", task, model),
+        **settings,
     )
-    return cohort, store
+    return cohort, Told(AdapterWriter(folder / "adapters", "tiny", task, model))

@@ -49,7 +49,7 @@ def written(kind, base, settings, folder):
     """A cohort of these arms, its weights shaken, all adapters on disk, and each run's logits."""
     arms = tiny_arms(kind, [{"name": name.replace(" ", "-"), **s} for name, s in settings.items()])
     runs = [Run(arm, 0) for arm in arms]
-    cohort, _ = tiny_cohort(kind, runs, folder, base)
+    cohort, told = tiny_cohort(kind, runs, folder, base)
     torch.manual_seed(1)
     found = {}
     for place, run in enumerate(runs):
@@ -57,10 +57,10 @@ def written(kind, base, settings, folder):
             parameter.data.add_(0.05 * torch.randn_like(parameter))
         state = cohort.bank.state_of(place)
         cohort.bank.load_state(place, state)  # no padding was shaken
-        cohort.bank.select([place])
         plan, start = cohort.bank.plans[place], cohort.bank.start_of(place)
-        path = cohort.writer.save(run.id, plan, state, start)
-        found[run.arm.name] = path, logits_of(cohort.bank.model, kind)
+        path = told.writer.save(run.id, plan, state, start)
+        with cohort.bank.running([place]) as model:
+            found[run.arm.name] = path, logits_of(model, kind)
     return found
 
 
@@ -104,10 +104,10 @@ def test_the_files_do_not_depend_on_the_neighbours(tmp_path):
     runs = [Run(arm, 0) for arm in arms]
     folders = {}
     for name, company in {"together": runs, **{run.arm.name: [run] for run in runs}}.items():
-        cohort, _ = tiny_cohort("bert", company, tmp_path / name, base)
+        cohort, told = tiny_cohort("bert", company, tmp_path / name, base)
         for place, run in enumerate(company):
             state = cohort.bank.state_of(place)
-            path = cohort.writer.save(run.id, cohort.bank.plans[place], state, {})
+            path = told.writer.save(run.id, cohort.bank.plans[place], state, {})
             folders.setdefault(run.id, []).append(path)
     for together, alone in folders.values():
         for file in ("adapter_config.json", "adapter_model.safetensors"):

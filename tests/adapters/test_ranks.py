@@ -4,9 +4,12 @@ import itertools
 import random
 
 import pytest
+from peft.utils.other import get_pattern_key
 
-from rankwise.adapters.ranks import allocate, budget_of, cost_of, ranks_by_layer, write_ranks
-from rankwise.adapters.target import Target, alpha_of_target, rank_of, role_of, scaling_of
+from rankwise.adapters.adapter import Adapter, adapted_module
+from rankwise.adapters.linear import Target, role_of
+from rankwise.adapters.peft_files import peft_settings
+from rankwise.adapters.ranks import allocate, budget_of, cost_of
 from rankwise.errors import SpecError
 from rankwise.spec.models import LoraSpec, RanksSpec
 
@@ -193,31 +196,23 @@ def test_a_strategy_with_nothing_to_tell_apart_is_refused():
         allocate(one_layer, RanksSpec(strategy="empirical"), LoraSpec(), zero)
 
 
+@pytest.mark.parametrize("rslora", [False, True])
 @pytest.mark.parametrize("rule", ["2r", "sqrt", 24])
 @pytest.mark.parametrize("kind", ARCHITECTURES)
-def test_written_ranks_say_the_same_and_keep_the_rule_of_alpha(kind, rule):
+def test_what_peft_is_told_says_the_same_and_keeps_the_rule_of_alpha(kind, rule, rslora):
     targets = ARCHITECTURES[kind]
-    lora = LoraSpec(r=6, lora_alpha=rule)
+    lora = LoraSpec(r=6, lora_alpha=rule, use_rslora=rslora)
     found = allocate(targets, RanksSpec(strategy="linear_decay"), lora)
-    written = write_ranks(lora, targets, found)
-    assert isinstance(written.lora_alpha, float | int)
-    for target in targets:
-        rank = found[target.name]
+    modules = {t.name: adapted_module(t, found[t.name], lora) for t in targets}
+    told = peft_settings(Adapter(modules, rslora=rslora), "CAUSAL_LM")
+    for name, module in modules.items():
+        rank = found[name]
         wanted = {"2r": 2 * rank, "sqrt": rank**0.5, 24: 24}[rule]
-        assert rank_of(target, written) == rank
-        assert alpha_of_target(target, written) == pytest.approx(wanted, rel=1e-15)
-        assert scaling_of(target, written) == pytest.approx(wanted / rank, rel=1e-15)
+        assert read_by_peft(told, "rank_pattern", "r", name) == rank
+        assert read_by_peft(told, "alpha_pattern", "lora_alpha", name) == wanted
+        assert module.scaling == pytest.approx(wanted / (rank**0.5 if rslora else rank), rel=1e-15)
 
 
-def test_a_name_that_ends_another_is_written_for_itself_alone():
-    inner = Target("layers.0.q", 8, 8, "linear", 0, "query", False)
-    outer = Target("model.layers.0.q", 8, 8, "linear", 0, "query", False)
-    written = write_ranks(LoraSpec(r=1), (inner, outer), {inner.name: 2, outer.name: 3})
-    assert (rank_of(inner, written), rank_of(outer, written)) == (2, 3)
-
-
-def test_ranks_are_shown_layer_by_layer():
-    targets = ARCHITECTURES["neox"]
-    table = ranks_by_layer(targets, allocate(targets, RanksSpec(), LoraSpec(r=3)))
-    assert list(table) == [f"gpt_neox.layers.{n}" for n in range(6)]
-    assert table["gpt_neox.layers.5"] == {"attention.query_key_value": 3, "mlp.dense_h_to_4h": 3}
+def read_by_peft(told, patterns, default, name):
+    known = told.get(patterns, {})
+    return known.get(get_pattern_key(known.keys(), name), told[default])

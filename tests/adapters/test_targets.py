@@ -2,7 +2,7 @@
 
 import pytest
 
-from rankwise.adapters.target import alpha_of_target, pattern_for, rank_of, scaling_of
+from rankwise.adapters.linear import pattern_for
 from rankwise.adapters.targets import resolve_targets
 from rankwise.base.heads import saved_modules
 from rankwise.errors import SpecError
@@ -185,33 +185,6 @@ def test_a_head_by_another_name_is_asked_for():
 
 def test_an_unknown_kind_of_model_needs_its_targets_named():
     assert "peft has no default for distilbert" in refused(tiny("distilbert", "SEQ_CLS"))
-
-
-@pytest.mark.parametrize(
-    "setting",
-    [
-        {"r": 4, "lora_alpha": 6},
-        {"r": 4, "rank_pattern": {"c_attn": 2, r"h\.1\..*": 7}, "alpha_pattern": {"c_fc": 5}},
-        {"r": 4, "rank_pattern": {r"h.0.mlp.c_proj": 3}, "use_rslora": True},
-        {"r": 4, "rank_pattern": {r"^transformer\.h\.0\.attn\.c_proj": 2}},
-    ],
-)
-def test_ranks_and_scalings_are_those_of_peft(setting):
-    model = tiny("gpt2", "CAUSAL_LM")
-    layers = with_peft(model, "CAUSAL_LM", target_modules=LISTS["gpt2"], **setting)
-    lora = LoraSpec(target_modules=LISTS["gpt2"], **setting)
-    for target in resolve_targets(model, lora):
-        layer = layers.base_model.model.get_submodule(target.name)
-        assert rank_of(target, lora) == layer.r["default"]
-        assert alpha_of_target(target, lora) == layer.lora_alpha["default"]
-        assert scaling_of(target, lora) == pytest.approx(layer.scaling["default"], rel=1e-15)
-
-
-def test_a_rule_for_alpha_holds_at_the_rank_of_each_target():
-    lora = LoraSpec(r=4, lora_alpha="2r", target_modules=["c_attn"], rank_pattern={"h.1.*": 16})
-    first, second = resolve_targets(tiny("gpt2", "CAUSAL_LM"), lora)
-    assert (alpha_of_target(first, lora), alpha_of_target(second, lora)) == (8, 32)
-    assert scaling_of(first, lora) == scaling_of(second, lora) == 2
 
 
 def test_patterns_match_as_in_peft():

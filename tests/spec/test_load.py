@@ -198,7 +198,7 @@ def test_the_written_documents_are_those_of_the_models():
 
 def test_reading_a_spec_imports_neither_torch_nor_transformers():
     code = (
-        "import sys, rankwise.spec.load, rankwise.study.cohorts, rankwise.adapters.ranks;"
+        "import sys, rankwise.spec.load, rankwise.spec.arms, rankwise.study.cohorts;"
         "sys.exit(any(m in sys.modules for m in ('torch', 'transformers', 'peft')))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -13,6 +13,7 @@ from rankwise.base.load import load_base, load_tokenizer
 from rankwise.cli.app import main
 from rankwise.spec.models import StudySpec
 from rankwise.store.writer import Store
+from rankwise.study import train_cohort
 from rankwise.train import loop
 from tiny_text import tiny_spec
 
@@ -36,6 +37,18 @@ def written(folder, kind="bert", shape="labelled", **more):
     spec = tiny_spec(folder, kind, shape, **{**ARMS, **more})
     (folder / "study.yaml").write_text(yaml.safe_dump(spec))
     return folder / "study.yaml", folder / "out"
+
+
+def trained_from_here(monkeypatch):
+    """The names of runs that begin to train from now on."""
+    found, before = [], train_cohort.new_states
+
+    def counting(runs, train):
+        found.extend(run.id for run in runs)
+        return before(runs, train)
+
+    monkeypatch.setattr(train_cohort, "new_states", counting)
+    return found
 
 
 def records(out):
@@ -62,11 +75,7 @@ def test_a_study_leaves_everything_that_it_promises(tmp_path, monkeypatch, capsy
 def test_running_again_trains_only_what_is_missing(tmp_path, monkeypatch):
     spec, out = written(tmp_path)
     assert rankwise(monkeypatch, "run", spec, "--out", out, "--set", "seeds=[0]") == 0
-    trained = []
-    before = loop.start_trainee
-    monkeypatch.setattr(
-        loop, "start_trainee", lambda run, *rest: trained.append(run.id) or before(run, *rest)
-    )
+    trained = trained_from_here(monkeypatch)
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
     assert sorted(trained) == ["r2/seed-1", "r4/seed-1"]
     trained.clear()
@@ -80,11 +89,7 @@ def test_one_more_value_in_the_grid_keeps_what_is_done(tmp_path, monkeypatch):
     more = yaml.safe_load(spec.read_text())
     more["grid"]["training.learning_rate"] = [1e-2, 2e-2]
     spec.write_text(yaml.safe_dump(more))
-    trained = []
-    before = loop.start_trainee
-    monkeypatch.setattr(
-        loop, "start_trainee", lambda run, *rest: trained.append(run.id) or before(run, *rest)
-    )
+    trained = trained_from_here(monkeypatch)
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
     assert len(trained) == 4
     assert all("lr0.02" in run or "lr2e-2" in run for run in trained)

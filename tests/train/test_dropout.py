@@ -27,7 +27,7 @@ def mask(request, monkeypatch):
         )
 
     def draw(seed=0, step=0, module=0, rows=(0, 1, 2, 3), p=0.25, shape=SHAPE):
-        key = BatchKey((seed,), step, (tuple(rows),))
+        key = BatchKey((seed,), (step,), (tuple(rows),))
         return keep_mask(key, module, [p], shape, torch.empty(0))[0]
 
     return draw

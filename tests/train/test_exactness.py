@@ -10,7 +10,7 @@ from transformers import get_scheduler
 
 from rankwise.data.order import pad, rows_at
 from rankwise.spec.arms import Run
-from rankwise.train.loop import train
+from rankwise.train.cohort import take_out
 from tiny import HEADS, LENGTH, TARGETS, TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 
 STEPS = 20
@@ -34,10 +34,6 @@ ARMS = [
         "training.max_grad_norm": 0.05,
     },
 ]
-
-
-def losses_of(store, run):
-    return np.array([row["loss"] for row in store.metrics(run.id) if "loss" in row])
 
 
 def train_with_peft(kind, base, run, start):
@@ -91,14 +87,14 @@ def train_with_peft(kind, base, run, start):
 def test_a_cohort_of_three_equals_three_peft_trainings(kind, tmp_path):
     base = tiny_model(kind)
     runs = [Run(arm, seed) for arm, seed in zip(tiny_arms(kind, ARMS), (0, 0, 1), strict=True)]
-    cohort, store = tiny_cohort(kind, runs, tmp_path, base)
+    cohort, told = tiny_cohort(kind, runs, tmp_path, base)
     starts = [cohort.bank.state_of(place) for place in range(3)]
-    for trainees in train(cohort, store):
-        if all(t.step == STEPS and t.state == "running" for t in trainees):
-            final = [cohort.bank.state_of(place) for place in range(3)]
+    told.train(cohort)
+    assert [state.step for state in take_out(cohort)] == [STEPS] * 3
+    final = [state.weights for state in take_out(cohort)]
     for place, run in enumerate(runs):
         expected, weights = train_with_peft(kind, base, run, starts[place])
-        np.testing.assert_allclose(losses_of(store, run), expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(told.steps(run), expected, rtol=0, atol=1e-5)
         for name, weight in weights.items():
             distance = (final[place][name] - weight).norm() / weight.norm()
             assert distance < 1e-4, name

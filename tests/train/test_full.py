@@ -8,15 +8,11 @@ import torch
 import transformers
 
 from peft_loop import plain_loop
-from rankwise.adapters.memory import footprint
-from rankwise.adapters.peft_files import AdapterWriter
+from rankwise.adapters.footprint import footprint
 from rankwise.spec.arms import Run
-from rankwise.store.writer import Store
 from rankwise.train.bank import WholeModel
-from rankwise.train.batch import Task
-from rankwise.train.loop import Cohort, train
-from rankwise.train.trainee import make_optimizer
-from tiny import CLASSES, CONFIGS, LENGTH, TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
+from rankwise.train.optimizer import make_optimizer
+from tiny import CLASSES, CONFIGS, TASKS, tiny_arms, tiny_cohort, tiny_examples, tiny_model
 
 STEPS = 20
 
@@ -27,38 +23,18 @@ def full_run(kind, **changes):
     return Run(made, 0)
 
 
-def full_cohort(kind, run, folder, base, new_modules=()):
-    task = TASKS[kind]
-    model = copy.deepcopy(base)
-    store = Store(folder, create=True)
-    store.add_arm(run.arm.id, run.arm.training_id, run.arm.name, run.arm.settings, {})
-    store.add_run(run.id, run.arm.id, run.seed)
-    cohort = Cohort(
-        [run],
-        WholeModel(model, torch.float32, run.seed, new_modules),
-        Task(task, 0, LENGTH, torch.device("cpu")),
-        {run.arm.training_id: tiny_examples(task)},
-        tiny_examples(task, 12, seed=1),
-        tiny_examples(task, 8, seed=2),
-        AdapterWriter(folder / "adapters", "tiny", task, model),
-    )
-    return cohort, store
-
-
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "t5"])
 def test_full_fine_tuning_equals_a_plain_torch_loop(kind, tmp_path):
     base = tiny_model(kind)
     run = full_run(kind, **{"training.weight_decay": 0.1, "training.max_grad_norm": 0.3})
-    cohort, store = full_cohort(kind, run, tmp_path, base)
-    for _ in train(cohort, store):
-        pass
+    cohort, told = tiny_cohort(kind, [run], tmp_path, base)
+    told.train(cohort)
     reference = copy.deepcopy(base).requires_grad_(True)
     examples = tiny_examples(TASKS[kind])
     expected = plain_loop(reference, TASKS[kind], run.arm.training, 0, examples, STEPS)
-    losses = [row["loss"] for row in store.metrics(run.id) if "loss" in row]
-    np.testing.assert_allclose(losses, expected, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(told.steps(run), expected, rtol=0, atol=1e-5)
     final = cohort.bank.state_of(0)
-    count = footprint(base.requires_grad_(True), run.arm, TASKS[kind]).trainable
+    count = footprint(base.requires_grad_(True), None).trainable
     assert count == sum(p.numel() for p in cohort.bank.parameters_of(0).values())
     for name, weight in reference.named_parameters():
         distance = (final[name] - weight).norm()

@@ -9,13 +9,11 @@ import torch
 from scipy import stats
 from transformers import GenerationConfig
 
-import rankwise.study.run
-from rankwise.adapters.adapter import plan_adapter
-from rankwise.adapters.memory import resolve_adapter
+from rankwise.adapters.adapter import resolve_adapter
 from rankwise.errors import SpecError
-from rankwise.spec.arms import Run
 from rankwise.spec.models import GenerationSpec, StudySpec
 from rankwise.store.writer import Store
+from rankwise.study import train_cohort
 from rankwise.study.answering import perplexities
 from rankwise.study.plan import look_ahead
 from rankwise.study.run import run_study
@@ -25,7 +23,7 @@ from rankwise.train.evaluate import Untouched
 from rankwise.train.generate import Question, end_tokens, generate, gumbel
 from rankwise.train.loop import train
 from rankwise.train.prepare import Bases
-from tiny import TASKS, VOCABULARY, tiny_arms, tiny_cohort, tiny_model
+from tiny import TASKS, VOCABULARY, tiny_arms, tiny_model
 from tiny_text import tiny_spec, tiny_tokenizer
 
 ARMS = [{"name": "a", "lora.r": 2}, {"name": "b", "lora.r": 6}, {"name": "c", "lora.r": 4}]
@@ -43,7 +41,7 @@ def shaken_bank(kind, arms=ARMS, base=None):
     """A bank of runs that all say something else."""
     model = copy.deepcopy(base) if base is not None else tiny_model(kind)
     made = tiny_arms(kind, arms)
-    plans = [plan_adapter(resolve_adapter(model, arm, TASKS[kind]), model) for arm in made]
+    plans = [resolve_adapter(model, arm, TASKS[kind]) for arm in made]
     bank = Bank(model, plans, range(len(plans)))
     for run in range(len(plans)):
         generator = torch.Generator().manual_seed(run)
@@ -69,8 +67,8 @@ def merged(bank, run, base):
     """The base with a run's product added to its weights, a plain model of transformers."""
     model = copy.deepcopy(base)
     state = bank.state_of(run)
-    for name, factor in bank.plans[run].factors.items():
-        delta = state[f"{name}.lora_B.weight"] @ state[f"{name}.lora_A.weight"] * factor.scaling
+    for name, adapted in bank.plans[run].modules.items():
+        delta = state[f"{name}.lora_B.weight"] @ state[f"{name}.lora_A.weight"] * adapted.scaling
         module = model.get_submodule(name)
         module.weight.data += delta.T if type(module).__name__ == "Conv1D" else delta
     return model
@@ -93,7 +91,7 @@ def said_by_transformers(model, question, settings, kind):
 def test_every_run_says_what_its_merged_model_says_alone(kind, settings):
     base = tiny_model(kind)
     bank = shaken_bank(kind, base=base)
-    told = generate(bank, questions(), asked(settings), task_of(kind), ENDS)
+    told = generate(bank, [0, 1, 2], questions(), asked(settings), task_of(kind), ENDS)
     for run in range(3):
         model = merged(bank, run, base)
         for question, answer in zip(questions(), told[run], strict=True):
@@ -110,35 +108,34 @@ def test_every_run_says_what_its_merged_model_says_alone(kind, settings):
 def test_a_run_says_the_same_alone_and_in_any_company(kind, settings):
     bank = shaken_bank(kind)
     task = task_of(kind)
-    together = generate(bank, questions(), asked(settings), task, ENDS)
+    together = generate(bank, [0, 1, 2], questions(), asked(settings), task, ENDS)
     for selection in ([0], [1], [2], [2, 0]):
-        bank.select(selection)
-        told = generate(bank, questions(), asked(settings), task, ENDS)
+        told = generate(bank, selection, questions(), asked(settings), task, ENDS)
         assert told == [together[run] for run in selection]
 
 
 def test_an_answer_does_not_depend_on_the_other_prompts():
     bank = shaken_bank("llama")
-    together = generate(bank, questions(), asked(SAMPLED), task_of("llama"), ENDS)
+    together = generate(bank, [0, 1, 2], questions(), asked(SAMPLED), task_of("llama"), ENDS)
     for place in range(5):
         alone = generate(
-            bank, questions()[place : place + 1], asked(SAMPLED), task_of("llama"), ENDS
+            bank, [0, 1, 2], questions()[place : place + 1], asked(SAMPLED), task_of("llama"), ENDS
         )
         assert [answers[0] for answers in alone] == [answers[place] for answers in together]
 
 
 def test_passes_that_cannot_hold_all_prompts_change_no_answer(monkeypatch):
     bank = shaken_bank("gpt2")
-    whole = generate(bank, questions(), asked(SAMPLED), task_of("gpt2"), ENDS)
+    whole = generate(bank, [0, 1, 2], questions(), asked(SAMPLED), task_of("gpt2"), ENDS)
     monkeypatch.setattr("rankwise.train.generate.TOKENS_OF_A_PASS", 70)
-    assert generate(bank, questions(), asked(SAMPLED), task_of("gpt2"), ENDS) == whole
+    assert generate(bank, [0, 1, 2], questions(), asked(SAMPLED), task_of("gpt2"), ENDS) == whole
 
 
 def test_sampling_follows_the_seed_and_differs_from_the_likeliest():
     bank = shaken_bank("llama")
 
     def ids(**more):
-        told = generate(bank, questions(), asked(SAMPLED | more), task_of("llama"), ENDS)
+        told = generate(bank, [0, 1, 2], questions(), asked(SAMPLED | more), task_of("llama"), ENDS)
         return [answer.ids for answers in told for answer in answers]
 
     assert ids() == ids()
@@ -159,32 +156,33 @@ def test_keyed_noise_samples_the_distribution():
     assert stats.kstest(gumbel(4000, 1), stats.gumbel_r.cdf).pvalue > 0.001
 
 
-def test_a_bank_with_no_run_selected_speaks_as_the_untouched_base():
+def test_outside_of_its_context_a_bank_is_the_untouched_base():
     base = tiny_model("gpt2")
     bank = shaken_bank("gpt2", base=base)
     settings, task = asked(GREEDY), task_of("gpt2")
-    plain = generate(Untouched(base), questions(), settings, task, ENDS)
-    trained = generate(bank, questions(), settings, task, ENDS)
-    bank.select([])
-    assert generate(Untouched(bank.model), questions(), settings, task, ENDS) == plain
+    plain = generate(Untouched(base), [0], questions(), settings, task, ENDS)
+    trained = generate(bank, [0, 1, 2], questions(), settings, task, ENDS)
+    assert generate(Untouched(bank.model), [0], questions(), settings, task, ENDS) == plain
     assert plain[0] not in trained
 
 
 def test_what_a_checkpoint_recommends_is_put_aside_and_put_back():
     base = tiny_model("llama")
-    plain = generate(Untouched(base), questions(), asked(GREEDY), task_of("llama"), ENDS)
+    plain = generate(Untouched(base), [0], questions(), asked(GREEDY), task_of("llama"), ENDS)
     own = GenerationConfig(repetition_penalty=9.0, no_repeat_ngram_size=1, eos_token_id=[7, 8])
     base.generation_config = own
-    assert generate(Untouched(base), questions(), asked(GREEDY), task_of("llama"), ENDS) == plain
+    assert (
+        generate(Untouched(base), [0], questions(), asked(GREEDY), task_of("llama"), ENDS) == plain
+    )
     assert base.generation_config is own
     assert end_tokens(base, tiny_tokenizer()) == (2, 7, 8)
 
 
 def test_full_fine_tuning_speaks_through_the_same_door():
     base = tiny_model("llama")
-    plain = generate(Untouched(base), questions(), asked(GREEDY), task_of("llama"), ENDS)
+    plain = generate(Untouched(base), [0], questions(), asked(GREEDY), task_of("llama"), ENDS)
     whole = WholeModel(copy.deepcopy(base), torch.float32, 0)
-    assert generate(whole, questions(), asked(GREEDY), task_of("llama"), ENDS) == plain
+    assert generate(whole, [0], questions(), asked(GREEDY), task_of("llama"), ENDS) == plain
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "t5"])
@@ -225,12 +223,12 @@ def shared(tmp_path_factory):
     outlook = study_of(folder, "llama", "pairs", generation=ASKED, grid=grid, seeds=[0, 1])
     trained = []
 
-    def counting(cohort, store):
+    def counting(cohort):
         trained.extend(run.id for run in cohort.runs)
-        return train(cohort, store)
+        return train(cohort)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rankwise.study.run, "train", counting)
+        patch.setattr(train_cohort, "train", counting)
         run_whole(outlook, folder / "out")
         run_whole(outlook, folder / "out")  # nothing is left to do
     return outlook, folder / "out", trained
@@ -415,15 +413,15 @@ def test_sampling_and_beams_exclude_each_other():
 
 def test_a_failing_generation_costs_no_training(tmp_path, monkeypatch):
     def fails(*_):
-        raise RuntimeError("out of luck")
+        raise RuntimeError("no answer today")
 
     monkeypatch.setattr("rankwise.study.answering.generate", fails)
-    runs = [Run(arm, 0) for arm in tiny_arms("gpt2", ARMS[:1], max_steps=2, eval_steps=1)]
-    cohort, store = tiny_cohort("gpt2", runs, tmp_path)
-    cohort.tokenizer = tiny_tokenizer()
-    cohort.questions = {runs[0].arm.generation: questions()}
-    for _ in train(cohort, store):
-        pass
-    assert store.runs()[0].state == "done"
-    assert store.notes() == (("generation", f"no answers of {runs[0].id}: out of luck"),)
-    assert store.answers() == ()
+    outlook = study_of(tmp_path, "gpt2", "text", generation=ASKED)
+    run_whole(outlook, tmp_path / "out")
+    (run,) = outlook.runs
+    with Store(tmp_path / "out") as store:
+        assert store.runs()[0].state == "done"
+        assert store.evaluations(run.id, "test")
+        notes = [text for kind, text in store.notes() if kind == "generation"]
+        assert f"no answers of {run.id}: no answer today" in notes
+        assert store.answers() == ()

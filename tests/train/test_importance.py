@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rankwise.adapters.targets import linear_modules
+from rankwise.adapters.linear import linear_modules
 from rankwise.report.write import write_report
 from rankwise.spec.models import StudySpec
 from rankwise.store.writer import Store
@@ -22,7 +22,7 @@ from tiny_text import tiny_spec
 def batches_of(kind, count=2):
     task = Task(TASKS[kind], 0, LENGTH, torch.device("cpu"))
     examples = tiny_examples(TASKS[kind])
-    return [collate(chosen_rows([examples], [0], 4, step)[0], task) for step in range(count)]
+    return [collate(chosen_rows([examples], [0], 4, [step])[0], task) for step in range(count)]
 
 
 def by_autograd(kind, model, batches):

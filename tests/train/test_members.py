@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from company import check, logged, runs_of, trained
+from company import check, runs_of, trained
 from rankwise.errors import ModelError
 from rankwise.spec.arms import Run
-from rankwise.train.loop import train
 from tiny import TARGETS, tiny_arms, tiny_cohort, tiny_model
 
 
@@ -44,9 +43,9 @@ def test_one_run_may_train_in_full_what_another_adapts(tmp_path):
 def test_a_module_of_many_inputs_cannot_be_trained_in_full(tmp_path):
     (arm,) = tiny_arms("bert", [{"lora.modules_to_save": ["layer.1.attention"],
                                  "lora.layers_to_transform": [0]}])  # fmt: skip
-    cohort, store = tiny_cohort("bert", [Run(arm, 0)], tmp_path)
+    cohort, told = tiny_cohort("bert", [Run(arm, 0)], tmp_path)
     with pytest.raises(ModelError, match="a BertAttention takes more than one input"):
-        list(train(cohort, store))
+        told.train(cohort)
 
 
 def test_a_bank_taken_apart_leaves_the_model_as_it_was(tmp_path):
@@ -74,10 +73,10 @@ def test_dropout_does_not_depend_on_what_neighbours_adapt(kind, tmp_path):
         for names in (others, [first], [first, *others])
     ]
     runs = runs_of(kind, changes)
-    _, store, _ = trained(kind, base, runs, tmp_path / "together")
+    _, told, _ = trained(kind, base, runs, tmp_path / "together")
     for run in runs:
         _, alone, _ = trained(kind, base, [run], tmp_path / run.arm.name)
-        np.testing.assert_allclose(logged(store, run), logged(alone, run), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(told.steps(run), alone.steps(run), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
@@ -89,11 +88,11 @@ def test_dora_with_dropout_does_not_notice_its_neighbours(kind, init, tmp_path):
         for share in (0.1, 0.5, 0.0)
     ]
     runs = runs_of(kind, changes)
-    _, store, _ = trained(kind, base, runs, tmp_path / "together")
+    _, told, _ = trained(kind, base, runs, tmp_path / "together")
     for run in runs:
         _, alone, _ = trained(kind, base, [run], tmp_path / run.arm.name)
-        np.testing.assert_allclose(logged(store, run), logged(alone, run), rtol=0, atol=1e-5)
-    assert np.abs(logged(store, runs[0]) - logged(store, runs[1])).max() > 1e-4
+        np.testing.assert_allclose(told.steps(run), alone.steps(run), rtol=0, atol=1e-5)
+    assert np.abs(told.steps(runs[0]) - told.steps(runs[1])).max() > 1e-4
 
 
 @pytest.mark.parametrize("kind", ["llama", "bert"])
@@ -109,9 +108,11 @@ def test_adapters_made_from_the_weight_leave_the_model_as_it_was(kind, dora, ini
     assert all(value.norm() > 0.1 for name, value in start.items() if "lora_" in name)
     if kind == "bert":  # its head is drawn anew for the run
         expected = base.bert(input_ids=ids).last_hidden_state
-        found = cohort.bank.model.bert(input_ids=ids).last_hidden_state
+        with cohort.bank.running([0]) as model:
+            found = model.bert(input_ids=ids).last_hidden_state
     else:
-        found = cohort.bank.model(input_ids=ids).logits
+        with cohort.bank.running([0]) as model:
+            found = model(input_ids=ids).logits
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
 
 
@@ -126,10 +127,10 @@ def test_every_setting_works_over_a_bfloat16_base(kind, dora, tmp_path):
         {"lora.lora_dropout": 0.1, "lora.target_modules": "all-linear"},
     ]
     runs = runs_of(kind, [{"lora.use_dora": dora, **change} for change in changes], max_steps=3)
-    cohort, store, starts = trained(kind, base, runs, tmp_path / "together")
+    cohort, told, starts = trained(kind, base, runs, tmp_path / "together")
     for place, (run, start) in enumerate(zip(runs, starts, strict=True)):
         _, alone, _ = trained(kind, base, [run], tmp_path / run.arm.name)
-        np.testing.assert_allclose(logged(store, run), logged(alone, run), rtol=0, atol=0.05)
+        np.testing.assert_allclose(told.steps(run), alone.steps(run), rtol=0, atol=0.05)
         final = cohort.bank.state_of(place)
         assert {weight.dtype for weight in final.values()} == {torch.float32}
         assert all((final[name] - weight).norm() > 0 for name, weight in start.items())

@@ -20,7 +20,6 @@ from rankwise.study.plan import look_ahead
 from rankwise.study.run import run_study
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import Untouched, evaluate
-from rankwise.train.loop import train
 from tiny import CLASSES, COMMON, TASKS, tiny_arms, tiny_cohort, tiny_examples
 from tiny_text import VOCABULARY, tiny_spec
 
@@ -43,10 +42,6 @@ def quantised(kind, quantization):
     return load_base(spec, TASKS[kind], 3 if kind == "bert" else None, CPU, 0, "eager")
 
 
-def logged(store, run):
-    return np.array([row["loss"] for row in store.metrics(run.id) if "loss" in row])
-
-
 def runs_of(kind, changes):
     arms = tiny_arms(
         kind,
@@ -58,11 +53,9 @@ def runs_of(kind, changes):
 
 
 def trained(kind, base, runs, folder):
-    cohort, store = tiny_cohort(kind, runs, folder, base.model, base.new_modules)
+    cohort, told = tiny_cohort(kind, runs, folder, base.model, base.new_modules)
     starts = [cohort.bank.state_of(place) for place in range(len(runs))]
-    for _ in train(cohort, store):
-        pass
-    return cohort, store, starts
+    return cohort, told.train(cohort), starts
 
 
 LORA = [{"lora.r": 4}, {"lora.r": 2, "lora.lora_dropout": 0.2}, {"lora.init_lora_weights": "pissa"}]
@@ -76,12 +69,12 @@ DORA = [{"lora.use_dora": True, **change} for change in LORA]
 def test_runs_over_a_quantised_base_do_not_notice_each_other(kind, changes, quantization, tmp_path):
     base = quantised(kind, quantization)
     runs = runs_of(kind, changes)
-    cohort, store, _ = trained(kind, base, runs, tmp_path / "together")
+    cohort, told, _ = trained(kind, base, runs, tmp_path / "together")
     for layer in cohort.bank.linears.values():
         assert type(layer.base).__name__ in QUANTISED
     for run in runs:
         _, alone, _ = trained(kind, base, [run], tmp_path / run.arm.name)
-        np.testing.assert_allclose(logged(store, run), logged(alone, run), rtol=0, atol=1e-5)
+        np.testing.assert_allclose(told.steps(run), alone.steps(run), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
@@ -89,7 +82,7 @@ def test_runs_over_a_quantised_base_do_not_notice_each_other(kind, changes, quan
 def test_a_run_over_a_quantised_base_equals_peft_over_the_same(kind, quantization, tmp_path):
     base = quantised(kind, quantization)
     runs = runs_of(kind, [{"lora.r": 4}, {"lora.r": 2, "lora.use_rslora": True}, {"lora.r": 6}])
-    _, store, starts = trained(kind, base, runs, tmp_path)
+    _, told, starts = trained(kind, base, runs, tmp_path)
     for run, start in zip(runs, starts, strict=True):
         model = peft_model(kind, base.model, run.arm.lora)
         for module in model.modules():
@@ -98,9 +91,9 @@ def test_a_run_over_a_quantised_base_equals_peft_over_the_same(kind, quantizatio
         assert weights.keys() == start.keys()
         for name, weight in weights.items():
             weight.data.copy_(start[name])
-        examples, steps = tiny_examples(TASKS[kind]), len(logged(store, run))
+        examples, steps = tiny_examples(TASKS[kind]), len(told.steps(run))
         expected = plain_loop(model, TASKS[kind], run.arm.training, run.seed, examples, steps)
-        np.testing.assert_allclose(logged(store, run), expected, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(told.steps(run), expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("quantization", ["nf4", "int8"])
@@ -180,7 +173,7 @@ def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path, m
     merge(tmp_path / "out" / "adapters" / best, tmp_path / "merged", spec, None)
     model = CLASSES["CAUSAL_LM"].from_pretrained(tmp_path / "merged").eval()
     task = Task("CAUSAL_LM", 0, spec.data.max_length, CPU)
-    (found,) = evaluate(Untouched(model), outlook.data.validation, task, 4)
+    (found,) = evaluate(Untouched(model), [0], outlook.data.validation, task, 4)
     assert found.loss == pytest.approx(after, abs=1e-5)
     assert found.loss != pytest.approx(losses[best], abs=1e-5)
 

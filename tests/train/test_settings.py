@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from company import check, logged, runs_of, trained
+from company import check, runs_of, trained
 from rankwise.spec.models import TrainingSpec
-from tiny import tiny_examples, tiny_model
+from rankwise.train.loop import load_best_weights, read_test
+from tiny import TASKS, tiny_examples, tiny_model
 
 CASES = {
     "bias": [{"lora.bias": "lora_only"}, {"lora.bias": "all", "lora.r": 3}, {"lora.bias": "none"}],
@@ -143,19 +144,20 @@ def test_a_run_out_of_patience_stops_and_keeps_its_best_step(kind, tmp_path):
         eval_steps=2,
         max_steps=24,
     )  # fmt: skip
-    _, store, _ = trained(kind, base, runs, tmp_path / "together")
-    states = {record.id: record.state for record in store.runs()}
+    cohort, told, _ = trained(kind, base, runs, tmp_path / "together")
+    told.take(cohort, read_test(cohort, load_best_weights(cohort), tiny_examples(TASKS[kind], 8)))
+    states = {run.id: told.ended(run).state for run in runs}
     assert states == {
         runs[0].id: "stopped_early", runs[1].id: "done", runs[2].id: "stopped_early"
     }  # fmt: skip
     for run in runs:
         _, alone, _ = trained(kind, base, [run], tmp_path / run.arm.name)
-        np.testing.assert_allclose(logged(store, run), logged(alone, run), rtol=0, atol=1e-5)
-        found = {e.step: e.metrics["eval_loss"] for e in store.evaluations(run.id)}
+        np.testing.assert_allclose(told.steps(run), alone.steps(run), rtol=0, atol=1e-5)
+        found = {e.step: e.evaluation.loss for e in told.evaluations(run)}
         assert max(found) == stop_of(found, run.arm.training)
-        (test,) = store.evaluations(run.id, "test")
+        (test,) = told.evaluations(run, "test")
         assert test.step == min(found, key=lambda step: found[step])
-        assert len(logged(store, run)) == max(found)
+        assert len(told.steps(run)) == max(found)
 
 
 def stop_of(losses, training):

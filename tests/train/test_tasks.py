@@ -13,14 +13,15 @@ from rankwise.data.examples import Example
 from rankwise.spec.arms import Run
 from rankwise.spec.models import StudySpec
 from rankwise.store.writer import Store
-from rankwise.study.answering import likeness_to_targets
 from rankwise.study.plan import look_ahead
 from rankwise.study.run import run_study
 from rankwise.train.batch import Task
+from rankwise.train.cohort import Member, take_out
 from rankwise.train.evaluate import Evaluation, Untouched, evaluate
-from rankwise.train.loop import train
+from rankwise.train.likeness import likeness_to_targets
+from rankwise.train.loop import load_best_weights, read_test
 from rankwise.train.prepare import Bases
-from rankwise.train.trainee import Trainee
+from rankwise.train.run_state import RunState
 from tiny import tiny_arms, tiny_cohort, tiny_model
 from tiny_text import tiny_spec
 
@@ -46,7 +47,7 @@ def shaken(model, spread):
 
 
 def measured(outlook, model, task, rows=5):
-    (result,) = evaluate(Untouched(model), outlook.data.validation, task, rows)
+    (result,) = evaluate(Untouched(model), [0], outlook.data.validation, task, rows)
     return result
 
 
@@ -119,7 +120,7 @@ def test_measures_of_three_classes_are_those_of_scikit_learn(tmp_path):
 def test_likeness_to_targets_is_that_of_the_libraries_on_what_transformers_writes(tmp_path):
     outlook, model, task = prepared(tmp_path, "t5", "translation")
     examples = outlook.data.validation
-    (found,) = likeness_to_targets(Untouched(model), examples, task, outlook.tokenizer)
+    (found,) = likeness_to_targets(Untouched(model), [0], examples, task, outlook.tokenizer)
     longest = max(len(example.labels) for example in examples)
     texts = []
     for example in examples:
@@ -161,22 +162,29 @@ def doubtful_examples(count, seed):
 def test_the_objective_picks_the_best_step_and_its_adapter(tmp_path, metric):
     (arm,) = tiny_arms("bert", [{}], eval_steps=2, max_steps=12, learning_rate=2e-2)
     run = Run(arm, 0)
-    cohort, store = tiny_cohort("bert", [run], tmp_path, shaken(tiny_model("bert"), 0.1))
-    cohort.train = {arm.training_id: doubtful_examples(40, 0)}
-    cohort.validation = doubtful_examples(20, 1)
-    cohort.metric = metric
-    (trainee,) = list(train(cohort, store))[-1]
-    told = {int(row["step"]): row[metric] for row in store.evaluation_metrics(run.id)}
-    best = min(told.values()) if metric == "eval_loss" else max(told.values())
-    first = min(step for step, value in told.items() if value == best)
-    assert trainee.best_step == first == store.best_step(run.id, metric)
-    assert trainee.best == best
-    other = {"eval_loss", "eval_accuracy"} - {metric}
-    assert store.best_step(run.id, *other) != first, "or this shows nothing"
+    cohort, told = tiny_cohort(
+        "bert",
+        [run],
+        tmp_path,
+        shaken(tiny_model("bert"), 0.1),
+        train={arm.training_id: doubtful_examples(40, 0)},
+        validation=doubtful_examples(20, 1),
+        metric=metric,
+    )
+    told.train(cohort)
+    rows = [(one.step, one.evaluation.metrics()) for one in told.evaluations(run)]
+    by_loss = min(rows, key=lambda row: row[1]["eval_loss"])[0]
+    by_accuracy = max(rows, key=lambda row: row[1]["eval_accuracy"])[0]  # the first of equals
+    assert by_loss != by_accuracy, "or this shows nothing"
+    first = by_loss if metric == "eval_loss" else by_accuracy
+    best = dict(rows)[first][metric]
+    (state,) = take_out(cohort)
+    assert (state.best_step, state.best) == (first, best)
     # the weights that were kept, and read the test part, are those of that step
-    (on_test,) = store.evaluations(run.id, "test")
+    told.take(cohort, read_test(cohort, load_best_weights(cohort), cohort.validation))
+    (on_test,) = told.evaluations(run, "test")
     assert on_test.step == first
-    (again,) = evaluate(cohort.bank, cohort.validation, cohort.task, 4)
+    (again,) = evaluate(cohort.bank, [0], cohort.validation, cohort.task, 4)
     assert again.metrics()[metric] == pytest.approx(best, rel=1e-5)
 
 
@@ -192,12 +200,12 @@ def test_the_objective_picks_the_best_step_and_its_adapter(tmp_path, metric):
 )
 def test_patience_counts_by_the_same_metric(metric, values, state):
     (arm,) = tiny_arms("bert", [{}], early_stopping_patience=2)
-    trainee = Trainee(Run(arm, 0), 0, (), 20, {}, None, None, metric=metric)
+    member = Member(RunState(Run(arm, 0), 20), 0, (), metric, {}, None, None)
     for step, value in enumerate(values, start=1):
-        trainee.step = step
-        improved = trainee.note_validation({metric: value})
-        assert improved == (trainee.best_step == step)
-    assert trainee.out_of_patience() == (state == "stopped")
+        member.state.step = step
+        improved = member.note_validation({metric: value})
+        assert improved == (member.state.best_step == step)
+    assert member.out_of_patience() == (state == "stopped")
 
 
 def test_a_study_of_sequences_is_decided_by_what_is_written(tmp_path):

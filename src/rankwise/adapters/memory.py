@@ -1,145 +1,19 @@
-"""What an arm trains, how many parameters that is (exactly), and what memory it takes (about).
+"""About how much memory a run takes, from the model's structure alone (the meta device will do)."""
 
-Everything is worked out from a model's structure, which may be on the meta device.
-"""
-
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
 
-from rankwise.adapters.ranks import allocate, cost_of, write_ranks
-from rankwise.adapters.target import Target, rank_of
-from rankwise.adapters.targets import linear_modules, resolve_targets
-from rankwise.base.heads import kept_precise, saved_modules, within
+from rankwise.adapters.adapter import Adapter
+from rankwise.adapters.footprint import footprint
+from rankwise.adapters.linear import Target, linear_modules
+from rankwise.base.heads import kept_precise, within
 from rankwise.errors import SpecError
 from rankwise.spec.arms import Arm
-from rankwise.spec.models import LoraSpec, ModelSpec
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
 TRAINED = 16  # bytes a trained parameter: itself, its gradient and AdamW's two moments, all fp32
-
-
-@dataclass(frozen=True)
-class Adapter:
-    """What a LoRA arm trains, by name.
-
-    Attributes:
-        lora: the settings with per-layer ranks and alphas written out as peft's patterns.
-        targets: adapted modules, in the model's order.
-        ranks: rank of each by name.
-        saved: modules trained in full beside the adapter.
-        biases: modules outside `saved` whose bias is trained.
-        provisional: the ranks await an importance still to be measured; their cost does not.
-    """
-
-    lora: LoraSpec
-    targets: tuple[Target, ...]
-    ranks: dict[str, int]
-    saved: tuple[str, ...]
-    biases: tuple[str, ...]
-    provisional: bool = False
-
-
-def resolve_adapter(
-    model: nn.Module, arm: Arm, task: str, importance: Mapping[str, float] | None = None
-) -> Adapter:
-    """Everything that a LoRA arm trains in a model.
-
-    Args:
-        model: the base model, with its head, on any device.
-        arm: of method lora.
-        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
-        importance: of each adapted module by name, for ranks of strategy empirical. Without it
-            such ranks are provisional: uniform at the same budget.
-
-    Raises:
-        SpecError: the arm asks for modules that the model does not have, or for ranks that its
-            modules cannot hold.
-    """
-    if arm.method != "lora":
-        raise ValueError(f"{arm.name} is of method {arm.method} and has no adapter")
-    targets = resolve_targets(model, arm.lora)
-    provisional = arm.ranks.strategy == "empirical" and importance is None
-    ranks = arm.ranks
-    if provisional:
-        ranks = ranks.model_copy(update={"strategy": "uniform"})
-    found = allocate(targets, ranks, arm.lora, importance)
-    lora = write_ranks(arm.lora, targets, found)
-    saved = saved_modules(model, arm.lora, task)
-    return Adapter(lora, targets, found, saved, _biases(model, lora, targets, saved), provisional)
-
-
-def _biases(
-    model: nn.Module, lora: LoraSpec, targets: Sequence[Target], saved: Sequence[str]
-) -> tuple[str, ...]:
-    """Modules whose bias is trained: `_mark_only_adapters_as_trainable` of peft."""
-    if lora.bias == "none":
-        return ()
-    if lora.bias == "lora_only":
-        return tuple(target.name for target in targets if target.has_bias)
-    return tuple(
-        name
-        for name, module in model.named_modules()
-        if isinstance(module._parameters.get("bias"), nn.Parameter) and not within(name, saved)
-    )
-
-
-@dataclass(frozen=True)
-class Footprint:
-    """Numbers of parameters.
-
-    Attributes:
-        base: weights of the base model, its head included, tied ones once.
-        adapter: A and B.
-        magnitudes: DoRA's vectors, one value an output (Liu et al. 2024, eq. 5).
-        biases: trained biases, which are part of the base.
-        heads: copies of the modules trained in full.
-        trainable: all that is trained.
-        total: all that is held: base and what the arm adds, as peft counts it.
-    """
-
-    base: int
-    adapter: int
-    magnitudes: int
-    biases: int
-    heads: int
-    trainable: int
-    total: int
-
-    @property
-    def share(self) -> float:
-        """Trainable parameters as a share of the total."""
-        return self.trainable / self.total
-
-
-def footprint(model: nn.Module, arm: Arm, task: str, adapter: Adapter | None = None) -> Footprint:
-    """The parameters of an arm, equal to those of the trained model to the last one.
-
-    Args:
-        model: the base model, with its head, on any device.
-        arm: LoRA or full fine-tuning.
-        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
-        adapter: what `resolve_adapter` gave, where it is at hand.
-
-    Raises:
-        SpecError: as `resolve_adapter`.
-    """
-    base = sum(p.numel() for p in model.parameters())
-    if arm.method == "full":
-        trained = sum(p.numel() for p in model.parameters() if p.requires_grad)
-        return Footprint(base, 0, 0, 0, 0, trained, base)
-    found = adapter or resolve_adapter(model, arm, task)
-    factors = sum(cost_of(target, found.ranks[target.name]) for target in found.targets)
-    magnitudes = sum(t.out_features for t in found.targets) if arm.lora.use_dora else 0
-    biases = sum(_size(model, name, "bias") for name in found.biases)
-    heads = sum(p.numel() for name in found.saved for p in model.get_submodule(name).parameters())
-    added = factors + magnitudes + heads
-    return Footprint(base, factors, magnitudes, biases, heads, added + biases, base + added)
-
-
-def _size(model: nn.Module, module: str, parameter: str) -> int:
-    return model.get_submodule(module).get_parameter(parameter).numel()
 
 
 @dataclass(frozen=True)
@@ -172,12 +46,12 @@ class Memory:
 def predict_memory(
     model: nn.Module,
     arm: Arm,
+    adapter: Adapter | None,
     task: str,
     tokens: int,
     dtype: str,
-    spec: ModelSpec,
+    double_quant: bool = True,
     attention: str = "eager",
-    adapter: Adapter | None = None,
 ) -> Memory:
     """About how much memory a run takes, from its model's structure.
 
@@ -195,26 +69,25 @@ def predict_memory(
 
     Args:
         model: the base model on any device.
-        arm: gives rows of a batch, ranks and method.
+        arm: gives rows of a batch and quantisation.
+        adapter: what is trained; None for full fine-tuning.
         task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
         tokens: tokens of a row (for SEQ_2_SEQ_LM of the input and of the target).
         dtype: float32, bfloat16 or float16; full fine-tuning counts as float32.
-        spec: for `double_quant`.
+        double_quant: of nf4, whether its constants are quantised as well.
         attention: eager, sdpa or flash_attention_2.
-        adapter: what `resolve_adapter` gave, where it is at hand.
     """
-    counts = footprint(model, arm, task, adapter)
     linear = linear_modules(model)
-    width = BYTES["float32" if arm.method == "full" else dtype]
+    width = BYTES["float32" if adapter is None else dtype]
     held = sum(t.out_features for t in linear if t.layer is not None) + _norm_widths(model)
-    if arm.method == "full":
+    if adapter is None:
         base, held = 0, held + sum(t.in_features for t in linear)
     else:
-        found = adapter or resolve_adapter(model, arm, task)
-        base = weight_bytes(model, dtype, arm.quantization, spec.double_quant)
-        held += sum(rank_of(t, found.lora) for t in found.targets) + _inputs(found.targets)
-        if arm.lora.lora_dropout:
-            held += sum(t.in_features for t in found.targets)
+        modules = adapter.modules.values()
+        base = weight_bytes(model, dtype, arm.quantization, double_quant)
+        held += sum(module.rank for module in modules) + _inputs(modules)
+        if adapter.dropout:
+            held += sum(module.in_features for module in modules)
     config = getattr(model, "config", None)
     if getattr(config, "activation_function", getattr(config, "hidden_act", "")) == "gelu_new":
         held += 3 * sum(t.out_features for t in linear if t.role == "mlp" and _widens(t))
@@ -225,13 +98,13 @@ def predict_memory(
     vocabulary = 0 if task == "SEQ_CLS" else int(getattr(config, "vocab_size", 0))
     return Memory(
         base=base,
-        trained=TRAINED * counts.trainable,
+        trained=TRAINED * footprint(model, adapter).trainable,
         activations=rows_tokens * held * width,
         logits=rows_tokens * vocabulary * (width + 8),
     )
 
 
-def _inputs(targets: Sequence[Target]) -> int:
+def _inputs(targets: Iterable[Target]) -> int:
     """Values that the adapted modules read for a token; neighbours of one width read the same."""
     return sum(width for _, width in {(t.name.rpartition(".")[0], t.in_features) for t in targets})
 

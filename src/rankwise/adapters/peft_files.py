@@ -1,21 +1,24 @@
-"""Adapters on disk, as peft writes them: adapter_config.json and adapter_model.safetensors."""
+"""Adapters in peft's format: adapter_config.json and adapter_model.safetensors, out and back in."""
 
+import re
 import shutil
 import tempfile
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from rankwise.adapters.adapter import AdapterPlan
+from rankwise.adapters.adapter import Adapter, ends_of
 from rankwise.base.load import load_base
 from rankwise.spec.models import ModelSpec
 
 PREFIX = "base_model.model."
+WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class AdapterWriter:
     def save(
         self,
         run_id: str,
-        plan: AdapterPlan | None,
+        adapter: Adapter | None,
         state: Mapping[str, Tensor],
         start: Mapping[str, Tensor],
     ) -> Path:
@@ -45,7 +48,7 @@ class AdapterWriter:
 
         Args:
             run_id: ARM/seed-N.
-            plan: What was trained; None for full fine-tuning.
+            adapter: What was trained; None for full fine-tuning.
             state: The weights by name, as `Bank.state_of` gives them.
             start: The first factors to take off the base (PiSSA, OLoRA); else empty.
         """
@@ -54,11 +57,11 @@ class AdapterWriter:
         with tempfile.TemporaryDirectory(dir=target.parent) as scratch:
             ready = Path(scratch) / "adapter"
             ready.mkdir()
-            if plan is None:
+            if adapter is None:
                 self.model.save_pretrained(ready, state_dict=dict(state))  # type: ignore[operator]
             else:
-                save_file(peft_state(plan, state, start), ready / "adapter_model.safetensors")
-                config = peft_config(plan, self.task, self.base_name, bool(start))
+                save_file(peft_state(adapter, state, start), ready / WEIGHTS)
+                config = peft_config(adapter, self.task, self.base_name, bool(start))
                 config.save_pretrained(ready)
             shutil.rmtree(target, ignore_errors=True)
             ready.rename(target)
@@ -66,7 +69,7 @@ class AdapterWriter:
 
 
 def peft_state(
-    plan: AdapterPlan, state: Mapping[str, Tensor], start: Mapping[str, Tensor]
+    adapter: Adapter, state: Mapping[str, Tensor], start: Mapping[str, Tensor]
 ) -> dict[str, Tensor]:
     """Weights under peft's names.
 
@@ -76,7 +79,7 @@ def peft_state(
     tensors = {}
     for name, value in state.items():
         module = name.removesuffix(".bias")
-        if name.endswith(".bias") and module in plan.factors:
+        if name.endswith(".bias") and module in adapter.modules:
             name = f"{module}.base_layer.bias"
         elif name in start:
             value = (
@@ -88,43 +91,124 @@ def peft_state(
     return tensors
 
 
-def peft_config(plan: AdapterPlan, task: str, base_name: str, doubled: bool) -> Any:
-    """The peft.LoraConfig that loads these weights on the untouched base.
+def read_adapter(folder: Path, adapter: Adapter | None) -> dict[str, Tensor]:
+    """The weights that `AdapterWriter.save` wrote, by the names of `Bank.state_of`.
+
+    Args:
+        folder: What `save` returned.
+        adapter: What was trained; None for full fine-tuning, which gives every weight of the
+            model, fp32, tied ones once.
+    """
+    if adapter is None:
+        return _whole_model(folder)
+    state = {}
+    for name, value in load_file(folder / WEIGHTS).items():
+        name = name.removeprefix(PREFIX)
+        module, _, kind = name.rpartition(".lora_")
+        if name.endswith(".base_layer.bias"):
+            name = name.removesuffix("base_layer.bias") + "bias"
+        elif kind == "A.weight":
+            value = value[: adapter.modules[module].rank].contiguous()
+        elif kind == "B.weight":
+            value = value[:, : adapter.modules[module].rank].contiguous()
+        state[name] = value
+    return state
+
+
+def _whole_model(folder: Path) -> dict[str, Tensor]:
+    """Loaded by the model's own class, as transformers may store weights under other names."""
+    import transformers
+
+    (kind,) = transformers.AutoConfig.from_pretrained(folder).architectures
+    model = getattr(transformers, kind).from_pretrained(folder, dtype=torch.float32)
+    return {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def peft_settings(adapter: Adapter, task: str) -> dict[str, Any]:
+    """The arguments of the peft.LoraConfig that trains this adapter, but for peft's defaults.
+
+    Everything in it is resolved and JSON-ready: numbers instead of rules, names of modules
+    instead of presets.
+    """
+    from peft import LoraConfig
+
+    modules = adapter.modules
+    rank, ranks = _with_patterns({name: module.rank for name, module in modules.items()})
+    alpha, alphas = _with_patterns({name: _plain(module.alpha) for name, module in modules.items()})
+    words = adapter.target_modules
+    always = {
+        "task_type": task,
+        "r": rank,
+        "lora_alpha": alpha,
+        "lora_dropout": adapter.dropout,
+        "target_modules": words if isinstance(words, str) else list(words),
+    }
+    others = {
+        "rank_pattern": ranks,
+        "alpha_pattern": alphas,
+        "bias": _bias_word(adapter),
+        "use_rslora": adapter.rslora,
+        "use_dora": adapter.dora,
+        "init_lora_weights": adapter.init,
+        "fan_in_fan_out": any(module.kind == "conv1d" for module in modules.values()),
+        "modules_to_save": list(adapter.saved) or None,
+    }
+    default = LoraConfig()
+    return always | {name: v for name, v in others.items() if v != getattr(default, name)}
+
+
+def peft_config(adapter: Adapter, task: str, base_name: str, doubled: bool) -> Any:
+    """The peft.LoraConfig that loads the weights of `peft_state` on the untouched base.
 
     Scaling is written as alpha over r in every case, so that no other rule need be known.
     """
     from peft import LoraConfig
 
     double = 2 if doubled else 1
-    ranks = {name: factor.rank * double for name, factor in plan.factors.items()}
-    alphas = {name: factor.scaling * factor.rank * double for name, factor in plan.factors.items()}
-    rank, alpha = _commonest(ranks.values()), _commonest(alphas.values())
-    return LoraConfig(
-        task_type=task,
-        base_model_name_or_path=base_name,
-        inference_mode=True,
-        r=rank,
-        lora_alpha=int(alpha) if float(alpha).is_integer() else alpha,
-        lora_dropout=plan.dropout,
-        target_modules=list(plan.target_modules),
-        rank_pattern={f"^{name}": r for name, r in ranks.items() if r != rank},
-        alpha_pattern={f"^{name}": a for name, a in alphas.items() if a != alpha},
-        bias=_bias_word(plan),
-        use_dora=plan.dora,
-        fan_in_fan_out=plan.fan_in_fan_out,
-        modules_to_save=list(plan.saved) or None,
-    )
+    modules = {
+        name: replace(
+            module, rank=module.rank * double, alpha=module.scaling * module.rank * double
+        )
+        for name, module in adapter.modules.items()
+    }
+    written = replace(adapter, modules=modules, rslora=False, init=True)
+    settings = peft_settings(written, task)
+    return LoraConfig(**settings, base_model_name_or_path=base_name, inference_mode=True)
 
 
-def _commonest(values: Any) -> Any:
-    counted = list(values)
-    return max(sorted(set(counted)), key=counted.count) if counted else 8
+def _with_patterns(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The commonest value, and a pattern for each module that has another one."""
+    counted = list(values.values())
+    common = max(sorted(set(counted)), key=counted.count)
+    others = [name for name, value in values.items() if value != common]
+    return common, {key: values[name] for name, key in _patterns(others, values).items()}
 
 
-def _bias_word(plan: AdapterPlan) -> str:
-    if not plan.biases:
+def _patterns(names: Iterable[str], every: Iterable[str]) -> dict[str, str]:
+    """For each of `names` a pattern that peft matches with this one of `every` alone.
+
+    That is the name itself. peft takes it for an expression that may match the end of a name, in
+    which a dot stands for any letter; where another name would match, it is fixed and escaped.
+    """
+    ends = defaultdict(list)
+    for name in every:
+        for end in ends_of(name):
+            ends[len(end)].append(end)
+    found = {}
+    for name in names:
+        matched = [end for end in ends[len(name)] if re.fullmatch(name, end)]
+        found[name] = name if matched == [name] else f"^{re.escape(name)}"
+    return found
+
+
+def _plain(number: float) -> float:
+    return int(number) if float(number).is_integer() else number
+
+
+def _bias_word(adapter: Adapter) -> str:
+    if not adapter.biases:
         return "none"
-    return "lora_only" if set(plan.biases) <= set(plan.factors) else "all"
+    return "lora_only" if set(adapter.biases) <= set(adapter.modules) else "all"
 
 
 def merged_model(

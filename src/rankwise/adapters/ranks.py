@@ -1,24 +1,16 @@
 """Per-layer ranks: how a budget of adapter parameters is spread over the adapted modules.
 
 A strategy gives each module a weight; ranks are proportional to the weights, at least 1 and at
-most what the module's matrix can hold, and their cost is held to the budget. The result is written
-as peft's rank_pattern and alpha_pattern, so that peft alone can load what comes of it.
+most what the module's matrix can hold, and their cost is held to the budget.
 """
 
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from rankwise.adapters.target import (
-    ATTENTION,
-    LAYER,
-    Target,
-    alpha_of_target,
-    pattern_for,
-    rank_of,
-)
+from rankwise.adapters.linear import ATTENTION, LAYER, Target, pattern_for
 from rankwise.errors import SpecError
-from rankwise.spec.models import LoraSpec, RanksSpec, alpha_of
+from rankwise.spec.models import LoraSpec, RanksSpec
 from rankwise.text import nearest
 
 TOLERANCE = 0.01  # of the budget, over or under
@@ -68,11 +60,18 @@ def allocate(
     if ranks.strategy == "custom":
         _check_custom(targets, ranks)
     if ranks.budget is None and ranks.strategy in ("uniform", "custom"):
-        custom = lora.model_copy(update={"rank_pattern": ranks.custom or lora.rank_pattern})
-        return {target.name: rank_of(target, custom) for target in targets}
+        return ranks_named(targets, ranks.custom or lora.rank_pattern, lora.r)
     weights = _weights(targets, ranks, lora, importance)
     found = _spend(targets, weights, budget_of(targets, ranks, lora))
     return {target.name: rank for target, rank in zip(targets, found, strict=True)}
+
+
+def ranks_named(
+    targets: Sequence[Target], patterns: Mapping[str, int], default: int
+) -> dict[str, int]:
+    """The rank of the first pattern that matches a module, as peft matches it; else the default."""
+    found = {target.name: pattern_for(target.name, patterns) for target in targets}
+    return {name: default if key is None else patterns[key] for name, key in found.items()}
 
 
 def _weights(
@@ -96,8 +95,7 @@ def _weights(
     if ranks.strategy == "empirical":
         return _by_importance(targets, importance)
     if ranks.strategy == "custom":
-        custom = lora.model_copy(update={"rank_pattern": ranks.custom})
-        return [float(rank_of(target, custom)) for target in targets]
+        return [float(rank) for rank in ranks_named(targets, ranks.custom, lora.r).values()]
     return [1.0 for _ in targets]
 
 
@@ -270,48 +268,3 @@ def _cheapest(
     for i in indices:
         best[costs[i]] = min(best.get(costs[i], (math.inf, i)), (bend(i), i))
     return best
-
-
-def write_ranks(lora: LoraSpec, targets: Sequence[Target], ranks: Mapping[str, int]) -> LoraSpec:
-    """The adapter's settings with ranks as rank_pattern, and alphas so that its rule holds.
-
-    The result says the same to peft: lora_alpha is a number in it, and a rule such as `2r` has
-    become an alpha_pattern wherever a module's rank is not lora.r.
-
-    Args:
-        lora: settings as given; an alpha_pattern of the user's own is kept.
-        targets: the adapted modules.
-        ranks: rank of each by name, as from `allocate`.
-    """
-    named = [t.name for t in targets]
-    pattern = {_exactly(name, named): rank for name, rank in ranks.items() if rank != lora.r}
-    with_ranks = lora.model_copy(update={"rank_pattern": pattern})
-    alpha = alpha_of(lora.lora_alpha, lora.r)
-    alphas = {t.name: alpha_of_target(t, with_ranks) for t in targets}
-    return with_ranks.model_copy(
-        update={
-            "lora_alpha": alpha,
-            "alpha_pattern": {
-                _exactly(name, named): value for name, value in alphas.items() if value != alpha
-            },
-        }
-    )
-
-
-def _exactly(name: str, names: Sequence[str]) -> str:
-    """A pattern for one module alone: its name, unless that is the end of another one's name."""
-    alone = not any(other != name and pattern_for(other, {name: 0}) for other in names)
-    return name if alone else f"^{re.escape(name)}"
-
-
-def ranks_by_layer(
-    targets: Sequence[Target], ranks: Mapping[str, int]
-) -> dict[str, dict[str, int]]:
-    """Ranks as a table: layer (`encoder.block.0`, or "" outside all) -> module in it -> rank."""
-    table: dict[str, dict[str, int]] = {}
-    for target in targets:
-        found = LAYER.match(target.name)
-        layer = target.name[: found.end("layer")] if found else ""
-        inside = target.name[found.end() :] if found else target.name
-        table.setdefault(layer, {})[inside] = ranks[target.name]
-    return table

@@ -11,7 +11,7 @@ from typing import Any
 
 from torch import nn
 
-from rankwise.adapters.target import ATTENTION, LAYER, Role, Target, pattern_for, role_of
+from rankwise.adapters.linear import ATTENTION, Role, Target, linear_modules, pattern_for
 from rankwise.base.heads import (
     HEADS,
     kind_of,
@@ -36,32 +36,6 @@ _FULL = (
     'lora.target_modules: "{}" is trained in full beside the adapter (the head of a classifier, or '
     "lora.modules_to_save); leave it out here"
 )
-
-
-def linear_modules(model: nn.Module) -> tuple[Target, ...]:
-    """Every Linear and Conv1D of a model, in the model's order."""
-    from transformers.pytorch_utils import Conv1D
-
-    found = []
-    for name, module in model.named_modules():
-        if isinstance(module, nn.Linear):
-            found.append(_target(name, module, module.in_features, module.out_features))
-        elif isinstance(module, Conv1D):
-            found.append(_target(name, module, *module.weight.shape))
-    return tuple(found)
-
-
-def _target(name: str, module: nn.Module, inputs: int, outputs: int) -> Target:
-    layer = LAYER.match(name)
-    return Target(
-        name=name,
-        in_features=int(inputs),
-        out_features=int(outputs),
-        kind="linear" if isinstance(module, nn.Linear) else "conv1d",
-        layer=int(layer["layer"]) if layer else None,
-        role=role_of(name),
-        has_bias=module.bias is not None,
-    )
 
 
 def resolve_targets(model: nn.Module, lora: LoraSpec) -> tuple[Target, ...]:

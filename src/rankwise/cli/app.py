@@ -70,7 +70,7 @@ def run(
     from rankwise.study.run import run_study
 
     folder = out or Path("studies") / outlook.spec.study
-    show(run_study(outlook, folder), outlook, quiet=as_json)
+    show(run_study(outlook, folder), quiet=as_json)
     write_report(folder)
     _print_status(folder, as_json)
     if any(state in ("crashed", "out_of_memory") for state in _states(folder)):

@@ -7,7 +7,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from rankwise.adapters.targets import linear_modules
+from rankwise.adapters.linear import linear_modules
 from rankwise.base.load import choose_dtype
 from rankwise.spec.arms import Arm
 from rankwise.study.plan import Outlook, base_name, pick_device, shared_trainings
@@ -50,7 +50,7 @@ def plan_facts(outlook: Outlook) -> dict[str, Any]:
 
 def _arm_facts(outlook: Outlook, arm: Arm, device: torch.device, seconds: float) -> dict[str, Any]:
     counts, adapter = outlook.footprints[arm.id], outlook.adapters[arm.id]
-    modules = [] if adapter is None else [target.name for target in adapter.targets]
+    modules = [] if adapter is None else [target.name for target in adapter.modules.values()]
     return {
         "name": arm.name,
         "id": arm.id,

@@ -1,112 +1,162 @@
-"""Live progress of a study on the terminal; plain lines where there is no terminal."""
+"""Live progress of a study: a table on a terminal, elsewhere one line every ten seconds at most."""
 
+import math
 import time
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rankwise.study.begin import Progress
-from rankwise.study.plan import Outlook
+from rankwise.study.events import CohortFormed, Remark, StudyBegun, StudyEvent
+from rankwise.train.events import Batched, Ended, Evaluated, Improved, Stepped
 
 REFRESH = 0.5  # seconds between two pictures
-PLAIN = 20.0  # seconds between two lines where there is no terminal
+PLAIN = 10.0  # seconds between two lines where there is no terminal
+RECENT = 20  # batches that the speed is a mean over
+BARS = "▁▂▃▄▅▆▇█"
 
 
-def show(study: Iterator[Progress], outlook: Outlook, quiet: bool = False) -> None:
+def show(study: Iterator[tuple[StudyEvent, ...]], quiet: bool = False) -> None:
     """Drive a study to its end and show how it goes."""
     console = Console(stderr=True, quiet=quiet)
-    watch = Watch(outlook)
+    watch = Watch()
     if not console.is_terminal:
         _show_lines(study, console, watch)
         return
     with Live(console=console, refresh_per_second=1 / REFRESH, transient=True) as live:
         drawn = 0.0
-        for progress in study:
-            _tell_news(progress, console)
-            watch.note(progress)
+        for events in study:
+            _take(events, console, watch)
             if time.monotonic() - drawn > REFRESH:
-                live.update(watch.picture(progress))
+                live.update(watch.picture())
                 drawn = time.monotonic()
 
 
-def _show_lines(study: Iterator[Progress], console: Console, watch: "Watch") -> None:
+def _show_lines(study: Iterator[tuple[StudyEvent, ...]], console: Console, watch: "Watch") -> None:
     said = time.monotonic()
-    for progress in study:
-        _tell_news(progress, console)
-        watch.note(progress)
-        if time.monotonic() - said > PLAIN and progress.trainees:
-            console.print(watch.headline(progress), highlight=False, soft_wrap=True)
+    for events in study:
+        _take(events, console, watch)
+        if time.monotonic() - said > PLAIN and watch.cohort is not None:
+            console.print(watch.headline(), highlight=False, soft_wrap=True)
             said = time.monotonic()
 
 
-def _tell_news(progress: Progress, console: Console) -> None:
-    while progress.news:
-        console.print(progress.news.pop(0), highlight=False)
+def _take(events: tuple[StudyEvent, ...], console: Console, watch: "Watch") -> None:
+    for event in events:
+        if isinstance(event, Remark):
+            console.print(event.text, highlight=False, soft_wrap=True, markup=False)
+        watch.take(event)
+
+
+@dataclass
+class Line:
+    """What is known of one run in training."""
+
+    steps: int
+    step: int = 0
+    loss: float | None = None
+    best: float | None = None
+    best_step: int = 0
+    values: list[float] = field(default_factory=list)
+    state: str = "running"
 
 
 class Watch:
-    """Knows how many steps a study has to do and has done, and how long they took."""
+    """What the events told so far: how far the runs are, how fast they go, how long it takes."""
 
-    def __init__(self, outlook: Outlook) -> None:
-        self.steps_of = {run.id: outlook.steps(run.arm) for run in outlook.runs}
+    def __init__(self) -> None:
+        self.begun: StudyBegun | None = None
+        self.cohort: CohortFormed | None = None
+        self.lines: dict[str, Line] = {}
         self.done: dict[str, int] = {}
-        self.losses: dict[str, float] = {}
+        self.recent: deque[Batched] = deque(maxlen=RECENT)
         self.started = time.monotonic()
-        self.todo: int | None = None
 
-    def note(self, progress: Progress) -> None:
-        """Take in where the runs are."""
-        if self.todo is None and progress.trainees:
-            self.started = time.monotonic()
-        if self.todo is None:
-            self.todo = progress.runs
-        for trainee in progress.trainees:
-            ended = trainee.state != "running"
-            run = trainee.run.id
-            self.done[run] = self.steps_of[run] if ended else trainee.step
-            if trainee.seen:
-                self.losses[run] = trainee.seen[-1]["loss"]
+    def take(self, event: StudyEvent) -> None:
+        """Take in one event."""
+        match event:
+            case StudyBegun():
+                self.begun, self.started = event, time.monotonic()
+            case CohortFormed(steps=steps):
+                self.cohort = event
+                self.lines = {run: Line(count) for run, count in steps.items()}
+                self.recent.clear()
+            case Batched():
+                self.recent.append(event)
+            case Stepped(run, step, loss):
+                self.lines[run].step = self.done[run] = step
+                self.lines[run].loss = loss
+            case Evaluated(run, "validation", _, evaluation) if self.cohort is not None:
+                self.lines[run].values.append(evaluation.metrics()[self.cohort.metric])
+            case Improved(run, step, value):
+                self.lines[run].best, self.lines[run].best_step = value, step
+            case Ended(run, state):
+                self.lines[run].state = state
+                self.done[run] = self.lines[run].steps
 
-    def seconds_left(self, progress: Progress) -> float | None:
+    def seconds_left(self) -> float | None:
         """Time left by the pace so far; None before there is a pace."""
-        done = sum(self.done.values())
-        elapsed = time.monotonic() - self.started
-        if not done or not self.steps_of or elapsed < 3:
+        done, elapsed = sum(self.done.values()), time.monotonic() - self.started
+        if self.begun is None or not done or elapsed < 3:
             return None
-        mean = sum(self.steps_of.values()) / len(self.steps_of)
-        return elapsed / done * max(0.0, progress.runs * mean - done)
+        return elapsed / done * max(0, sum(self.begun.steps.values()) - done)
 
-    def headline(self, progress: Progress) -> str:
-        """One line: cohort, steps, losses, time left."""
-        left = self.seconds_left(progress)
-        steps = [t.step for t in progress.trainees]
-        losses = [self.losses[t.run.id] for t in progress.trainees if t.run.id in self.losses]
+    def speed(self) -> str | None:
+        """Training tokens a second, and the share of the hardware's measured peak in products."""
+        seconds = sum(batch.seconds for batch in self.recent)
+        if not seconds or self.begun is None:
+            return None
+        told = f"{sum(batch.tokens for batch in self.recent) / seconds:,.0f} tokens a second"
+        if self.begun.peak is None:
+            return told
+        padded = sum(batch.padded for batch in self.recent)
+        share = padded * self.begun.work_per_token / seconds / self.begun.peak
+        return f"{told} ({share:.0%} of the peak in products)"
+
+    def headline(self) -> str:
+        """One line: cohort, steps, losses, speed, time left."""
+        if self.cohort is None:
+            return ""
+        lines, left = self.lines.values(), self.seconds_left()
+        losses = [line.loss for line in lines if line.loss is not None]
+        steps, last = max(line.step for line in lines), max(line.steps for line in lines)
         parts = [
-            f"cohort {progress.cohort} of {progress.cohorts}",
-            f"{len(progress.trainees)} runs at step {max(steps, default=0)}",
+            f"cohort {self.cohort.number} of {self.cohort.of}",
+            f"{len(self.lines)} runs at step {steps} of {last}",
         ]
         if losses:
             parts.append(f"losses {min(losses):.3f} to {max(losses):.3f}")
-        parts.append("time left unknown yet" if left is None else f"{left:.0f} s left")
+        speed = self.speed()
+        if speed is not None:
+            parts.append(speed)
+        parts.append("time left not known yet" if left is None else f"{left:.0f} s left")
         return ", ".join(parts)
 
-    def picture(self, progress: Progress) -> Group:
-        """The headline and a line for every run in training."""
+    def picture(self) -> Group:
+        """The headline, and a line for every run in training."""
         table = Table(box=None, pad_edge=False)
-        metric = next((t.metric for t in progress.trainees), "eval_loss")
-        for title in ("run", "step", "loss", f"best {metric}"):
-            table.add_column(title, justify="left" if title == "run" else "right")
-        for trainee in progress.trainees:
-            loss = self.losses.get(trainee.run.id)
-            best = trainee.best
-            table.add_row(
-                trainee.run.id,
-                f"{trainee.step}/{trainee.max_steps}"
-                + ("" if trainee.state == "running" else f" {trainee.state}"),
-                "" if loss is None else f"{loss:.4f}",
-                "" if best is None else f"{best:.4f} at step {trainee.best_step}",
-            )
-        return Group(Text(self.headline(progress), style="bold"), table)
+        metric = "eval_loss" if self.cohort is None else self.cohort.metric
+        for title in ("configuration", "step", "loss", metric, f"best {metric}"):
+            left = title in ("configuration", metric)
+            table.add_column(title, justify="left" if left else "right", no_wrap=True)
+        for run, line in self.lines.items():
+            best = "" if line.best is None else f"{line.best:.4f} at step {line.best_step}"
+            state = "" if line.state == "running" else f" {line.state.replace('_', ' ')}"
+            loss = "" if line.loss is None else f"{line.loss:.4f}"
+            table.add_row(run, f"{line.step}/{line.steps}{state}", loss, spark(line.values), best)
+        return Group(Text(self.headline(), style="bold"), table)
+
+
+def spark(values: Sequence[float], most: int = 16) -> str:
+    """The last values as bars, the lowest of them the lowest bar; `!` where one is not finite."""
+    some = values[-most:]
+    finite = [value for value in some if math.isfinite(value)]
+    low, high = min(finite, default=0.0), max(finite, default=0.0)
+    scale = (len(BARS) - 1) / (high - low) if high > low else 0.0
+    return "".join(
+        BARS[round((value - low) * scale)] if math.isfinite(value) else "!" for value in some
+    )

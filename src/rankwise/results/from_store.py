@@ -200,6 +200,7 @@ def _arm_facts(
         test=means([run.test for run in done]),
         test_spread=spreads([run.test for run in done]),
         ranks=arm.ranks or _ranks(arm.settings),
+        adapter=arm.adapter,
     )
 
 

@@ -82,6 +82,7 @@ class ArmFacts:
     test: dict[str, float]
     test_spread: dict[str, float]
     ranks: dict[str, int] = field(default_factory=dict)
+    adapter: dict[str, Any] = field(default_factory=dict)
     twin_of: str | None = None
 
 

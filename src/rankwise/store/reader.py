@@ -62,12 +62,9 @@ class StudyReader:
     def arms(self) -> tuple[ArmRecord, ...]:
         """All arms in the order they were added."""
         rows = self._rows(
-            "SELECT id, training_id, name, settings, costs, ranks FROM arm ORDER BY rowid"
+            "SELECT id, training_id, name, settings, costs, ranks, adapter FROM arm ORDER BY rowid"
         )
-        return tuple(
-            ArmRecord(i, t, name, json.loads(settings), json.loads(costs), json.loads(ranks))
-            for i, t, name, settings, costs, ranks in rows
-        )
+        return tuple(ArmRecord(*row[:3], *map(json.loads, row[3:])) for row in rows)
 
     def runs(self) -> tuple[RunRecord, ...]:
         """All runs in the order of their arms, then seeds."""

@@ -58,6 +58,7 @@ MIGRATIONS = (
         id INTEGER PRIMARY KEY, kind TEXT NOT NULL, text TEXT NOT NULL, UNIQUE (kind, text));
     """,
     "ALTER TABLE arm ADD COLUMN ranks TEXT NOT NULL DEFAULT '{}';",
+    "ALTER TABLE arm ADD COLUMN adapter TEXT NOT NULL DEFAULT '{}';",
 )
 """One SQL script a version, never edited once released: a new column is a new script."""
 
@@ -76,7 +77,10 @@ class StudyRecord:
 
 @dataclass(frozen=True)
 class ArmRecord:
-    """One configuration: `settings` by dotted name, `costs` before it ran, rank by module name."""
+    """One configuration: `settings` by dotted name, `costs` before it ran, rank by module name.
+
+    `adapter` holds the resolved arguments of peft.LoraConfig; empty where there are none.
+    """
 
     id: str
     training_id: str
@@ -84,6 +88,7 @@ class ArmRecord:
     settings: dict[str, Any]
     costs: dict[str, float]
     ranks: dict[str, int]
+    adapter: dict[str, Any]
 
 
 @dataclass(frozen=True)

@@ -160,12 +160,14 @@ class Store(StudyReader):
         settings: dict[str, Any],
         costs: dict[str, float],
         ranks: Mapping[str, int] | None = None,
+        adapter: Mapping[str, Any] | None = None,
     ) -> None:
         """Adds an arm, or refreshes the one with this id.
 
         `settings` are those that identify it, by dotted name; `costs` what is known before it
         runs (trainable_params, total_params, storage_bytes, memory_bytes); `ranks` the rank of
-        each adapted module by its full name, for the figure of ranks by layer.
+        each adapted module by its full name, for the figure of ranks by layer; `adapter` the
+        resolved arguments of peft.LoraConfig, for the report's snippets.
 
         Raises:
             StoreError: the name belongs to another arm of the study.
@@ -178,10 +180,16 @@ class Store(StudyReader):
             )
         with self._writing() as db:
             db.execute(
-                "INSERT INTO arm VALUES (?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
+                "INSERT INTO arm VALUES (?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO UPDATE SET "
                 "training_id = excluded.training_id, name = excluded.name, "
-                "settings = excluded.settings, costs = excluded.costs, ranks = excluded.ranks",
-                (arm_id, training_id, name, _text(settings), _text(costs), _text(ranks or {})),
+                "settings = excluded.settings, costs = excluded.costs, ranks = excluded.ranks, "
+                "adapter = excluded.adapter",
+                (
+                    arm_id,
+                    training_id,
+                    name,
+                    *map(_text, (settings, costs, ranks or {}, adapter or {})),
+                ),
             )
 
     def add_run(self, run_id: str, arm_id: str, seed: int) -> None:

@@ -14,13 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.analysis.answers import answer_measures, chrf, rouge_l
+from rankwise.analysis.answers import answer_measures
 from rankwise.data.examples import Example
 from rankwise.data.order import IGNORED
 from rankwise.spec.arms import Arm, Run
 from rankwise.spec.models import GenerationSpec
 from rankwise.store.writer import AnswersRecord, Store
-from rankwise.text import first_line
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import Forward, evaluate
 from rankwise.train.generate import (
@@ -31,15 +30,16 @@ from rankwise.train.generate import (
     generate,
     readable,
 )
+from rankwise.train.likeness import likeness_to_targets
 
 Questions = Mapping[GenerationSpec, Sequence[Question]]
-SPOKEN_EXAMPLES = 64  # targets that a sequence-to-sequence model writes at every evaluation
 RATED_ROWS = 32
 RATING = "base_perplexity"
 
 
 def ask_runs(
     bank: Forward,
+    places: Sequence[int],
     answering: Sequence[Run],
     asked: GenerationSpec,
     questions: Sequence[Question],
@@ -47,21 +47,19 @@ def ask_runs(
     tokenizer: Any,
     store: Store,
 ) -> None:
-    """Put the same prompts to the selected runs of a bank, and keep their answers.
+    """Put the same prompts to runs of a bank, and keep their answers.
 
     Args:
-        bank: With K runs selected.
+        bank: Where the runs are.
+        places: Their K numbers in the bank.
         answering: Whose answers these are, K runs.
         asked: The settings that they have in common.
         questions: The prompts.
         task: CAUSAL_LM or SEQ_2_SEQ_LM.
         tokenizer: Writes the answers out.
-        store: Where they go. A failure goes there too, and costs no training already done.
+        store: Where they go.
     """
-    names = ", ".join(run.id for run in answering)
-    answers_KP = _answers(bank, names, asked, questions, task, tokenizer, store)
-    if not answers_KP:
-        return
+    answers_KP = generate(bank, places, questions, asked, task, end_tokens(bank.model, tokenizer))
     for run, answers in zip(answering, answers_KP, strict=True):
         store.save_answers(run.id, run.arm.id, _records(questions, answers, tokenizer))
 
@@ -79,25 +77,9 @@ def ask_base(
     for asked, prompts in questions.items():
         same = [arm.id for arm in arms if arm.generation == asked]
         if known.isdisjoint(same):
-            for answers in _answers(base, "base", asked, prompts, task, tokenizer, store):
-                store.save_answers("base", same[0], _records(prompts, answers, tokenizer))
-
-
-def _answers(
-    bank: Forward,
-    names: str,
-    asked: GenerationSpec,
-    questions: Sequence[Question],
-    task: Task,
-    tokenizer: Any,
-    store: Store,
-) -> list[list[Answer]]:
-    """As `generate`; where that fails an empty list, and a note of it in the store."""
-    try:
-        return generate(bank, questions, asked, task, end_tokens(bank.model, tokenizer))
-    except (RuntimeError, MemoryError) as error:
-        store.add_note("generation", f"no answers of {names}: {first_line(error)}")
-        return []
+            ends = end_tokens(base.model, tokenizer)
+            (answers,) = generate(base, [0], prompts, asked, task, ends)
+            store.save_answers("base", same[0], _records(prompts, answers, tokenizer))
 
 
 def base_metrics(
@@ -109,9 +91,9 @@ def base_metrics(
     """
     if task.name == "SEQ_CLS" or not validation:
         return {}
-    (result,) = evaluate(base, validation, task, rows)
+    (result,) = evaluate(base, [0], validation, task, rows)
     if task.name == "SEQ_2_SEQ_LM":
-        (likeness,) = likeness_to_targets(base, validation, task, tokenizer)
+        (likeness,) = likeness_to_targets(base, [0], validation, task, tokenizer)
         result = replace(result, likeness=likeness)
     return {f"base_{name}": value for name, value in result.metrics().items()}
 
@@ -177,7 +159,7 @@ def perplexities(
         return found
     examples = [_spoken_example(*spoken[place], task.name) for place in asked]
     longest = max(len(example.input_ids) for example in examples)
-    (result,) = evaluate(base, examples, replace(task, max_length=longest), RATED_ROWS)
+    (result,) = evaluate(base, [0], examples, replace(task, max_length=longest), RATED_ROWS)
     for place, loss in zip(asked, result.losses_E, strict=True):
         found[place] = math.exp(min(float(loss), 700.0))
     return found
@@ -189,34 +171,3 @@ def _spoken_example(prompt: IntArray, answer: Sequence[int], task: str) -> Examp
         return Example(prompt, ids, 0, "")
     silent = np.full(len(prompt), IGNORED, dtype=np.int64)
     return Example(np.concatenate([prompt, ids]), np.concatenate([silent, ids]), 0, "")
-
-
-def likeness_to_targets(
-    bank: Forward, examples: Sequence[Example], task: Task, tokenizer: Any
-) -> list[dict[str, float]]:
-    """eval_rougeL (mean, 0..1) and eval_chrf (of the corpus, 0..100) of every selected run.
-
-    Of the targets that it writes for the first `SPOKEN_EXAMPLES`, by greedy search, no longer than
-    the longest true one: a sequence-to-sequence model is used for what it writes, not for its loss.
-    """
-    some = examples[:SPOKEN_EXAMPLES]
-    references = [example.reference or "" for example in some]
-    prompts = [
-        Question(number, example.text, example.input_ids, example.reference)
-        for number, example in enumerate(some)
-    ]
-    asked = GenerationSpec.model_validate({"max_new_tokens": longest_target(some)})
-    answers_KP = generate(bank, prompts, asked, task, end_tokens(bank.model, tokenizer))
-    texts_KP = [[readable(one.ids, tokenizer) for one in answers] for answers in answers_KP]
-    return [
-        {
-            "eval_rougeL": float(rouge_l(texts, references).mean()),
-            "eval_chrf": chrf(texts, references),
-        }
-        for texts in texts_KP
-    ]
-
-
-def longest_target(examples: Sequence[Example]) -> int:
-    """Tokens of the longest target."""
-    return max(len(example.labels) for example in examples)

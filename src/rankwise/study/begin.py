@@ -14,37 +14,18 @@ from rankwise.spec.arms import Run
 from rankwise.spec.load import dump_spec
 from rankwise.store.writer import Split, Store
 from rankwise.study.answering import (
-    SPOKEN_EXAMPLES,
     ask_base,
     base_metrics,
 )
-from rankwise.study.measured_ranks import ranks_to_store
+from rankwise.study.measured_ranks import adapter_to_store, ranks_to_store
 from rankwise.study.plan import Outlook, base_name, pick_device, shared_trainings
+from rankwise.text import first_line
 from rankwise.train.batch import Part, Task, chosen_rows, parts_of, target_count
 from rankwise.train.evaluate import Untouched
+from rankwise.train.likeness import WRITTEN_EXAMPLES
 from rankwise.train.prepare import Bases, choose_attention, versions_of
-from rankwise.train.trainee import Trainee
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "bitsandbytes")
-
-
-@dataclass
-class Progress:
-    """What a study is doing, for whoever shows it.
-
-    Attributes:
-        cohort: Number of the cohort, from 1.
-        cohorts: How many there are.
-        runs: Runs to do in this call.
-        trainees: The runs in training.
-        news: Remarks since the last time; whoever shows them takes them away.
-    """
-
-    cohort: int = 0
-    cohorts: int = 0
-    runs: int = 0
-    trainees: Sequence[Trainee] = ()
-    news: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -52,6 +33,8 @@ class Study:
     """A study under way.
 
     Attributes:
+        cohort: Number of the cohort in training, from 1.
+        cohorts: How many there are, as far as is known.
         sharing: By id of a run that is trained, all runs that its training stands for.
     """
 
@@ -60,7 +43,8 @@ class Study:
     store: Store
     bases: Bases
     task: Task
-    progress: Progress
+    cohort: int = 0
+    cohorts: int = 0
     sharing: Mapping[str, Sequence[Run]] = field(default_factory=dict)
 
 
@@ -78,7 +62,6 @@ def open_study(outlook: Outlook, folder: Path, store: Store) -> Study:
         store,
         Bases(spec.model, spec.task, outlook.num_labels, pad, device, attention),
         Task(spec.task, pad, spec.data.max_length, device),
-        Progress(),
     )
 
 
@@ -119,13 +102,17 @@ def begin(study: Study) -> None:
     _write_examples(study)
     for arm in outlook.arms:
         costs = outlook.costs(arm, study.task.device)
-        ranks = ranks_to_store(outlook.adapters[arm.id])
-        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks)
+        adapter = outlook.adapters[arm.id]
+        ranks, words = ranks_to_store(arm, adapter), adapter_to_store(adapter, spec.task)
+        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks, words)
     for run in outlook.runs:
         store.add_run(run.id, run.arm.id, run.seed)
     _note_what_is_shared(study)
-    base_face = Untouched(base.model)
-    ask_base(base_face, outlook.arms, outlook.questions, study.task, outlook.tokenizer, store)
+    untouched = Untouched(base.model)
+    try:
+        ask_base(untouched, outlook.arms, outlook.questions, study.task, outlook.tokenizer, store)
+    except (RuntimeError, MemoryError) as error:
+        store.add_note("generation", f"no answers of the untouched base: {first_line(error)}")
 
 
 def _base_facts(study: Study, base: Base) -> dict[str, float]:
@@ -151,7 +138,7 @@ def _note_what_is_shared(study: Study) -> None:
         store.add_note(
             "generation",
             f"eval_rougeL and eval_chrf are those of what is written for the first "
-            f"{min(count, SPOKEN_EXAMPLES)} of {count} validation examples, by greedy search and "
+            f"{min(count, WRITTEN_EXAMPLES)} of {count} validation examples, by greedy search and "
             f"no longer than the longest of their targets (test likewise)",
         )
 
@@ -175,8 +162,8 @@ def _write_examples(study: Study) -> None:
 def parts_of_one(study: Study, run: Run) -> list[Part]:
     """The parts of a run's first batch."""
     examples = study.outlook.train[run.arm.training_id]
-    rows = chosen_rows([examples], [run.seed], run.arm.training.per_device_train_batch_size, 0)
-    return list(parts_of(rows, [run.seed], 0, study.task))
+    rows = chosen_rows([examples], [run.seed], run.arm.training.per_device_train_batch_size, [0])
+    return list(parts_of(rows, [run.seed], [0], study.task))
 
 
 def device_name(device: torch.device) -> str:

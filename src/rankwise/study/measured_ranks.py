@@ -6,9 +6,11 @@ found are kept in the store, so that later seeds of an arm get the same ones.
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
-from rankwise.adapters.memory import Adapter, footprint, resolve_adapter
-from rankwise.adapters.ranks import write_ranks
+from rankwise.adapters.adapter import Adapter, resolve_adapter
+from rankwise.adapters.footprint import footprint
+from rankwise.adapters.peft_files import peft_settings
 from rankwise.base.load import Base
 from rankwise.spec.arms import Arm
 from rankwise.store.writer import Store
@@ -20,11 +22,18 @@ from rankwise.train.losses import Batch
 SEED = 0  # of the batches that importance is read on: the same for every seed of an arm
 
 
-def ranks_to_store(adapter: Adapter | None) -> dict[str, int]:
+def ranks_to_store(arm: Arm, adapter: Adapter | None) -> dict[str, int]:
     """The rank of each adapted module, where they are settled and not all `lora.r`."""
     if adapter is None or adapter.provisional:
         return {}
-    return adapter.ranks if set(adapter.ranks.values()) != {adapter.lora.r} else {}
+    return adapter.ranks if set(adapter.ranks.values()) != {arm.lora.r} else {}
+
+
+def adapter_to_store(adapter: Adapter | None, task: str) -> dict[str, Any]:
+    """What peft.LoraConfig takes to train this adapter, where its ranks are settled."""
+    if adapter is None or adapter.provisional:
+        return {}
+    return peft_settings(adapter, task)
 
 
 def with_stored_ranks(outlook: Outlook, store: Store) -> Outlook:
@@ -33,9 +42,7 @@ def with_stored_ranks(outlook: Outlook, store: Store) -> Outlook:
     for arm in outlook.arms:
         adapter = outlook.adapters[arm.id]
         if adapter is not None and adapter.provisional and arm.id in known:
-            ranks = {target.name: known[arm.id][target.name] for target in adapter.targets}
-            lora = write_ranks(arm.lora, adapter.targets, ranks)
-            found = replace(adapter, lora=lora, ranks=ranks, provisional=False)
+            found = resolve_adapter(outlook.structure, arm, outlook.spec.task, ranks=known[arm.id])
             outlook = _with_adapter(outlook, arm, found)
     return outlook
 
@@ -63,7 +70,7 @@ def with_measured_ranks(
         adapter = outlook.adapters[arm.id]
         if adapter is None or not adapter.provisional or arm.quantization != quantization:
             continue
-        names = tuple(target.name for target in adapter.targets)
+        names = tuple(adapter.modules)
         rows, count = arm.training.per_device_train_batch_size, arm.ranks.batches
         key = (id(outlook.train[arm.training_id]), names, rows, count)
         if key not in measured:
@@ -72,8 +79,8 @@ def with_measured_ranks(
         found = resolve_adapter(outlook.structure, arm, task.name, measured[key])
         outlook = _with_adapter(outlook, arm, found)
         costs = outlook.costs(arm, task.device)
-        ranks = ranks_to_store(found)
-        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks)
+        ranks, words = ranks_to_store(arm, found), adapter_to_store(found, task.name)
+        store.add_arm(arm.id, arm.training_id, arm.name, arm.settings, costs, ranks, words)
         store.add_note("ranks", _what_was_measured(arm, found, bool(base.new_modules)))
     return outlook
 
@@ -81,8 +88,9 @@ def with_measured_ranks(
 def _batches(outlook: Outlook, arm: Arm, task: Task) -> Iterator[Batch]:
     """The first training batches of the arm, as a run of seed `SEED` would see them."""
     examples = outlook.train[arm.training_id]
-    for step in range(arm.ranks.batches):
-        (chosen,) = chosen_rows([examples], [SEED], arm.training.per_device_train_batch_size, step)
+    rows = arm.training.per_device_train_batch_size
+    for batch in range(arm.ranks.batches):
+        (chosen,) = chosen_rows([examples], [SEED], rows, [batch])
         yield collate(chosen, task)
 
 
@@ -97,7 +105,7 @@ def _what_was_measured(arm: Arm, adapter: Adapter, headless: bool) -> str:
 
 
 def _with_adapter(outlook: Outlook, arm: Arm, adapter: Adapter) -> Outlook:
-    counts = footprint(outlook.structure, arm, outlook.spec.task, adapter)
+    counts = footprint(outlook.structure, adapter)
     return replace(
         outlook,
         adapters={**outlook.adapters, arm.id: adapter},

@@ -81,7 +81,7 @@ def _merged_loss(outlook: Outlook, adapter: Path, task: Task) -> float:
     model = merged_model(adapter, spec.model, spec.task, outlook.num_labels, task.pad_token_id)
     model.to(device=task.device, dtype=choose_dtype(spec.model.dtype, task.device)).eval()
     rows = spec.training.per_device_eval_batch_size
-    (found,) = evaluate(Untouched(model), outlook.data.validation, task, rows)
+    (found,) = evaluate(Untouched(model), [0], outlook.data.validation, task, rows)
     del model
     gc.collect()
     return found.loss

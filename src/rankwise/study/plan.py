@@ -14,15 +14,10 @@ import psutil
 import torch
 from torch import nn
 
-from rankwise.adapters.memory import (
-    Adapter,
-    Footprint,
-    Memory,
-    footprint,
-    max_runs,
-    predict_memory,
-    resolve_adapter,
-)
+from rankwise.adapters.adapter import Adapter, resolve_adapter
+from rankwise.adapters.footprint import Footprint, footprint
+from rankwise.adapters.linear import linear_modules
+from rankwise.adapters.memory import Memory, max_runs, predict_memory
 from rankwise.base.load import choose_dtype, load_tokenizer
 from rankwise.base.skeleton import skeleton
 from rankwise.data.augment import check_augment
@@ -34,7 +29,7 @@ from rankwise.spec.arms import Arm, Run, make_arms
 from rankwise.spec.models import GenerationSpec, ModelSpec, StudySpec
 from rankwise.study.cohorts import cohorts_of
 from rankwise.train.generate import Question, questions_of
-from rankwise.train.trainee import steps_of
+from rankwise.train.optimizer import steps_of
 
 COMFORTABLE = 0.7  # share of the free memory that a cohort may take, where none is given
 METRICS = {
@@ -89,12 +84,22 @@ class Outlook:
         return predict_memory(
             self.structure,
             arm,
+            self.adapters[arm.id],
             self.spec.task,
             self.tokens(arm),
             dtype,
-            self.spec.model,
-            adapter=self.adapters[arm.id],
+            self.spec.model.double_quant,
         )
+
+    def work_per_token(self, arm: Arm) -> float:
+        """Floating-point operations of one training token in products, about.
+
+        A weight costs two forward and two backward, a trained one two more; the output layer
+        counts as if it answered for every token, attention itself is left out.
+        """
+        dense = sum(t.in_features * t.out_features for t in linear_modules(self.structure))
+        counts = self.footprints[arm.id]
+        return 6.0 * dense if arm.method == "full" else 4.0 * dense + 6.0 * counts.adapter
 
     def largest_cohort(self, runs: Sequence[Run], device: torch.device) -> int:
         """How many of these runs, from the first on, may train together."""
@@ -116,7 +121,7 @@ class Outlook:
 
         def breadth(run: Run) -> tuple[str, ...]:
             adapter = self.adapters[run.arm.id]
-            return tuple(target.name for target in adapter.targets) if adapter else ()
+            return tuple(adapter.modules) if adapter else ()
 
         trained = tuple(shared_trainings(runs))
         together = cohorts_of(trained, lambda some: self.largest_cohort(some, device))
@@ -158,7 +163,7 @@ def look_ahead(spec: StudySpec, base_dir: Path) -> Outlook:
         arm.id: None if arm.method == "full" else resolve_adapter(structure, arm, spec.task)
         for arm in arms
     }
-    footprints = {arm.id: footprint(structure, arm, spec.task, adapters[arm.id]) for arm in arms}
+    footprints = {arm.id: footprint(structure, adapters[arm.id]) for arm in arms}
     _check_length(spec, structure)
     _check_start(spec, structure)
     tokenizer = load_tokenizer(spec.model)

@@ -7,41 +7,33 @@ in one cohort is written down with its cause, and the others go on.
 import shutil
 import tempfile
 import traceback
+from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from rankwise.adapters.adapter import plan_adapter
-from rankwise.adapters.peft_files import AdapterWriter
-from rankwise.base.load import Base
-from rankwise.base.skeleton import locate_model
 from rankwise.spec.arms import Run
+from rankwise.store.schema import FINISHED
 from rankwise.store.writer import Store
-from rankwise.study.answering import (
-    rate_answers,
-    unrated,
-)
-from rankwise.study.begin import Progress, Study, begin, open_study, parts_of_one, yardstick
-from rankwise.study.measured_ranks import with_measured_ranks, with_stored_ranks
+from rankwise.study.answering import rate_answers, unrated
+from rankwise.study.begin import Study, begin, open_study, yardstick
+from rankwise.study.events import Remark, StudyBegun, StudyEvent
+from rankwise.study.measured_ranks import with_stored_ranks
 from rankwise.study.merged_loss import measure_merged
 from rankwise.study.plan import Outlook, base_name, shared_trainings
+from rankwise.study.train_cohort import TrainApart, train_cohort
 from rankwise.text import first_line
-from rankwise.train.bank import Bank, Trainable
 from rankwise.train.evaluate import Untouched
-from rankwise.train.loop import Cohort, train
-from rankwise.train.prepare import first_rows, make_bank
-from rankwise.train.probe import probe_company, probe_cost
+from rankwise.train.probe import product_peak
 
 AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
 """States of a run that a further call does again; `diverged` would only diverge again."""
-PROBE_ROWS = 2
-PRICE_TRIALS = 3
 
 
-def run_study(outlook: Outlook, folder: Path) -> Iterator[Progress]:
-    """Train what is missing; yields its progress after every batch.
+def run_study(outlook: Outlook, folder: Path) -> Iterator[tuple[StudyEvent, ...]]:
+    """Train what is missing; yields what happens, in tuples between which it may be stopped.
 
     Args:
         outlook: The study, checked.
@@ -54,18 +46,16 @@ def run_study(outlook: Outlook, folder: Path) -> Iterator[Progress]:
     with Store(folder, create=True) as store:
         outlook = with_stored_ranks(with_stored_names(outlook, store), store)
         study = open_study(outlook, folder, store)
-        missing = missing_runs(outlook, store)
-        if missing:
-            yield from _train_missing(study, missing)
+        missing, incomplete = missing_runs(outlook, store), incomplete_runs(outlook, store)
+        if missing or incomplete:
+            yield from _train(study, missing, incomplete)
         if unrated(store, outlook.arms):
-            study.progress.news.append("rating the answers by the untouched base")
-            yield study.progress
+            yield (Remark("rating the answers by the untouched base"),)
             base = Untouched(yardstick(study).model)
             rate_answers(base, outlook.arms, outlook.questions, study.task, store)
         study.bases.let_go()
         for found in measure_merged(outlook, store, folder, study.task):
-            study.progress.news.append(found)
-            yield study.progress
+            yield (Remark(found),)
 
 
 def with_stored_names(outlook: Outlook, store: Store) -> Outlook:
@@ -86,134 +76,107 @@ def missing_runs(outlook: Outlook, store: Store) -> list[Run]:
     return [run for run in outlook.runs if states.get((run.arm.id, run.seed), "planned") in AGAIN]
 
 
-def _train_missing(study: Study, missing: list[Run]) -> Iterator[Progress]:
-    progress = study.progress
+def incomplete_runs(outlook: Outlook, store: Store) -> list[Run]:
+    """The finished runs that the test part or an answer is missing of."""
+    finished = {run.id for run in store.runs() if run.state in FINISHED}
+    answered = {record.run_id for record in store.answers()}
+    return [
+        run
+        for run in outlook.runs
+        if run.id in finished
+        and (
+            (outlook.data.test and not store.evaluations(run.id, "test"))
+            or (run.arm.generation in outlook.questions and run.id not in answered)
+        )
+    ]
+
+
+def _train(
+    study: Study, missing: list[Run], incomplete: list[Run]
+) -> Iterator[tuple[StudyEvent, ...]]:
+    outlook, device = study.outlook, study.task.device
     trainings = shared_trainings(missing)
-    study.sharing = {run.id: together for run, together in trainings.items()}
-    progress.runs = len(trainings)
-    progress.news.append(f"loading {base_name(study.outlook.spec.model)}")
-    yield progress
-    waiting = study.outlook.cohorts(missing, study.task.device)
-    progress.cohorts = len(waiting)
+    study.sharing = {
+        run.id: together
+        for some in (missing, incomplete)
+        for run, together in shared_trainings(some).items()
+    }
+    yield (Remark(f"loading {base_name(outlook.spec.model)}"),)
+    waiting = deque((*outlook.cohorts(missing, device), *outlook.cohorts(incomplete, device)))
+    study.cohorts = len(waiting)
     begin(study)
     for run in missing:
         study.store.restart_run(run.id)
+    yield (_what_is_to_do(study, list(trainings)),)
     while waiting:
-        runs = waiting.pop(0)
-        progress.cohort += 1
+        runs = waiting.popleft()
         try:
-            yield from _train_cohort(study, runs)
-        except (RuntimeError, MemoryError) as error:
-            if not _is_shortage(error):
-                _note_crash(study, runs, error)
-            elif len(runs) == 1:
-                study.store.set_state(runs[0].id, "out_of_memory", first_line(error))
-            else:
-                halves = [runs[: len(runs) // 2], runs[len(runs) // 2 :]]
-                waiting[:0] = halves
-                progress.cohorts += 2
-                study.store.add_note("memory", f"a cohort of {len(runs)} was too large; halved")
-        except Exception as error:  # noqa: BLE001  one cohort's crash must not cost the others
-            _note_crash(study, runs, error)
+            yield from train_cohort(study, runs)
+        except TrainApart as why:
+            yield from _train_apart(study, runs, waiting, f"trained alone, as {why}")
+        except Exception as error:  # noqa: BLE001  one cohort's failure must not cost the others
+            yield from _after_failure(study, runs, waiting, error)
         finally:
             _mark_interrupted(study, runs)
             _share_results(study, runs)
-        yield progress
 
 
-def _train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[Progress]:
-    """Try the cohort for exactness, train it together or else alone, and price its arms."""
-    base, bank = _load(study, runs)
-    try:
-        strangers = _disagreement(study, bank, runs, base)
-        if strangers is None:
-            cohort = _cohort_of(study, runs, base, bank)
-            for trainees in train(cohort, study.store):
-                study.progress.trainees = trainees
-                yield study.progress
-            study.progress.trainees = ()
-            _price_arms(study, cohort, base)
-    finally:
-        if isinstance(bank, Bank):
-            bank.take_apart()
-    if strangers is not None:
-        names = ", ".join(run.id for run in runs)
-        study.store.add_note("fallback", f"trained alone, as {strangers}: {names}")
-        study.progress.news.append(f"training these runs alone, as {strangers}")
-        study.progress.cohorts += len(runs) - 1
-        for number, run in enumerate(runs):
-            study.progress.cohort += bool(number)
-            yield from _train_cohort(study, (run,))
+def _what_is_to_do(study: Study, runs: Sequence[Run]) -> StudyBegun:
+    outlook, device = study.outlook, study.task.device
+    steps = {run.id: outlook.steps(run.arm) for run in runs}
+    dtype = yardstick(study).dtype
+    work = max((outlook.work_per_token(run.arm) for run in runs), default=0.0)
+    return StudyBegun(steps, work, product_peak(dtype, device))
 
 
-def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
-    """The base of these runs with their bank in it; ranks by importance are settled here."""
-    arm, seeds = runs[0].arm, [run.seed for run in runs]
-    if arm.method == "full":
-        base = study.bases.whole()
-        return base, make_bank(base, [None], seeds)
-    base = study.bases.frozen(arm.quantization)
-    study.outlook = with_measured_ranks(
-        study.outlook, base, arm.quantization, study.task, study.store
-    )
-    adapters = [study.outlook.adapters[run.arm.id] for run in runs]
-    structure = study.outlook.structure
-    plans = [plan_adapter(adapter, structure) for adapter in adapters if adapter is not None]
-    return base, make_bank(base, plans, seeds)
+def _train_apart(
+    study: Study, runs: Sequence[Run], waiting: deque[tuple[Run, ...]], why: str
+) -> Iterator[tuple[StudyEvent, ...]]:
+    """Let each of these runs train alone, next."""
+    waiting.extendleft((run,) for run in reversed(runs))
+    study.cohorts += len(runs) - 1
+    names = ", ".join(run.id for run in runs)
+    study.store.add_note("fallback", f"{why}: {names}")
+    yield (Remark(f"{why}: {names}"),)
 
 
-def _disagreement(study: Study, bank: Trainable, runs: Sequence[Run], base: Base) -> str | None:
-    """Why these runs may not train together, or None where they may."""
-    if len(runs) == 1 or not isinstance(bank, Bank):
-        return None
-    batch = first_rows(parts_of_one(study, runs[0]), PROBE_ROWS)
-    agreement = probe_company(bank, study.task.name, batch, base.dtype)
-    if agreement.exact:
-        return None
-    if agreement.failure is not None:
-        return f"this model gives its modules more than the batch ({agreement.failure})"
-    return f"company would change a loss by {agreement.difference:.2g} of its value"
+def _after_failure(
+    study: Study, runs: Sequence[Run], waiting: deque[tuple[Run, ...]], error: Exception
+) -> Iterator[tuple[StudyEvent, ...]]:
+    """What becomes of the runs of a cohort that failed; those that had ended keep their results.
+
+    Too little memory: the others train in two halves, and a run for which there is too little
+    even alone is given up. A failure before the first step: each tries alone, for it may be the
+    fault of one. A failure in training: those in training have crashed.
+    """
+    states = {run.id: run.state for run in study.store.runs()}
+    running = [run for run in runs if states[run.id] == "running"]
+    unfinished = running or [run for run in runs if states[run.id] == "planned"]
+    if _is_shortage(error) and len(runs) > 1:
+        middle = len(unfinished) // 2
+        halves = (tuple(unfinished[:middle]), tuple(unfinished[middle:]))
+        waiting.extendleft(half for half in reversed(halves) if half)
+        study.cohorts += 2
+        for run in unfinished:
+            study.store.restart_run(run.id)
+        text = f"a cohort of {len(runs)} was too large; halved"
+        study.store.add_note("memory", text)
+        yield (Remark(text),)
+    elif _is_shortage(error):
+        for run in unfinished:
+            study.store.set_state(run.id, "out_of_memory", first_line(error))
+        yield (Remark(f"{runs[0].id}: out of memory: {first_line(error)}"),)
+    elif not running and len(unfinished) > 1:
+        yield from _train_apart(study, runs, waiting, f"each tried alone, after: {_cause(error)}")
+    else:
+        lines = "".join(traceback.format_exception(error))[-4000:]
+        for run in unfinished:
+            study.store.set_state(run.id, "crashed", _cause(error), {"traceback": lines})
+        yield (Remark(f"crashed: {_cause(error)}"),)
 
 
-def _cohort_of(study: Study, runs: Sequence[Run], base: Base, bank: Trainable) -> Cohort:
-    outlook = study.outlook
-    place = outlook.spec.model.name
-    name = locate_model(place).folder if place is not None else base_name(outlook.spec.model)
-    return Cohort(
-        runs,
-        bank,
-        study.task,
-        outlook.train,
-        outlook.data.validation,
-        outlook.data.test,
-        AdapterWriter(study.folder / "adapters", name, study.task.name, base.model),
-        outlook.spec.objective.metric,
-        outlook.tokenizer,
-        study.sharing,
-        outlook.questions,
-    )
-
-
-def _price_arms(study: Study, cohort: Cohort, base: Base) -> None:
-    """What each arm of the cohort costs alone, by a short trial of its first run."""
-    known = set(study.store.probes())
-    for place, run in enumerate(cohort.runs):
-        unknown = {other.arm.id for other in study.sharing[run.id]} - known
-        if not unknown:
-            continue
-        known |= unknown
-        cohort.bank.select([place])
-        cost = probe_cost(
-            cohort.bank,
-            study.task,
-            parts_of_one(study, run),
-            run.arm.training.gradient_accumulation_steps,
-            base.nbytes,
-            cohort.validation,
-            PRICE_TRIALS,
-        )
-        for arm_id in sorted(unknown):
-            study.store.save_probe(arm_id, cost.as_dict())
+def _cause(error: Exception) -> str:
+    return f"{type(error).__name__}: {first_line(error)}"
 
 
 def _share_results(study: Study, runs: Sequence[Run]) -> None:
@@ -240,17 +203,6 @@ def _copy_folder(source: Path, target: Path) -> None:
 def _is_shortage(error: Exception) -> bool:
     kinds = (torch.OutOfMemoryError, MemoryError)
     return isinstance(error, kinds) or "allocate memory" in str(error)
-
-
-def _note_crash(study: Study, runs: Sequence[Run], error: Exception) -> None:
-    """Write down a crash of runs that had not come to their end."""
-    lines = traceback.format_exception(error)
-    cause = f"{type(error).__name__}: {first_line(error)}"
-    states = {run.id: run.state for run in study.store.runs()}
-    for run in runs:
-        if states[run.id] in ("planned", "running"):
-            study.store.set_state(run.id, "crashed", cause, {"traceback": "".join(lines)[-4000:]})
-    study.progress.news.append(f"crashed: {cause}")
 
 
 def _mark_interrupted(study: Study, runs: Sequence[Run]) -> None:

@@ -6,13 +6,14 @@ takes the frozen model apart from them again. `WholeModel` gives full fine-tunin
 """
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from rankwise.adapters.adapter import AdapterPlan
+from rankwise.adapters.adapter import Adapter
 from rankwise.adapters.init_weights import fresh_weights, initial_factors, seed_of
 from rankwise.base.heads import kept_precise, within
 from rankwise.errors import ModelError
@@ -23,6 +24,7 @@ from rankwise.train.layers import (
     BankedDora,
     BankedLinear,
     BankedModule,
+    Selection,
 )
 
 FROM_WEIGHT = ("pissa", "olora")  # initialisations made from the weight, and taken off it
@@ -42,7 +44,7 @@ class Bank:
     def __init__(
         self,
         model: nn.Module,
-        plans: Sequence[AdapterPlan],
+        plans: Sequence[Adapter],
         seeds: Sequence[int],
         new_modules: Sequence[str] = (),
     ) -> None:
@@ -53,28 +55,30 @@ class Bank:
         self.linears: dict[str, BankedLinear] = {}
         self.biases: dict[str, BankedBias] = {}
         self.modules: dict[str, BankedModule] = {}
+        self.selection = Selection(tuple(range(len(plans))))
         last = kept_precise(model)
         wholes = self._whole_modules()
         self._wrap_linears()
         self._wrap_biases()
         self._wrap_modules(wholes, new_modules, last)
         self.views = [self._views_of(run) for run in range(len(self.plans))]
-        self.select(range(len(self.plans)))
+        self.selection.runs = ()
 
     def _wrap_linears(self) -> None:
-        names = sorted({name for plan in self.plans for name in plan.factors})
+        names = sorted({name for plan in self.plans for name in plan.modules})
         for name in names:
-            members = [k for k, plan in enumerate(self.plans) if name in plan.factors]
-            factors = [self.plans[k].factors[name] for k in members]
+            members = [k for k, plan in enumerate(self.plans) if name in plan.modules]
+            adapted = [self.plans[k].modules[name] for k in members]
             base = self.model.get_submodule(name)
-            shape = (factors[0].inputs, factors[0].outputs, max(f.rank for f in factors))
+            rank = max(module.rank for module in adapted)
+            shape = (adapted[0].in_features, adapted[0].out_features, rank)
             kind = BankedDora if self.plans[members[0]].dora else BankedLinear
             # Numbered by name, not by place: masks do not depend on what neighbours adapt.
-            layer = kind(base, members, shape, seed_of(name) & 0xFFFFFFFF)
+            layer = kind(base, members, self.selection, shape, seed_of(name) & 0xFFFFFFFF)
             layer.dropout = [self.plans[k].dropout for k in members]
-            layer.ranks = [factor.rank for factor in factors]
-            for slot, (run, factor) in enumerate(zip(members, factors, strict=True)):
-                layer.scaling[slot] = factor.scaling
+            layer.ranks = [module.rank for module in adapted]
+            for slot, (run, module) in enumerate(zip(members, adapted, strict=True)):
+                layer.scaling[slot] = module.scaling
                 _start(layer, slot, self.plans[run].init, f"{self.seeds[run]}/{name}")
             if isinstance(layer, BankedDora):
                 layer.start_magnitude()
@@ -85,7 +89,7 @@ class Bank:
         for name in sorted({name for plan in self.plans for name in plan.biases}):
             members = [k for k, plan in enumerate(self.plans) if name in plan.biases]
             base: Any = self.model.get_submodule(name)
-            layer = BankedBias(base, members, base.bias)
+            layer = BankedBias(base, members, self.selection, base.bias)
             self._replace(name, layer)
             self.biases[name] = layer
 
@@ -94,7 +98,7 @@ class Bank:
 
         Where another run adapts a part of one, it is copied, so that this remains so.
         """
-        parts = {name for plan in self.plans for name in (*plan.factors, *plan.biases)}
+        parts = {name for plan in self.plans for name in (*plan.modules, *plan.biases)}
         found = {}
         for name in sorted({name for plan in self.plans for name in plan.saved}):
             module = self.model.get_submodule(name)
@@ -115,7 +119,7 @@ class Bank:
             base = self.model.get_submodule(name)
             # What a head or the output layer computes is a logit, and stays fp32.
             dtype = None if within(name, last) else next(whole.parameters()).dtype
-            layer = BankedModule(base, members, whole, dtype)
+            layer = BankedModule(base, members, self.selection, whole, dtype)
             for slot, run in enumerate(members):
                 fresh = fresh_weights(self.model, name, self.seeds[run], new_modules)
                 for leaf, weight in fresh.items():
@@ -134,21 +138,24 @@ class Bank:
             parent, _, leaf = name.rpartition(".")
             setattr(self.model.get_submodule(parent), leaf, module)
 
-    @property
-    def layers(self) -> list[Banked]:
-        """Every module of the bank."""
-        return [*self.linears.values(), *self.biases.values(), *self.modules.values()]
+    @contextmanager
+    def running(self, runs: Sequence[int], key: BatchKey | None = None) -> Iterator[Any]:
+        """The model, expecting a batch of these runs, one after the other.
 
-    def select(self, runs: Sequence[int]) -> None:
-        """Expect batches of these runs, in this order."""
-        self.selected = tuple(runs)
-        for layer in self.layers:
-            layer.select(self.selected)
+        Outside of this context, and with no runs, it is the untouched base.
 
-    def set_batch(self, key: BatchKey | None) -> None:
-        """Tell the dropout which batch comes next; None: no dropout."""
-        for layer in self.linears.values():
-            layer.key = key
+        Args:
+            runs: Their numbers; block k of a batch is computed with the weights of the k-th.
+            key: Which batch comes, for dropout; None: no dropout.
+        """
+        before = self.selection.runs, self.selection.key
+        self.selection.runs, self.selection.key = tuple(runs), key
+        try:
+            # The precision is that of the frozen base, nothing is cast.
+            with torch.autocast(next(self.model.parameters()).device.type, enabled=False):
+                yield self.model
+        finally:
+            self.selection.runs, self.selection.key = before
 
     def stacked(self, run: int) -> list[tuple[str, nn.Parameter, int]]:
         """(name, stacked parameter, slot) of every weight that a run trains, unpadded name."""
@@ -185,22 +192,43 @@ class Bank:
 
     def state_of(self, run: int) -> dict[str, Tensor]:
         """A copy of a run's weights on the CPU, without the padding to the largest rank."""
-        state = {}
+        return self.unpadded(run, self.views[run])
+
+    def unpadded(self, run: int, held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies on the CPU of tensors shaped as a run's weights, without the padding.
+
+        Args:
+            run: Its number.
+            held: By the names of its weights: these, their gradients or their moments.
+        """
+        return {
+            name: value.detach()[self._own(run, name)].to("cpu", copy=True).contiguous()
+            for name, value in held.items()
+        }
+
+    def padded(self, run: int, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The reverse of `unpadded`: new tensors on the device, zero in the padding."""
+        found = {}
         for name, view in self.views[run].items():
-            value = view.detach()
-            module, _, kind = name.rpartition(".lora_")
-            if module in self.linears and kind != "magnitude_vector":
-                rank = self.linears[module].ranks[self.linears[module].slot_of[run]]
-                value = value[:rank] if kind == "A.weight" else value[:, :rank]
-            state[name] = value.to("cpu", copy=True).contiguous()
-        return state
+            found[name] = torch.zeros_like(view, requires_grad=False)
+            found[name][self._own(run, name)] = state[name].to(view.device)
+        return found
+
+    def _own(self, run: int, name: str) -> tuple[slice, ...]:
+        """Which part of a stacked weight is the run's own."""
+        module, _, kind = name.rpartition(".lora_")
+        if module not in self.linears or kind == "magnitude_vector":
+            return (slice(None),)
+        linear = self.linears[module]
+        rank = slice(linear.ranks[linear.slot_of[run]])
+        return (rank,) if kind == "A.weight" else (slice(None), rank)
 
     def start_of(self, run: int) -> dict[str, Tensor]:
         """The first factors of an adapter that does not start at zero (PiSSA, OLoRA)."""
         state: dict[str, Tensor] = {}
         if self.plans[run].init not in FROM_WEIGHT:
             return state
-        for name in self.plans[run].factors:
+        for name in self.plans[run].modules:
             layer = self.linears[name]
             assert layer.start_A is not None
             assert layer.start_B is not None
@@ -211,14 +239,15 @@ class Bank:
 
     def load_state(self, run: int, state: Mapping[str, Tensor]) -> None:
         """Set a run's weights from `state_of`."""
-        for name, view in self.views[run].items():
-            value = state[name].to(view.device)
-            view.data.zero_()
-            view.data[tuple(slice(size) for size in value.shape)] = value
+        for name, value in self.padded(run, state).items():
+            self.views[run][name].data.copy_(value)
 
-    def context(self) -> torch.autocast:
-        """The precision of a forward pass: that of the frozen base, nothing is cast."""
-        return torch.autocast(next(self.model.parameters()).device.type, enabled=False)
+    def load_gradients(self, run: int, gradients: Mapping[str, Tensor]) -> None:
+        """Set the gradients that an accumulation window has come to, as `unpadded` gave them."""
+        for name, value in self.padded(run, gradients).items():
+            grad = self.views[run][name].grad
+            assert grad is not None
+            grad.copy_(value)
 
 
 class WholeModel:
@@ -229,7 +258,6 @@ class WholeModel:
     ) -> None:
         self.model: Any = model.float()
         self.dtype = dtype
-        self.selected = (0,)
         for name, weight in fresh_weights(model, "", seed, new_modules).items():
             model.get_parameter(name).data.copy_(weight)
         self.model.requires_grad_(True)
@@ -237,12 +265,12 @@ class WholeModel:
         for parameter in self.parameters.values():
             parameter.grad = torch.zeros_like(parameter)
 
-    def select(self, runs: Sequence[int]) -> None:
-        """There is one run only."""
-        assert tuple(runs) == (0,)
-
-    def set_batch(self, key: BatchKey | None) -> None:
-        """There is no adapter dropout."""
+    @contextmanager
+    def running(self, runs: Sequence[int] = (0,), key: BatchKey | None = None) -> Iterator[Any]:
+        """The model: fp32 weights, products in the study's precision. There is one run only."""
+        device = next(self.model.parameters()).device.type
+        with torch.autocast(device, dtype=self.dtype, enabled=self.dtype != torch.float32):
+            yield self.model
 
     def parameters_of(self, run: int) -> dict[str, nn.Parameter]:
         """Every weight of the model."""
@@ -250,7 +278,15 @@ class WholeModel:
 
     def state_of(self, run: int) -> dict[str, Tensor]:
         """A copy of every weight on the CPU."""
-        return {name: p.detach().to("cpu", copy=True) for name, p in self.parameters.items()}
+        return self.unpadded(run, self.parameters)
+
+    def unpadded(self, run: int, held: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies on the CPU of tensors shaped as the weights."""
+        return {name: value.detach().to("cpu", copy=True) for name, value in held.items()}
+
+    def padded(self, run: int, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Copies on the model's device; there is no padding."""
+        return {name: state[name].to(p.device, copy=True) for name, p in self.parameters.items()}
 
     def start_of(self, run: int) -> dict[str, Tensor]:
         """Nothing is taken off the base."""
@@ -261,10 +297,11 @@ class WholeModel:
         for name, parameter in self.parameters.items():
             parameter.data.copy_(state[name])
 
-    def context(self) -> torch.autocast:
-        """fp32 weights, products in the study's precision."""
-        device = next(self.model.parameters()).device.type
-        return torch.autocast(device, dtype=self.dtype, enabled=self.dtype != torch.float32)
+    def load_gradients(self, run: int, gradients: Mapping[str, Tensor]) -> None:
+        """Set the gradients that an accumulation window has come to."""
+        for name, parameter in self.parameters.items():
+            assert parameter.grad is not None
+            parameter.grad.copy_(gradients[name])
 
 
 Trainable = Bank | WholeModel

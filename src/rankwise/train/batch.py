@@ -55,17 +55,23 @@ def collate(examples: Sequence[Example], task: Task) -> Batch:
 
 
 def chosen_rows(
-    examples_K: Sequence[Sequence[Example]], seeds_K: Sequence[int], rows: int, step: int
+    examples_K: Sequence[Sequence[Example]],
+    seeds_K: Sequence[int],
+    rows: int,
+    batches_K: Sequence[int],
 ) -> list[list[Example]]:
-    """The rows that each of K runs sees at a step: a pure function of its seed and the step."""
+    """The rows that each of K runs sees: a pure function of its seed and its batch number."""
     return [
-        [examples[i] for i in rows_at(len(examples), rows, seed, step)]
-        for examples, seed in zip(examples_K, seeds_K, strict=True)
+        [examples[i] for i in rows_at(len(examples), rows, seed, batch)]
+        for examples, seed, batch in zip(examples_K, seeds_K, batches_K, strict=True)
     ]
 
 
 def parts_of(
-    chosen_KN: Sequence[Sequence[Example]], seeds_K: Sequence[int], step: int, task: Task
+    chosen_KN: Sequence[Sequence[Example]],
+    seeds_K: Sequence[int],
+    batches_K: Sequence[int],
+    task: Task,
 ) -> Iterator[Part]:
     """Cut K runs' rows into parts of equal row counts, short rows first."""
     order_KN = [
@@ -78,7 +84,7 @@ def parts_of(
         examples = [
             chosen[i] for chosen, places in zip(chosen_KN, places_K, strict=True) for i in places
         ]
-        yield Part(collate(examples, task), BatchKey(tuple(seeds_K), step, places_K))
+        yield Part(collate(examples, task), BatchKey(tuple(seeds_K), tuple(batches_K), places_K))
 
 
 def rows_of_a_part(chosen_KN: Sequence[Sequence[Example]], rows: int, tokens: int) -> int:

@@ -1,4 +1,4 @@
-"""Dropout masks that belong to a run: a pure function of (seed, step, module, row of the batch).
+"""Dropout masks that belong to a run: a pure function of (seed, batch, module, row of the batch).
 
 A row's mask is a stream of random 16-bit numbers read in the order of its tokens and features.
 Padding is on the right, so the tokens of the row read the same numbers however long the padding,
@@ -24,14 +24,22 @@ LEVELS = 1 << 16  # a mask compares 16-bit numbers with a threshold, so p is kep
 
 @dataclass(frozen=True)
 class BatchKey:
-    """Which batch the model sees: one seed and one row numbering per run, and the step.
+    """Which batch the model sees: for every run its seed, its batch number, and its rows.
 
-    `rows` holds, for every run, the positions of its rows in its own batch.
+    `rows` holds the positions of the run's rows in its own batch.
     """
 
     seeds: tuple[int, ...]
-    step: int
+    batches: tuple[int, ...]
     rows: tuple[tuple[int, ...], ...]
+
+    def of(self, places: Sequence[int]) -> "BatchKey":
+        """The key of the runs at these places alone."""
+        return BatchKey(
+            tuple(self.seeds[place] for place in places),
+            tuple(self.batches[place] for place in places),
+            tuple(self.rows[place] for place in places),
+        )
 
 
 def keep_mask(
@@ -49,14 +57,15 @@ def keep_mask(
     Returns:
         A tensor (K, N, *shape_F), or (1, N, *shape_F) where all K masks are the same one.
     """
-    kinds = list(zip(key.seeds, key.rows, probabilities, strict=True))
-    masks: dict[tuple[int, tuple[int, ...], float], Tensor] = {}
-    for seed, rows, p in kinds:
-        if (seed, rows, p) not in masks:
-            bits_NF = _random_bits(seed, key.step, module, rows, shape_F, like.device)
+    kinds = list(zip(key.seeds, key.batches, key.rows, probabilities, strict=True))
+    masks: dict[tuple[int, int, tuple[int, ...], float], Tensor] = {}
+    for kind in kinds:
+        if kind not in masks:
+            seed, batch, rows, p = kind
+            bits_NF = _random_bits(seed, batch, module, rows, shape_F, like.device)
             threshold = round(p * LEVELS)
             scale = LEVELS / (LEVELS - threshold)
-            masks[seed, rows, p] = (bits_NF >= threshold - LEVELS // 2).to(like.dtype).mul_(scale)
+            masks[kind] = (bits_NF >= threshold - LEVELS // 2).to(like.dtype).mul_(scale)
     if len(masks) == 1:
         return next(iter(masks.values())).unsqueeze(0)
     return torch.stack([masks[kind] for kind in kinds])
@@ -64,14 +73,14 @@ def keep_mask(
 
 def _random_bits(
     seed: int,
-    step: int,
+    batch: int,
     module: int,
     rows: Sequence[int],
     shape_F: Sequence[int],
     device: torch.device,
 ) -> Tensor:
     """Numbers from -32768 to 32767 of shape (N, *shape_F), int16."""
-    keys = [((seed << 32 | step) << 32 | module) << 32 | row for row in rows]
+    keys = [((seed << 32 | batch) << 32 | module) << 32 | row for row in rows]
     size = int(np.prod(shape_F))
     if device.type == "cpu":
         bits_NF = np.empty((len(keys), size), dtype=np.uint16)

@@ -26,40 +26,29 @@ TOKENS_OF_AN_EVALUATION = {"cpu": 4096, "cuda": 65536}
 
 
 class Forward(Protocol):
-    """What evaluation and generation need of a bank."""
+    """What evaluation and generation need: a bank, a whole model, or the untouched base."""
 
     @property
     def model(self) -> Any:
-        """The model, which sees the rows of the selected runs, one run after the other."""
+        """The model."""
 
-    @property
-    def selected(self) -> Sequence[int]:
-        """The runs."""
-
-    def set_batch(self, key: BatchKey | None) -> None:
-        """None: no dropout."""
-
-    def context(self) -> AbstractContextManager[Any]:
-        """The precision of a forward pass."""
+    def running(
+        self, runs: Sequence[int], key: BatchKey | None = None
+    ) -> AbstractContextManager[Any]:
+        """The model, for batches of these runs, one after the other; no key: no dropout."""
 
 
 @dataclass(frozen=True)
 class Untouched:
-    """The base as nobody trained it, behind the face of a bank of one run.
-
-    Attributes:
-        model: The frozen model, with no bank in it or none of its runs selected.
-    """
+    """The untrained base where a bank is expected; it has one run, number 0."""
 
     model: Any
-    selected: Sequence[int] = (0,)
 
-    def set_batch(self, key: BatchKey | None) -> None:
-        """There is no dropout."""
-
-    def context(self) -> AbstractContextManager[Any]:
-        """The base's own precision."""
-        return nullcontext()
+    def running(
+        self, runs: Sequence[int], key: BatchKey | None = None
+    ) -> AbstractContextManager[Any]:
+        """The model in its own precision."""
+        return nullcontext(self.model)
 
 
 @dataclass(frozen=True)
@@ -107,30 +96,33 @@ class Evaluation:
 
 
 @torch.no_grad()
-def evaluate(bank: Forward, examples: Sequence[Example], task: Task, rows: int) -> list[Evaluation]:
-    """Every selected run on the same examples, K evaluations in the order of the selection.
+def evaluate(
+    bank: Forward, runs: Sequence[int], examples: Sequence[Example], task: Task, rows: int
+) -> list[Evaluation]:
+    """Some runs on the same examples, K evaluations in their order.
 
     Args:
-        bank: The bank, with its selection made.
+        bank: Where the runs are.
+        runs: Their K numbers.
         examples: E examples.
         task: How they become tensors.
         rows: Most rows of one run in a pass.
     """
-    runs = len(bank.selected)
-    losses_KE = np.empty((runs, len(examples)))
+    count = len(runs)
+    losses_KE = np.empty((count, len(examples)))
     targets_E = np.empty(len(examples))
-    predicted_KE = np.empty((runs, len(examples)), dtype=np.int64)
-    bank.set_batch(None)
+    predicted_KE = np.empty((count, len(examples)), dtype=np.int64)
     most = TOKENS_OF_AN_EVALUATION.get(task.device.type, TOKENS_OF_A_PASS)
-    for places in passes([len(example.input_ids) for example in examples], runs, rows, most):
-        batch = collate([examples[i] for _ in range(runs) for i in places], task)
-        with bank.context():
-            result = row_losses(bank.model, task.name, batch)
-        total_KN = result.total.view(runs, -1).double().cpu().numpy()
-        targets_E[places] = result.targets.view(runs, -1)[0].cpu().numpy()
-        losses_KE[:, places] = total_KN / targets_E[places]
-        if result.predicted is not None:
-            predicted_KE[:, places] = result.predicted.view(runs, -1).cpu().numpy()
+    lengths = [len(example.input_ids) for example in examples]
+    with bank.running(runs) as model:
+        for places in passes(lengths, count, rows, most):
+            batch = collate([examples[i] for _ in runs for i in places], task)
+            result = row_losses(model, task.name, batch)
+            total_KN = result.total.view(count, -1).double().cpu().numpy()
+            targets_E[places] = result.targets.view(count, -1)[0].cpu().numpy()
+            losses_KE[:, places] = total_KN / targets_E[places]
+            if result.predicted is not None:
+                predicted_KE[:, places] = result.predicted.view(count, -1).cpu().numpy()
     if task.name != "SEQ_CLS":
         return [Evaluation(losses_E, targets_E) for losses_E in losses_KE]
     labels_E = np.array([int(e.labels) for e in examples])

@@ -120,46 +120,47 @@ def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
 @torch.no_grad()
 def generate(
     bank: Forward,
+    runs: Sequence[int],
     prompts: Sequence[Question],
     asked: GenerationSpec,
     task: Task,
     ends: Sequence[int],
 ) -> list[list[Answer]]:
-    """The answers of every selected run to the same P prompts: K lists of P.
+    """The answers of some runs to the same P prompts: K lists of P.
 
     Args:
-        bank: With its selection made.
+        bank: Where the runs are.
+        runs: Their K numbers.
         prompts: What to ask.
         asked: max_new_tokens, beams, sampling.
         task: CAUSAL_LM (the prompt is continued) or SEQ_2_SEQ_LM (it is the encoder's input).
         ends: Ids that end an answer.
     """
-    runs = len(bank.selected)
-    told: list[list[Answer]] = [[Answer((), False)] * len(prompts) for _ in range(runs)]
-    bank.set_batch(None)
+    told: list[list[Answer]] = [[Answer((), False)] * len(prompts) for _ in runs]
     room = [asked.num_beams * (len(prompt.ids) + asked.max_new_tokens) for prompt in prompts]
-    for places in passes(room, runs, len(prompts), TOKENS_OF_A_PASS):
-        some = [prompts[place] for place in places]
-        rows = _new_tokens(bank, some, asked, task, ends)
-        for number, row in enumerate(rows):
-            run, place = number // len(places), places[number % len(places)]
-            told[run][place] = _answer(row, ends)
+    with bank.running(runs) as model:
+        for places in passes(room, len(runs), len(prompts), TOKENS_OF_A_PASS):
+            some = [prompts[place] for place in places]
+            rows = _new_tokens(model, len(runs), some, asked, task, ends)
+            for number, row in enumerate(rows):
+                run, place = number // len(places), places[number % len(places)]
+                told[run][place] = _answer(row, ends)
     return told
 
 
 def _new_tokens(
-    bank: Forward,
+    model: Any,
+    runs: int,
     prompts: Sequence[Question],
     asked: GenerationSpec,
     task: Task,
     ends: Sequence[int],
 ) -> list[list[int]]:
     """What `generate` appends to each row, K*P lists, padding included."""
-    runs = len(bank.selected)
     ids_PT, mask_PT = _padded([prompt.ids for prompt in prompts], task)
     start = 1 if task.name == "SEQ_2_SEQ_LM" else ids_PT.shape[1]
-    with bank.context(), _settings(bank.model, asked, task, ends):
-        sequences = bank.model.generate(
+    with _settings(model, asked, task, ends):
+        sequences = model.generate(
             input_ids=ids_PT.repeat(runs, 1),
             attention_mask=mask_PT.repeat(runs, 1),
             logits_processor=_sampling([prompt.number for prompt in prompts], runs, asked, start),

@@ -9,6 +9,7 @@ Legend: K selected runs, M members of this module, S members among the selected,
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,33 +22,65 @@ from rankwise.train.dropout import BatchKey, keep_mask
 from rankwise.train.fused import AdaptedLinear
 
 
+@dataclass
+class Selection:
+    """Which runs the next batch holds, in this order, and its key; shared by a bank's modules."""
+
+    runs: tuple[int, ...] = ()
+    key: BatchKey | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the members of a module are among the selected runs.
+
+    Attributes:
+        runs: How many runs are selected, K.
+        places: The blocks that belong to members, S of them.
+        slots: The members' slots in the stacked weights; None: all of them, in order.
+        side_by_side: The members' blocks as one slice, where they lie side by side.
+    """
+
+    runs: int
+    places: tuple[int, ...]
+    slots: list[int] | None
+    side_by_side: slice | None
+
+
 class Banked(nn.Module):
     """A frozen module with trained weights for some runs; the selection says which are present.
 
     Args:
         base: The frozen module; its `weight` and `bias` stay readable here, as some models ask.
         members: The numbers of the runs that train this module, ascending.
+        selection: The bank's.
     """
 
-    def __init__(self, base: nn.Module, members: Sequence[int]) -> None:
+    def __init__(self, base: nn.Module, members: Sequence[int], selection: Selection) -> None:
         super().__init__()
         self.base: Any = base
         self.slot_of = {run: slot for slot, run in enumerate(members)}
-        self.select(tuple(members))
-
-    def select(self, selected: Sequence[int]) -> None:
-        """Expect batches of these runs, in this order, until told otherwise."""
-        self.runs = len(selected)
-        self.places = [place for place, run in enumerate(selected) if run in self.slot_of]
-        slots = [self.slot_of[selected[place]] for place in self.places]
-        self.slots = None if slots == list(range(len(self.slot_of))) else slots
+        self.selection = selection
+        self.layouts: dict[tuple[int, ...], Layout] = {}
 
     @property
-    def members(self) -> slice | None:
-        """The members' blocks as one slice, where they lie side by side."""
-        if not self.places or self.places[-1] - self.places[0] + 1 != len(self.places):
-            return None
-        return slice(self.places[0], self.places[-1] + 1)
+    def layout(self) -> Layout:
+        """That of the runs selected now."""
+        runs = self.selection.runs
+        if runs not in self.layouts:
+            self.layouts[runs] = self._layout(runs)
+        return self.layouts[runs]
+
+    def _layout(self, runs: tuple[int, ...]) -> Layout:
+        places = tuple(place for place, run in enumerate(runs) if run in self.slot_of)
+        slots = [self.slot_of[runs[place]] for place in places]
+        adjacent = bool(places) and places[-1] - places[0] + 1 == len(places)
+        return Layout(
+            len(runs),
+            places,
+            None if slots == list(range(len(self.slot_of))) else slots,
+            slice(places[0], places[-1] + 1) if adjacent else None,
+        )
 
     @property
     def weight(self) -> Tensor:
@@ -63,20 +96,23 @@ class Banked(nn.Module):
 
     def present(self, stacked_M: Tensor) -> Tensor:
         """The slices of a stacked tensor that belong to the selected members, (S, ...)."""
-        return stacked_M if self.slots is None else stacked_M[self.slots]
+        slots = self.layout.slots
+        return stacked_M if slots is None else stacked_M[slots]
 
     def blocks(self, x: Tensor) -> Tensor:
         """The input of the selected members, (S, rows, ...), from that of all runs."""
-        x_K = x.reshape(self.runs, x.shape[0] // self.runs, *x.shape[1:])
-        return x_K[self.places if self.members is None else self.members]
+        layout = self.layout
+        x_K = x.reshape(layout.runs, x.shape[0] // layout.runs, *x.shape[1:])
+        return x_K[list(layout.places) if layout.side_by_side is None else layout.side_by_side]
 
     def add_to_blocks(self, out: Tensor, delta_S: Tensor) -> Tensor:
         """`out` with `delta_S` added to the blocks of the selected members."""
+        layout = self.layout
         delta_S = delta_S.to(out.dtype)
-        if len(self.places) == self.runs:
+        if len(layout.places) == layout.runs:
             return out + delta_S.reshape(out.shape)
-        out_K = out.reshape(self.runs, -1, *out.shape[1:])
-        places_S = torch.tensor(self.places, device=out.device)
+        out_K = out.reshape(layout.runs, -1, *out.shape[1:])
+        places_S = torch.tensor(layout.places, device=out.device)
         delta_S = delta_S.reshape(-1, *out_K.shape[1:])
         return out_K.index_add(0, places_S, delta_S).reshape(out.shape)
 
@@ -90,13 +126,17 @@ class BankedLinear(Banked):
     """
 
     def __init__(
-        self, base: nn.Module, members: Sequence[int], shape: tuple[int, int, int], number: int
+        self,
+        base: nn.Module,
+        members: Sequence[int],
+        selection: Selection,
+        shape: tuple[int, int, int],
+        number: int,
     ) -> None:
-        super().__init__(base, members)
+        super().__init__(base, members, selection)
         inputs, outputs, rank = shape
         device = self.base.weight.device
         self.number = number
-        self.key: BatchKey | None = None
         self.lora_A = nn.Parameter(torch.zeros(len(members), rank, inputs, device=device))
         self.lora_B = nn.Parameter(torch.zeros(len(members), outputs, rank, device=device))
         self.scaling: Tensor = torch.ones(len(members), 1, 1, device=device)
@@ -110,14 +150,12 @@ class BankedLinear(Banked):
 
         Its first size is 1 where the members share it, else S.
         """
-        chances = [self.dropout[slot] for slot in self.slots or range(len(self.dropout))]
-        if self.key is None or not any(chances):
+        whole, layout = self.selection.key, self.layout
+        slots = range(len(self.dropout)) if layout.slots is None else layout.slots
+        chances = [self.dropout[slot] for slot in slots]
+        if whole is None or not any(chances):
             return None
-        key = BatchKey(
-            tuple(self.key.seeds[place] for place in self.places),
-            self.key.step,
-            tuple(self.key.rows[place] for place in self.places),
-        )
+        key = whole.of(layout.places)
         rows = len(key.rows[0])
         shape_F = (x_SNI.shape[1] // rows, x_SNI.shape[2])
         return keep_mask(key, self.number, chances, shape_F, x_SNI).flatten(1, 2)
@@ -128,23 +166,24 @@ class BankedLinear(Banked):
         return torch.bmm(h_SNR, (self.present(self.scaling) * b_SOR).to(x_SNI.dtype).mT)
 
     def forward(self, x: Tensor) -> Tensor:
-        if not self.places:
+        layout = self.layout
+        if not layout.places:
             frozen: Tensor = self.base(x)
             return frozen
         a_SRI, b_SOR = self.present(self.lora_A), self.present(self.lora_B)
         x_SNI = self.blocks(x).flatten(1, -2)
         mask_SNI = self.mask(x_SNI)
-        if self.members is not None and self.start_A is None and _is_plain(self.base):
+        if layout.side_by_side is not None and self.start_A is None and _is_plain(self.base):
             weight_OI = self.base.weight if isinstance(self.base, nn.Linear) else self.base.weight.T
             out_KNO: Tensor = AdaptedLinear.apply(  # type: ignore[no-untyped-call]
-                x.reshape(self.runs, -1, x.shape[-1]),
+                x.reshape(layout.runs, -1, x.shape[-1]),
                 weight_OI,
                 self.bias,
                 a_SRI,
                 b_SOR,
                 self.present(self.scaling),
                 mask_SNI,
-                self.members,
+                layout.side_by_side,
             )
             return out_KNO.view(*x.shape[:-1], -1)
         out: Tensor = self.base(x)
@@ -171,9 +210,14 @@ class BankedDora(BankedLinear):
     """
 
     def __init__(
-        self, base: nn.Module, members: Sequence[int], shape: tuple[int, int, int], number: int
+        self,
+        base: nn.Module,
+        members: Sequence[int],
+        selection: Selection,
+        shape: tuple[int, int, int],
+        number: int,
     ) -> None:
-        super().__init__(base, members, shape, number)
+        super().__init__(base, members, selection, shape, number)
         weight_OI = dense_weight(base)
         self.weight_norm2: Tensor = weight_OI.float().square().sum(1)
         self.magnitude = nn.Parameter(self.weight_norm2.sqrt().repeat(len(members), 1))
@@ -201,7 +245,7 @@ class BankedDora(BankedLinear):
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.base(x)
-        if not self.places:
+        if not self.layout.places:
             return out
         x_SNI = self.blocks(x).flatten(1, -2)
         mask_SNI = self.mask(x_SNI)
@@ -224,14 +268,16 @@ class BankedDora(BankedLinear):
 class BankedBias(Banked):
     """A module whose bias is trained; works where the output is linear in it, as it must be."""
 
-    def __init__(self, base: nn.Module, members: Sequence[int], bias_O: Tensor) -> None:
-        super().__init__(base, members)
+    def __init__(
+        self, base: nn.Module, members: Sequence[int], selection: Selection, bias_O: Tensor
+    ) -> None:
+        super().__init__(base, members, selection)
         self.frozen_bias = bias_O
         self.trained_bias = nn.Parameter(bias_O.detach().float().repeat(len(members), 1))
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.base(x)
-        if not self.places:
+        if not self.layout.places:
             return out
         delta_SO = self.present(self.trained_bias) - self.frozen_bias.float()
         out_S = self.blocks(out)
@@ -245,7 +291,7 @@ class BankedModule(Banked):
 
     Args:
         base: What runs that are no members use; parts of it may be in the bank themselves.
-        members: As in `Banked`.
+        members, selection: As in `Banked`.
         whole: The module as the base brought it.
         dtype: Precision of the output that the modules after it expect; None: fp32, in which the
             module is trained and computes.
@@ -255,10 +301,11 @@ class BankedModule(Banked):
         self,
         base: nn.Module,
         members: Sequence[int],
+        selection: Selection,
         whole: nn.Module,
         dtype: torch.dtype | None = None,
     ) -> None:
-        super().__init__(base, members)
+        super().__init__(base, members, selection)
         self.dtype = dtype or torch.float32
         self.whole = (whole,)  # a tuple, so that its weights are not counted as this module's
         self.names = [name for name, _ in whole.named_parameters()]
@@ -270,18 +317,19 @@ class BankedModule(Banked):
     def forward(self, x: Tensor, *more: Any, **named: Any) -> Tensor:
         if more or named:
             raise ModelError(self._misfit("takes more than one input"))
-        if not self.places:
+        if not self.layout.places:
             frozen: Tensor = self.base(x)
             return frozen
         weights = {n: self.present(p) for n, p in zip(self.names, self.stacked, strict=True)}
         x_S = self.blocks(x)
         x_S = x_S.float() if x_S.is_floating_point() else x_S
         trained_S: Tensor = torch.vmap(self._call)(weights, x_S).to(self.dtype)
-        if len(self.places) == self.runs:
+        layout = self.layout
+        if len(layout.places) == layout.runs:
             return trained_S.flatten(0, 1)
         out = self.base(x)
-        out_K = out.reshape(self.runs, -1, *out.shape[1:]).to(trained_S.dtype)
-        places_S = torch.tensor(self.places, device=out.device)
+        out_K = out.reshape(layout.runs, -1, *out.shape[1:]).to(trained_S.dtype)
+        places_S = torch.tensor(layout.places, device=out.device)
         mixed: Tensor = out_K.index_copy(0, places_S, trained_S).flatten(0, 1)
         return mixed
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import nn
 
-from rankwise.adapters.adapter import AdapterPlan
+from rankwise.adapters.adapter import Adapter
 from rankwise.base.load import Base, load_base
 from rankwise.spec.models import ModelSpec
 from rankwise.train.bank import Bank, Trainable, WholeModel
@@ -67,7 +67,7 @@ class Bases:
         )
 
 
-def make_bank(base: Base, plans: Sequence[AdapterPlan | None], seeds: Sequence[int]) -> Trainable:
+def make_bank(base: Base, plans: Sequence[Adapter | None], seeds: Sequence[int]) -> Trainable:
     """The bank of a cohort; a single run without a plan trains the whole model."""
     first = plans[0]
     if first is None:

@@ -5,6 +5,7 @@ embeddings through the query projection, experts of a mixture get the tokens rou
 a bank would be silently wrong. So every cohort is tried before it trains.
 """
 
+import math
 import statistics
 import time
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 @dataclass(frozen=True)
 class Agreement:
-    """Largest difference of a row's loss between company and solitude, relative to the loss."""
+    """Largest difference of a row's loss between runs together and alone, relative to the loss."""
 
     difference: float
     tolerance: float
@@ -41,34 +42,33 @@ class Agreement:
 
 
 @torch.no_grad()
-def probe_company(bank: Bank, task: str, batch_of_one: Batch, dtype: torch.dtype) -> Agreement:
-    """Compare the bank's losses with those of each run alone, on the same rows.
+def probe_together(bank: Bank, task: str, batch_of_one: Batch, dtype: torch.dtype) -> Agreement:
+    """Compare the losses of runs trained together with those of each run alone, on the same rows.
 
-    The adapters are shaken for the trial (a fresh one changes nothing) and put back after it.
-    Every run sees the same rows, so that only its own weights tell it from its neighbours.
+    Noise is added to the adapters for the trial (a fresh one changes nothing) and taken away
+    after it. Every run sees the same rows, so that only its own weights distinguish it.
 
     Args:
-        bank: The cohort.
+        bank: The cohort's.
         task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
         batch_of_one: A few rows, for one run.
         dtype: Precision of the base, which sets the tolerance.
     """
-    runs = list(bank.selected)
+    runs = list(range(len(bank.plans)))
     kept = {run: bank.state_of(run) for run in runs}
     tolerance = TOLERANCE[dtype]
-    bank.set_batch(None)
     try:
         for run in runs:
-            _shake(bank.parameters_of(run), run)
-        together_KN = row_losses(bank.model, task, _repeated(batch_of_one, len(runs))).total
+            _add_noise(bank.parameters_of(run), run)
+        with bank.running(runs) as model:
+            together_KN = row_losses(model, task, _repeated(batch_of_one, len(runs))).total
         alone = []
         for run in runs:
-            bank.select([run])
-            alone.append(row_losses(bank.model, task, batch_of_one).total)
+            with bank.running([run]) as model:
+                alone.append(row_losses(model, task, batch_of_one).total)
     except RuntimeError as error:  # shapes that K does not divide
         return Agreement(float("inf"), tolerance, str(error).splitlines()[0])
     finally:
-        bank.select(runs)
         for run in runs:
             bank.load_state(run, kept[run])
     alone_KN = torch.cat(alone)
@@ -76,7 +76,7 @@ def probe_company(bank: Bank, task: str, batch_of_one: Batch, dtype: torch.dtype
     return Agreement(float(difference.nan_to_num(torch.inf).max()), tolerance)
 
 
-def _shake(parameters: dict[str, nn.Parameter], run: int) -> None:
+def _add_noise(parameters: dict[str, nn.Parameter], run: int) -> None:
     generator = torch.Generator().manual_seed(seed_of(f"probe/{run}"))
     for parameter in parameters.values():
         noise = torch.empty(parameter.shape).normal_(0, 0.02, generator=generator)
@@ -108,6 +108,7 @@ class SoloCost:
 
 def probe_cost(
     bank: Trainable,
+    run: int,
     task: Task,
     parts: Sequence[Part],
     accumulation: int,
@@ -122,7 +123,8 @@ def probe_cost(
     the backward pass of the largest part, each storage once. On CUDA it is the allocator's peak.
 
     Args:
-        bank: With one run selected.
+        bank: Where the run is.
+        run: Its number.
         task: How examples become tensors.
         parts: The parts of one batch of this run.
         accumulation: Batches in an optimizer step.
@@ -130,12 +132,12 @@ def probe_cost(
         validation: What an evaluation reads; a few of these are timed.
         trials: Steps to time; their median counts.
     """
-    parameters = bank.parameters_of(bank.selected[0])
+    parameters = bank.parameters_of(run)
     device = task.device
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    kept = max(_kept_bytes(bank, task, part) for part in parts)
-    seconds = [_seconds_of_a_batch(bank, task, parts) for _ in range(trials)]
+    kept = max(_kept_bytes(bank, run, task, part) for part in parts)
+    seconds = [_seconds_of_a_batch(bank, run, task, parts) for _ in range(trials)]
     for parameter in parameters.values():
         if parameter.grad is not None:
             parameter.grad.zero_()
@@ -143,10 +145,10 @@ def probe_cost(
     if device.type == "cuda":
         memory, path = torch.cuda.max_memory_allocated(device), "peak of the CUDA allocator"
     step = statistics.median(seconds) * accumulation
-    return SoloCost(step, _evaluation_seconds(bank, task, validation), memory, path)
+    return SoloCost(step, _evaluation_seconds(bank, run, task, validation), memory, path)
 
 
-def _kept_bytes(bank: Trainable, task: Task, part: Part) -> int:
+def _kept_bytes(bank: Trainable, run: int, task: Task, part: Part) -> int:
     """Bytes that autograd holds between forward and backward, without the frozen weights."""
     frozen = {p.untyped_storage().data_ptr() for p in bank.model.parameters()}
     kept: dict[int, int] = {}
@@ -157,31 +159,52 @@ def _kept_bytes(bank: Trainable, task: Task, part: Part) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    bank.set_batch(part.key)
-    with saved_tensors_hooks(count, lambda tensor: tensor), bank.context():
-        loss = row_losses(bank.model, task.name, part.batch).total.sum()
+    with (
+        saved_tensors_hooks(count, lambda tensor: tensor),
+        bank.running([run], part.key) as model,
+    ):
+        loss = row_losses(model, task.name, part.batch).total.sum()
     held = sum(kept.values())
     del loss
     return held
 
 
-def _seconds_of_a_batch(bank: Trainable, task: Task, parts: Sequence[Part]) -> float:
+def _seconds_of_a_batch(bank: Trainable, run: int, task: Task, parts: Sequence[Part]) -> float:
     started = time.perf_counter()
     for part in parts:
-        bank.set_batch(part.key)
-        with bank.context():
-            loss = row_losses(bank.model, task.name, part.batch).total.sum()
+        with bank.running([run], part.key) as model:
+            loss = row_losses(model, task.name, part.batch).total.sum()
         torch.autograd.backward(loss)
     _wait_for(task.device)
     return time.perf_counter() - started
 
 
-def _evaluation_seconds(bank: Trainable, task: Task, validation: Sequence[Example]) -> float:
+def _evaluation_seconds(
+    bank: Trainable, run: int, task: Task, validation: Sequence[Example]
+) -> float:
     some = validation[:TIMED_EXAMPLES]
     started = time.perf_counter()
-    evaluate(bank, some, task, rows=TIMED_EXAMPLES)
+    evaluate(bank, [run], some, task, rows=TIMED_EXAMPLES)
     _wait_for(task.device)
     return (time.perf_counter() - started) * len(validation) / len(some)
+
+
+def product_peak(dtype: torch.dtype, device: torch.device, size: int = 1024) -> float:
+    """Floating-point operations a second of a square product, the best of a fifth of a second.
+
+    Args:
+        dtype: Precision of the factors.
+        device: Where they are multiplied.
+        size: Rows and columns; large enough that nothing but the product counts.
+    """
+    left, right = (torch.ones(size, size, dtype=dtype, device=device) for _ in range(2))
+    best, until = math.inf, time.perf_counter() + 0.2
+    while time.perf_counter() < until:
+        started = time.perf_counter()
+        torch.mm(left, right)
+        _wait_for(device)
+        best = min(best, time.perf_counter() - started)
+    return 2 * size**3 / best
 
 
 def _wait_for(device: torch.device) -> None:

@@ -1,11 +1,11 @@
-"""A module that an adapter can sit on: its shape, its place, and the rank and scaling it gets."""
+"""The linear modules of a model: their shape, their layer, and what each computes."""
 
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from rankwise.spec.models import LoraSpec, alpha_of
+from torch import nn
 
 Role = Literal["query", "key", "value", "qkv", "attention-out", "mlp", "other"]
 ATTENTION: tuple[Role, ...] = ("query", "key", "value", "qkv", "attention-out")
@@ -69,28 +69,30 @@ def role_of(name: str) -> Role:
     return "mlp"
 
 
-def rank_of(target: Target, lora: LoraSpec) -> int:
-    """The rank of one target: rank_pattern where its name matches, as peft matches, else r."""
-    return lora.rank_pattern.get(pattern_for(target.name, lora.rank_pattern) or "", lora.r)
+def linear_modules(model: nn.Module) -> tuple[Target, ...]:
+    """Every Linear and Conv1D of a model, in the model's order."""
+    from transformers.pytorch_utils import Conv1D
+
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear):
+            found.append(_target(name, module, module.in_features, module.out_features))
+        elif isinstance(module, Conv1D):
+            found.append(_target(name, module, *module.weight.shape))
+    return tuple(found)
 
 
-def alpha_of_target(target: Target, lora: LoraSpec) -> float:
-    """The scaling numerator of a target: alpha_pattern, else the rule at the target's own rank."""
-    key = pattern_for(target.name, lora.alpha_pattern)
-    return (
-        alpha_of(lora.lora_alpha, rank_of(target, lora))
-        if key is None
-        else (lora.alpha_pattern[key])
+def _target(name: str, module: nn.Module, inputs: int, outputs: int) -> Target:
+    layer = LAYER.match(name)
+    return Target(
+        name=name,
+        in_features=int(inputs),
+        out_features=int(outputs),
+        kind="linear" if isinstance(module, nn.Linear) else "conv1d",
+        layer=int(layer["layer"]) if layer else None,
+        role=role_of(name),
+        has_bias=module.bias is not None,
     )
-
-
-def scaling_of(target: Target, lora: LoraSpec) -> float:
-    """What stands before B A: alpha/r (Hu et al. 2021, section 4.1), or alpha/sqrt(r).
-
-    The root is that of use_rslora (Kalajdzievski 2023, theorem 3.2).
-    """
-    rank = rank_of(target, lora)
-    return alpha_of_target(target, lora) / (rank**0.5 if lora.use_rslora else rank)
 
 
 def pattern_for(name: str, patterns: Mapping[str, Any]) -> str | None:

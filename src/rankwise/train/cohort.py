@@ -1,0 +1,260 @@
+"""A cohort: runs that share a bank for a while, each with its optimizer and schedule.
+
+A cohort is formed of run states and gives them back; the runs may be at different steps. To let
+runs join or leave, take the states out and form another cohort.
+
+Legend: K runs, E examples.
+"""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import nn
+
+from rankwise.data.examples import Example
+from rankwise.data.order import rows_at
+from rankwise.spec.arms import Run
+from rankwise.spec.models import TrainingSpec
+from rankwise.train.bank import Trainable
+from rankwise.train.batch import Task, target_count
+from rankwise.train.optimizer import (
+    make_optimizer,
+    make_schedule,
+    resume_optimizer,
+    resume_schedule,
+    steps_of,
+)
+from rankwise.train.run_state import RunState
+
+HISTORY = 8  # steps of loss and gradient norm kept as evidence, should the run diverge
+
+
+@dataclass
+class Member:
+    """A run in a cohort: its state, and its optimizer and schedule over its view of the bank.
+
+    Attributes:
+        state: Its counters are kept here; its weights and moments are in the bank meanwhile.
+        place: Its number in the bank.
+        examples: Its training examples.
+        metric: The validation metric that decides.
+        weights: Weight of each class in the loss, where classes weigh differently.
+    """
+
+    state: RunState
+    place: int
+    examples: Sequence[Example]
+    metric: str
+    parameters: dict[str, nn.Parameter]
+    optimizer: torch.optim.Optimizer
+    schedule: torch.optim.lr_scheduler.LRScheduler
+    weights: Sequence[float] | None = None
+
+    @property
+    def id(self) -> str:
+        """The run's name."""
+        return self.state.run.id
+
+    @property
+    def training(self) -> TrainingSpec:
+        """Its training settings."""
+        return self.state.run.arm.training
+
+    @property
+    def running(self) -> bool:
+        """Whether it has steps to go."""
+        return self.state.status == "running"
+
+    @property
+    def learning_rate(self) -> float:
+        """The rate of the next step."""
+        return float(self.schedule.get_last_lr()[0])
+
+    def evaluation_due(self) -> bool:
+        """Whether this is an evaluation step, or the last, and is not evaluated yet."""
+        state = self.state
+        every = self.training.eval_steps or max(1, state.max_steps // 10)
+        last = state.step == state.max_steps
+        return self.running and state.step > state.evaluated and (last or state.step % every == 0)
+
+    def open_window(self, task: str) -> None:
+        """Count the targets of the accumulation window that starts at this batch, if one does."""
+        state, accumulated = self.state, self.training.gradient_accumulation_steps
+        if state.batches % accumulated:
+            return
+        size = self.training.per_device_train_batch_size
+        state.losses = 0.0
+        state.window = sum(
+            self.weight_of(self.examples[i]) * target_count(self.examples[i], task)
+            for offset in range(accumulated)
+            for i in rows_at(len(self.examples), size, state.run.seed, state.batches + offset)
+        )
+
+    def weight_of(self, example: Example) -> float:
+        """What an example's loss weighs: 1, or the weight of its class."""
+        return 1.0 if self.weights is None else self.weights[int(example.labels)]
+
+    def window_closes(self) -> bool:
+        """Whether the batch under way is the last of its accumulation window."""
+        return (self.state.batches + 1) % self.training.gradient_accumulation_steps == 0
+
+    def clip(self) -> float:
+        """Clip the run's own gradient in place; its norm before."""
+        limit = self.training.max_grad_norm or math.inf
+        return float(nn.utils.clip_grad_norm_(self.parameters.values(), limit))
+
+    def note_step(self, norm: float) -> dict[str, float]:
+        """What the step under way saw; the last few are kept as evidence."""
+        state = self.state
+        values = {"loss": state.losses, "grad_norm": norm, "learning_rate": self.learning_rate}
+        state.seen = [*state.seen[1 - HISTORY :], {"step": state.step + 1, **values}]
+        return values
+
+    def update(self) -> None:
+        """One optimizer step on the run's own weights, and an empty gradient for the next."""
+        self.optimizer.step()
+        self.schedule.step()
+        for parameter in self.parameters.values():
+            if parameter.grad is not None:
+                parameter.grad.zero_()
+        self.state.step += 1
+
+    def note_validation(self, metrics: Mapping[str, float]) -> bool:
+        """Whether this validation is the best so far; counts the evaluations without gain."""
+        state, value = self.state, metrics[self.metric]
+        state.evaluated = state.step
+        if state.best is None:
+            gain = math.inf if math.isfinite(value) else math.nan
+        else:
+            gain = state.best - value if self.metric.endswith("loss") else value - state.best
+        enough = gain > self.training.early_stopping_threshold
+        state.waited = 0 if enough else state.waited + 1
+        if gain > 0:
+            state.best, state.best_step = value, state.step
+            return True
+        return False
+
+    def out_of_patience(self) -> bool:
+        """Whether early stopping ends the run here."""
+        patience = self.training.early_stopping_patience
+        return patience is not None and self.state.waited >= patience
+
+
+@dataclass
+class Cohort:
+    """Runs in one bank, ready to train.
+
+    Attributes:
+        members: In the order of their places in the bank.
+        validation: What decides, E examples.
+        tokenizer: Writes out what models generate, where a metric needs that.
+    """
+
+    bank: Trainable
+    members: list[Member]
+    task: Task
+    validation: Sequence[Example]
+    tokenizer: Any = None
+    runs: tuple[Run, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.runs = tuple(member.state.run for member in self.members)
+
+
+def form_cohort(
+    bank: Trainable,
+    states: Sequence[RunState],
+    task: Task,
+    train: Mapping[str, Sequence[Example]],
+    validation: Sequence[Example],
+    metric: str = "eval_loss",
+    tokenizer: Any = None,
+) -> Cohort:
+    """A cohort of runs, each where its state left off.
+
+    Args:
+        bank: With these runs in it, in this order, as they start; changed to where they are.
+        states: K states; those without weights start at their first step.
+        task: How examples become tensors.
+        train: Training examples by training id.
+        validation: What decides.
+        metric: The validation metric that decides which step is best.
+        tokenizer: As in `Cohort`.
+    """
+    members = [
+        _member(bank, state, place, train[state.run.arm.training_id], metric)
+        for place, state in enumerate(states)
+    ]
+    return Cohort(bank, members, task, validation, tokenizer)
+
+
+def _member(
+    bank: Trainable, state: RunState, place: int, examples: Sequence[Example], metric: str
+) -> Member:
+    training, parameters = state.run.arm.training, bank.parameters_of(place)
+    optimizer = make_optimizer(training, parameters)
+    schedule = make_schedule(training, optimizer, state.max_steps)
+    weights = class_weights(examples) if training.class_weights == "balanced" else None
+    if state.weights:
+        bank.load_state(place, state.weights)
+    if state.gradients:
+        bank.load_gradients(place, state.gradients)
+    if state.step:
+        first = bank.padded(place, state.first_moments)
+        second = bank.padded(place, state.second_moments)
+        resume_optimizer(optimizer, parameters, first, second, state.step)
+        resume_schedule(schedule, state.step)
+    # The bank holds the tensors from here on; the member keeps the counters.
+    mine = replace(
+        state, weights={}, first_moments={}, second_moments={}, gradients={}, seen=list(state.seen)
+    )
+    return Member(mine, place, examples, metric, parameters, optimizer, schedule, weights)
+
+
+def take_out(cohort: Cohort) -> list[RunState]:
+    """The states of a cohort's runs as they are now, K states in their order; copies.
+
+    To be called between two tuples of events, when no run is within a batch.
+    """
+    return [_taken_out(cohort.bank, member) for member in cohort.members]
+
+
+def _taken_out(bank: Trainable, member: Member) -> RunState:
+    state, place = member.state, member.place
+    moments: list[dict[str, torch.Tensor]] = [{}, {}]
+    if state.step:
+        for kind, found in zip(("exp_avg", "exp_avg_sq"), moments, strict=True):
+            held = {n: member.optimizer.state[p][kind] for n, p in member.parameters.items()}
+            found.update(bank.unpadded(place, held))
+    within = state.batches % member.training.gradient_accumulation_steps
+    grads = {n: p.grad for n, p in member.parameters.items() if p.grad is not None}
+    return replace(
+        state,
+        weights=bank.state_of(place),
+        first_moments=moments[0],
+        second_moments=moments[1],
+        gradients=bank.unpadded(place, grads) if within else {},
+        seen=list(state.seen),
+    )
+
+
+def new_states(runs: Iterable[Run], train: Mapping[str, Sequence[Example]]) -> list[RunState]:
+    """Runs before their first step.
+
+    Args:
+        runs: The runs.
+        train: Training examples by training id, which give the steps of an epoch.
+    """
+    return [
+        RunState(run, steps_of(run.arm.training, len(train[run.arm.training_id]))) for run in runs
+    ]
+
+
+def class_weights(examples: Sequence[Example]) -> list[float]:
+    """Weights in inverse proportion to class counts, mean 1 over the rows (King and Zeng 2001)."""
+    labels = [int(example.labels) for example in examples]
+    classes = max(labels) + 1
+    return [len(labels) / (classes * max(1, labels.count(c))) for c in range(classes)]

@@ -44,7 +44,7 @@ class Columns(BaseModel):
     lower_is_better: bool | None = Field(
         None, description="Direction; read from the metric's name where not given."
     )
-    arm: str | None = Field(None, description="Column of the arm's name.")
+    arm: str | None = Field(None, description="Column of the configuration's name.")
     seed: str | None = Field(None, description="Column of the seed.")
     factors: tuple[str, ...] | None = Field(
         None, description="Columns of settings; all that have no other meaning where not given."

@@ -1,57 +1,42 @@
-"""Numbers and lists as a reader wants them: as many digits as the error bears."""
+"""Numbers, lists and names as the user reads them, with their unit."""
 
 import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+MISSING = "–"
 
-def number(value: float, error: float | None = None) -> str:
-    """`value` with two significant digits of its error; with five of its own if that is unknown.
 
-    >>> number(1.27271, 0.0123), number(1.27271), number(0.0)
-    ('1.273', '1.2727', '0')
+def number(value: float | None, decimals: int = 4) -> str:
+    """`value` with so many decimals; a dash where there is none, NaN and inf by name.
+
+    >>> number(0.51234), number(-0.00001, 2), number(None)
+    ('0.5123', '0.00', '–')
     """
-    if value == 0 and not error:
-        return "0"
+    if value is None:
+        return MISSING
     if not math.isfinite(value):
         return str(value)
-    if error is None or not math.isfinite(error) or error <= 0:
-        return f"{value:,.5g}" if abs(value) < 1e5 else f"{value:,.0f}"
-    places = 1 - math.floor(math.log10(error))
-    return f"{value:,.{places}f}" if 0 < places <= 12 else f"{value:,.0f}"
+    text = f"{value:.{decimals}f}"
+    return text[1:] if text.startswith("-") and float(text) == 0 else text
 
 
-def interval(low: float, high: float) -> str:
-    """Both bounds with the digits that their width bears.
+def signed(value: float | None, decimals: int = 4) -> str:
+    """`number` with its sign, plus included."""
+    text = number(value, decimals)
+    return text if value is None or text.startswith("-") or not value > 0 else f"+{text}"
 
-    >>> interval(0.00412, 0.02049)
-    '0.0041 to 0.0205'
+
+def interval(low: float | None, high: float | None, decimals: int = 4) -> str:
+    """Both bounds of an interval; a dash where there is none.
+
+    >>> interval(0.00412, 0.02049, 3)
+    '0.004 to 0.020'
     """
-    half = (high - low) / 2
-    return f"{number(low, half)} to {number(high, half)}"
-
-
-def names(items: Sequence[str], most: int = 6) -> str:
-    """`a, b and c`; beyond `most` names, how many more there are.
-
-    >>> names(["a", "b", "c"]), names(list("abcdefgh"), most=3)
-    ('a, b and c', 'a, b, c and 5 more')
-    """
-    if len(items) > most:
-        return f"{', '.join(items[:most])} and {len(items) - most} more"
-    if len(items) < 2:
-        return "".join(items)
-    return f"{', '.join(items[:-1])} and {items[-1]}"
-
-
-def count(n: int, what: str, many: str | None = None) -> str:
-    """`1 seed`, `3 seeds`.
-
-    >>> count(1, "seed"), count(1319, "seed")
-    ('1 seed', '1,319 seeds')
-    """
-    return f"{n:,} {what if n == 1 else many or what + 's'}"
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return MISSING
+    return f"{number(low, decimals)} to {number(high, decimals)}"
 
 
 def decimals_for(scale: float) -> int:
@@ -61,8 +46,82 @@ def decimals_for(scale: float) -> int:
     return min(8, max(0, 1 - math.floor(math.log10(scale))))
 
 
+def significant(value: float) -> str:
+    """`value` with five significant digits.
+
+    >>> significant(1.27271), significant(0.0), significant(1234567.0)
+    ('1.2727', '0', '1,234,567')
+    """
+    if value == 0:
+        return "0"
+    if not math.isfinite(value):
+        return str(value)
+    return f"{value:,.5g}" if abs(value) < 1e5 else f"{value:,.0f}"
+
+
+def whole(value: float | None) -> str:
+    """A whole number with commas between thousands: 294,912; a dash where there is none."""
+    return MISSING if value is None or not math.isfinite(value) else f"{round(value):,}"
+
+
+def p_value(p: float | None) -> str:
+    """A p value to three decimals, "<0.001" below that; a dash where there is none."""
+    return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def percent(value: float | None, decimals: int = 1) -> str:
+    """A share as a percentage; a dash where there is none."""
+    return MISSING if value is None or not math.isfinite(value) else f"{100 * value:.{decimals}f} %"
+
+
+def size(value: float | None) -> str:
+    """Bytes in the unit that fits, powers of 1024; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    for unit in ("B", "KiB", "MiB"):
+        if abs(value) < 1024:
+            return f"{value:.0f} {unit}" if unit == "B" else f"{value:.1f} {unit}"
+        value /= 1024
+    return f"{value:.1f} GiB"
+
+
+def duration(value: float | None) -> str:
+    """Seconds in the unit that fits; a dash where there is none."""
+    if value is None or not math.isfinite(value):
+        return MISSING
+    if value < 1:
+        return f"{1000 * value:.0f} ms"
+    if value < 120:
+        return f"{value:.1f} s"
+    if value < 7200:
+        return f"{value / 60:.1f} min"
+    return f"{value / 3600:.1f} h"
+
+
+def count(n: int, noun: str, nouns: str | None = None) -> str:
+    """A number of things; `nouns` where the plural is not noun + s.
+
+    >>> count(1, "seed"), count(1319, "seed"), count(2, "study", "studies")
+    ('1 seed', '1,319 seeds', '2 studies')
+    """
+    return f"{n:,} {noun if n == 1 else nouns or noun + 's'}"
+
+
+def names(items: Sequence[str], most: int = 8) -> str:
+    """`a, b and c`; beyond `most` names, how many more there are.
+
+    >>> names(["a", "b", "c"]), names(list("abcdefgh"), most=3), names([])
+    ('a, b and c', 'a, b, c and 5 more', '')
+    """
+    if len(items) > most:
+        return f"{', '.join(items[:most])} and {len(items) - most} more"
+    if len(items) < 2:
+        return "".join(items)
+    return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
 def setting(value: Any) -> str:
-    """A setting's value as a person would type it."""
+    """A setting's value as the user would type it."""
     if value is None or (isinstance(value, list | tuple | Mapping) and not value):
         return "none"
     if isinstance(value, bool):

@@ -4,7 +4,11 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from rankwise.analysis.scores import Scores
+from rankwise.analysis.verdict import judge
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "verdict_calibration.py"
 
@@ -38,3 +42,13 @@ def test_a_verdict_with_intervals_of_half_the_width_would_be_caught(calibration,
     monkeypatch.setattr(calibration, "_pairs_covered", shrunk)
     covered = calibration.coverage_rows(studies=60, checked=1, seed=0)[0]
     assert not covered.met(slack=3.0)
+
+
+def test_the_bootstrap_agrees_with_the_interval_where_seeds_are_many(calibration):
+    rng = np.random.default_rng(2)
+    x_ASE = rng.standard_normal((2, 25, 200)) + 0.1 * rng.standard_normal((2, 25, 1))
+    scores = Scores("eval_loss", ("a", "b"), tuple(range(25)), x_ASE)
+    (check,) = calibration.bootstrap_against(scores, "b", draws=4000)
+    found = judge(scores).difference("a", "b")
+    assert check.value == pytest.approx(found.value)
+    assert [check.low, check.high] == pytest.approx([found.low, found.high], abs=0.015)

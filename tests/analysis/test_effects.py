@@ -9,18 +9,14 @@ import pytest
 import statsmodels.api as sm
 
 from rankwise.analysis.components import components
-from rankwise.analysis.effect_words import (
-    effect_sentences,
-    factor_sentences,
-    interaction_sentences,
-    shape_sentence,
-)
 from rankwise.analysis.effects import factor_effects
 from rankwise.analysis.factors import find_factors
 from rankwise.analysis.interactions import interactions
 from rankwise.analysis.learning_rate import learning_rate_flags
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import shapes
+from rankwise.report.chapters.effects import SHAPES
+from rankwise.report.chapters.learning_rate import flag_sentence
 
 SWEEP = {
     "exp3": (24, 64, 0.10, "linear", 1.2727),
@@ -68,9 +64,6 @@ def test_a_schedule_that_never_varies_alone_is_not_separable_and_gets_no_number(
     assert not schedule.separable
     assert schedule.mixed_with == ("r", "lora_dropout")
     assert [d.value for d in schedule.differences] == [None]
-    (sentence,) = factor_sentences(schedule, "eval_loss")
-    assert "not separable from r and lora_dropout" in sentence
-    assert not any(c.isdigit() for c in sentence)
 
 
 def test_a_factor_that_one_pair_isolates_is_said_to_rest_on_it():
@@ -79,17 +72,12 @@ def test_a_factor_that_one_pair_isolates_is_said_to_rest_on_it():
     assert alpha.pairs == (("exp8", "exp5"),)
     assert alpha.value == pytest.approx(1.2738 - 1.2876)
     assert alpha.low_bound is None
-    (sentence,) = factor_sentences(found(effects, "lora_alpha"), "eval_loss")
-    assert "cannot tell" in sentence
-    assert "exp8 and exp5" in sentence
 
 
 def test_what_never_varies_is_named_and_not_credited():
     effects = factor_effects("eval_loss", sweep(), SWEEP_SETTINGS)
     assert effects.constant == (("data", "augmented"),)
-    assert "data is augmented in every arm: nothing can be said of its effect." in effect_sentences(
-        effects
-    )
+    assert not any("data" in effect.factor.settings for effect in effects.factors)
 
 
 def test_two_arms_that_differ_in_many_settings_have_one_joint_factor():
@@ -100,7 +88,6 @@ def test_two_arms_that_differ_in_many_settings_have_one_joint_factor():
     effects = factor_effects("loss", parts_of(np.array([[1.0], [0.9]]), "AB"), settings)
     (effect,) = effects.factors
     assert effect.factor.settings == ("r", "lr", "dropout")
-    assert "always move together" in factor_sentences(effect, "loss")[0]
 
 
 @pytest.mark.parametrize("lost", [(), ((0, 1), (5, 2))])
@@ -142,7 +129,7 @@ def test_one_seed_takes_the_misfit_as_error_as_ordinary_least_squares_does():
     assert [rate.low_bound, rate.high_bound] == pytest.approx(fit.conf_int()[4].tolist())
 
 
-def test_a_random_search_is_fitted_by_a_line_and_says_so():
+def test_a_random_search_is_fitted_by_a_line():
     rng = np.random.default_rng(0)
     rates = np.exp(rng.uniform(np.log(1e-5), np.log(1e-2), 10))
     settings = {f"t{i}": {"learning_rate": float(rate)} for i, rate in enumerate(rates)}
@@ -150,7 +137,7 @@ def test_a_random_search_is_fitted_by_a_line_and_says_so():
     effects = factor_effects("loss", parts_of(y_A[:, None], settings), settings)
     (difference,) = effects.factors[0].differences
     assert difference.value == pytest.approx(np.ptp(np.log10(rates)), abs=0.05)
-    assert "straight line" in factor_sentences(effects.factors[0], "loss")[0]
+    assert effects.factors[0].factor.on_a_line
 
 
 def test_diminishing_returns_are_said_only_where_a_later_gain_is_smaller_beyond_chance():
@@ -160,7 +147,7 @@ def test_diminishing_returns_are_said_only_where_a_later_gain_is_smaller_beyond_
     for loss in (falling, steady):
         parts = grid(lambda r, _, loss=loss: loss[r])
         (shape,) = shapes(parts, GRID, factor_effects("eval_loss", parts, GRID))
-        kinds.append((shape.kind, "diminishing returns" in shape_sentence(shape, "eval_loss")))
+        kinds.append((shape.kind, "diminishing returns" in SHAPES[shape.kind]))
     assert kinds == [("saturating", True), ("steady", False)]
 
 
@@ -169,8 +156,9 @@ def test_a_loss_after_a_gain_is_a_turn_and_no_diminishing_return():
     parts = grid(lambda r, _: loss[r])
     (shape,) = shapes(parts, GRID, factor_effects("eval_loss", parts, GRID))
     assert shape.kind == "turning"
-    sentence = shape_sentence(shape, "eval_loss")
-    assert "16 to 32 loses 0.15" in sentence
+    last = shape.steps[-1]
+    assert (last.low, last.high) == (16, 32)
+    assert last.gain == pytest.approx(-0.15, abs=0.01)
 
 
 def test_one_row_a_rank_has_a_shape_that_cannot_be_told():
@@ -182,9 +170,8 @@ def test_one_row_a_rank_has_a_shape_that_cannot_be_told():
     effects = factor_effects("accuracy", parts, settings, lower_is_better=False)
     (shape,) = shapes(parts, settings, effects)
     assert shape.kind == "cannot tell"
-    sentence = shape_sentence(shape, "accuracy")
-    assert "16 to 32 loses 0.031" in sentence
-    assert "returns" not in sentence
+    assert shape.steps[-1].gain == pytest.approx(-0.031)
+    assert "returns" not in SHAPES[shape.kind]
 
 
 def test_settings_that_do_not_add_up_are_found_where_the_grid_is_whole():
@@ -194,7 +181,7 @@ def test_settings_that_do_not_add_up_are_found_where_the_grid_is_whole():
     assert one.value == pytest.approx(-0.3, abs=0.05)
     assert (one.high, one.other) == ("32", "0.001")
     assert factor_effects("eval_loss", parts, GRID).basis == "misfit"
-    assert "do not add up" in interaction_sentences(interactions(parts, GRID), "eval_loss")[0]
+    assert one.p_adjusted < 0.05
 
 
 def test_settings_that_add_up_are_seldom_said_not_to():
@@ -228,7 +215,7 @@ def test_learning_rate_at_the_edge_is_flagged_and_one_that_failed_beyond_is_no_e
     edge = learning_rate_flags(settings, {"lr0.0001": 1.0, "lr0.001": 0.9, "lr0.01": 0.8})
     inside = learning_rate_flags(settings, {"lr0.0001": 1.0, "lr0.001": 0.9, "lr0.01": None})
     assert [flag.kind for flag in edge] == ["at the highest"]
-    assert "a higher one may be better" in edge[0].sentence
+    assert "a higher one may be better" in flag_sentence(edge[0])
     assert [flag.kind for flag in inside] == ["inside"]
 
 

@@ -16,8 +16,9 @@ from rankwise import text as wording
 from rankwise.analysis.comparisons import detectable, holm_all_pairs, holm_with_best, power_of_t
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import judge
-from rankwise.analysis.verdict_words import headline, settling, verdict_sentences
 from rankwise.errors import DataError
+from rankwise.report.document import clean
+from rankwise.report.words import deciding, headline, settlement, verdict_sentences
 
 
 def names(n):
@@ -104,13 +105,13 @@ def test_one_seed_never_declares_a_winner():
     verdict = judge(by_example(x_ASE))
     assert verdict.winner is None
     assert verdict.stands_out == "arm1"
-    assert "no winner is declared" in headline(verdict)
+    assert "no winner is declared" in headline(verdict, 4)
 
 
 def test_nothing_to_go_on_says_cannot_tell():
     verdict = judge(by_run(np.array([[1.2727], [1.2738], [1.2876]])))
-    assert headline(verdict).startswith("Cannot tell")
-    assert "0.0011" in headline(verdict)
+    assert clean(headline(verdict, 4)).startswith("Cannot tell")
+    assert "0.0011" in headline(verdict, 4)
     assert verdict.tie_group == ("arm0", "arm1", "arm2")
     assert verdict.detectable is None
     assert verdict.difference("arm0", "arm1").low is None
@@ -136,12 +137,12 @@ def test_a_failed_arm_is_counted_and_never_ranked():
     assert (partly.finished, partly.missing) == (1, 1)
     assert whole.missing == 0
     assert "arm0" not in verdict.tie_group
-    assert any(s.startswith("arm0 is not ranked") for s in verdict_sentences(verdict))
+    assert any(clean(s).startswith("arm0 is not ranked") for s in verdict_sentences(verdict, 4))
 
 
 def test_no_finished_run_at_all_is_said():
     verdict = judge(by_run(np.full((2, 3), np.nan)))
-    assert headline(verdict).startswith("Cannot tell")
+    assert clean(headline(verdict, 4)).startswith("No run has finished")
     assert verdict.tie_group == ()
 
 
@@ -160,7 +161,7 @@ def test_the_same_run_under_two_names_is_a_tie_with_p_one():
     verdict = judge(by_example(x_ASE))
     assert verdict.difference("arm0", "arm1").p == 1
     assert set(verdict.tie_group) == {"arm0", "arm1"}
-    assert "no difference was seen" in verdict.settlements[0].sentence
+    assert "the observed difference is zero" in settlement(verdict, verdict.settlements[0])
 
 
 def test_equal_answers_on_every_item_do_not_prove_equal_arms():
@@ -248,9 +249,10 @@ def test_seeds_to_settle_a_tie_agree_with_the_power_of_a_paired_t_test():
 
 
 def test_examples_to_settle_a_tie_are_enough_when_they_come():
-    tie = judge(by_example(noisy(2, 1, 100, seed=4))).settlements[0]
+    verdict = judge(by_example(noisy(2, 1, 100, seed=4)))
+    tie = verdict.settlements[0]
     assert tie.seeds is None
-    assert "a second seed is needed" in tie.sentence
+    assert "a second seed is needed" in settlement(verdict, tie)
     more = noisy(2, 1, tie.examples, seed=5)
     more -= more.mean(axis=2, keepdims=True)
     more[1] += abs(tie.difference)
@@ -268,10 +270,10 @@ def test_arms_that_nothing_would_settle_are_named_in_one_sentence():
     verdict = judge(by_run(x_AS))
     stuck = [s.arm for s in verdict.settlements if s.seeds is None and s.examples is None]
     assert stuck == list(names(6)[1:5])
-    (far, joined) = settling(verdict)
+    (far, joined) = map(clean, deciding(verdict))
     assert far.startswith(f"{names(6)[5]} against")
     assert joined.startswith(f"{wording.names(stuck)} against {names(6)[0]}: neither 1,000 seeds")
-    assert joined.endswith("would settle any of these.")
+    assert joined.endswith("would be enough to decide any of these comparisons.")
 
 
 def test_a_verdict_is_ready_for_json():

@@ -47,9 +47,10 @@ def test_full_fine_tuning_is_set_against_the_best_adapter_with_an_interval(
     folder = make_study(arms=with_full(some_settings), truth=truth_with_full, examples=200)
     text = chapter(report_of(folder), "LoRA against full fine-tuning")
     assert "share of all parameters" in text
-    assert "`small` less `full`: validation loss +0.1" in text
+    assert "`small` minus `full`: validation loss +0.1" in text
     assert "`full` is better" in text
     assert "one set of settings only" in text
+    assert "always change together, so only their joint effect is known" in report_of(folder)
 
 
 def test_one_clear_winner_is_called_best(
@@ -59,8 +60,14 @@ def test_one_clear_winner_is_called_best(
     lines = report_of(folder).splitlines()
     assert lines[2].startswith("**Best:** `full`, validation loss 0.4")
     on_test = next(line for line in lines if line.startswith("On the test part"))
-    assert "`full` looks best and is set apart from all others there too." in on_test
-    assert any(line.startswith("- Use **`full`**") and "the best arm." in line for line in lines)
+    assert (
+        "`full` has the best mean and is significantly better than all others there too." in on_test
+    )
+    assert any(
+        line.startswith("- Use **`full`**")
+        and "it is significantly better than all others." in line
+        for line in lines
+    )
 
 
 def test_an_arm_with_less_memory_is_offered_with_its_price(
@@ -82,10 +89,10 @@ def test_one_seed_gives_no_winner_however_clear_the_examples(
     folder = make_study(arms=with_full(some_settings), truth=truth_with_full, seeds=(0,))
     text = report_of(folder)
     assert text.splitlines()[2].startswith("**Best of these runs:** `full`")
-    assert "another seed may turn the order" in text
-    assert "the best of these runs, one seed an arm." in text
-    assert "the only arm that can be the best" not in text
-    assert "the best arm." not in text
+    assert "another seed may change the order, so no winner is declared" in text
+    assert "it is the best of these runs; with one seed each" in text
+    assert "the only one that can be the best" not in text
+    assert "it is significantly better than all others." not in text
     assert "Noise floor: unknown" in text
 
 
@@ -93,8 +100,8 @@ def test_one_arm_is_compared_with_nothing(
     make_study: Any, some_settings: list[dict[str, Any]]
 ) -> None:
     text = report_of(make_study(arms=[("only", some_settings[0])], examples=50))
-    assert "**One arm, nothing to compare it with:** `only`" in text
-    assert "the only arm with a result." in text
+    assert "**Only one configuration has a result:** `only`" in text
+    assert "it is the only configuration with a result." in text
     assert "## What each setting does" not in text
     assert "## Quality against cost" not in text
 

@@ -17,14 +17,14 @@ def test_two_settings_that_differ_are_credited_together(plain_study: Path) -> No
     text, facts = compare_arms(plain_study, "r4_lr0.001_q", "r16_lr0.005_qv")
     assert set(facts["differ"]) == {"lora.r", "training.learning_rate", "lora.target_modules"}
     assert "3 settings at once" in text
-    assert "none of it can be put down to one" in text
+    assert "it cannot be attributed to one setting" in text
     assert facts["one_setting_differs"] is False
 
 
 def test_one_setting_that_differs_is_named_alone(plain_study: Path) -> None:
     text, facts = compare_arms(plain_study, "r4_lr0.001_q", "r4_lr0.005_q")
     assert facts["differ"] == {"training.learning_rate": [0.001, 0.005]}
-    assert "`training.learning_rate` alone" in text
+    assert "differ only in `training.learning_rate`" in text
     assert facts["agree"]["lora.r"] == 4
 
 
@@ -47,7 +47,7 @@ def test_every_metric_has_the_mean_of_its_runs_and_an_interval(plain_study: Path
 def test_arms_of_one_truth_are_not_told_apart(plain_study: Path) -> None:
     text, facts = compare_arms(plain_study, "r4_lr0.005_qv", "r16_lr0.005_qv")
     assert facts["metrics"][0]["better"] is None
-    assert "**Not told apart:**" in text
+    assert "**No significant difference:**" in text
 
 
 def test_answers_and_measures_stand_beside_each_other(make_study: Any) -> None:
@@ -64,12 +64,12 @@ def test_an_arm_without_a_result_is_not_compared_by_numbers(make_study: Any) -> 
         make_study(examples=30, broken=broken), "r4_lr0.001_q", "r4_lr0.005_q"
     )
     assert facts["metrics"] == []
-    assert "**Nothing to compare:** no finished run of `r4_lr0.001_q`" in text
+    assert "**No comparison possible:** no finished run of `r4_lr0.001_q`" in text
 
 
 @pytest.mark.parametrize(
     ("pair", "word"),
-    [(("r4", "r4_lr0.001_q"), "no arm 'r4'"), (("r4_lr0.001_q",) * 2, "given twice")],
+    [(("r4", "r4_lr0.001_q"), "no configuration 'r4'"), (("r4_lr0.001_q",) * 2, "given twice")],
 )
 def test_a_wrong_name_is_answered_with_the_right_ones(
     plain_study: Path, pair: tuple[str, str], word: str

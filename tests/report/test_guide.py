@@ -16,8 +16,8 @@ def test_each_varied_setting_gets_its_numbers_and_the_literature(plain_study: Pa
     assert "| `reviews` | `0.001` | `0.005` | -0.0" in section
     assert "| better |" in section
     assert "arXiv:2405.09673" in section
-    assert "No contradictions beyond chance were found." in text
-    assert "not shown |" in text.split("## Rank (r)")[1].split("\n## ")[0]
+    assert "No significant contradictions were found." in text
+    assert "not significant |" in text.split("## Rank (r)")[1].split("\n## ")[0]
     assert "**Quantisation**" in text.split("## Not varied in these studies")[1]
 
 
@@ -45,14 +45,14 @@ def test_inseparable_settings_get_no_number(tmp_path: Path) -> None:
     table = "arm,dropout,scheduler,eval_loss\na,0.1,linear,1.2\nb,0.05,cosine,1.3\n"
     (tmp_path / "sweep.csv").write_text(table, encoding="utf-8")
     section = write_guide([tmp_path / "sweep.csv"]).split("## Dropout")[1].split("\n## ")[0]
-    assert "change together; the numbers are theirs jointly" in section
+    assert "change together; the values are their joint effect" in section
     assert "cannot tell" in section
 
 
 def test_nothing_to_read_is_an_error_that_says_what_is_wanted(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="one study or more"):
         write_guide([])
-    with pytest.raises(DataError, match="nothing here"):
+    with pytest.raises(DataError, match="not found"):
         write_guide([tmp_path / "nowhere"])
 
 

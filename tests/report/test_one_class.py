@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rankwise.analysis.answers import accuracy, macro_f1, matthews
-from rankwise.report.chapters.curves import answers_one_class
+from rankwise.report.chapters.curves import predicts_one_class
 from rankwise.report.markdown import to_markdown
 from rankwise.report.write import tell
 from rankwise.results.from_store import read_records
@@ -32,16 +32,16 @@ def test_a_constant_guess_is_known_by_its_metrics_whatever_the_balance(classes: 
     for _ in range(20):
         labels = RNG.integers(0, classes, 300)
         guess = np.full(300, RNG.integers(0, classes))
-        assert answers_one_class(metrics(labels, guess))
+        assert predicts_one_class(metrics(labels, guess))
         guess[0] = (guess[0] + 1) % classes
-        assert not answers_one_class(metrics(labels, guess))
+        assert not predicts_one_class(metrics(labels, guess))
 
 
 def test_a_correlation_of_zero_by_chance_is_not_a_constant_guess() -> None:
     found = metrics([0, 0, 1, 1], [0, 1, 0, 1])
     assert found["eval_matthews"] == 0
-    assert not answers_one_class(found)
-    assert not answers_one_class({"eval_loss": 0.7})
+    assert not predicts_one_class(found)
+    assert not predicts_one_class({"eval_loss": 0.7})
 
 
 def give(folder: Path, run: str, more: dict[str, float]) -> None:
@@ -65,7 +65,7 @@ def test_the_report_says_which_arm_never_learned(make_study: Any) -> None:
     with Store(folder) as store:
         text = to_markdown(tell(judge_records(read_records(store))))
     curves = text.split("## Learning curves")[1].split("\n## ")[0]
-    assert curves.count("never learned") == 2
-    assert "2 of 2 runs of `r4_lr0.001_q` never learned" in curves
-    assert "1 of 2 runs of `r4_lr0.005_q` never learned" in curves
-    assert "An accuracy of 42.0 % is that class's share" in curves
+    assert curves.count("did not learn") == 2
+    assert "2 of 2 runs of `r4_lr0.001_q` did not learn" in curves
+    assert "1 of 2 runs of `r4_lr0.005_q` did not learn" in curves
+    assert "An accuracy of 42.0 % is only the share of that class" in curves

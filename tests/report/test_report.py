@@ -55,7 +55,7 @@ def test_a_picture_does_not_depend_on_what_was_drawn_before() -> None:
 
 def test_the_first_ten_lines_hold_verdict_noise_detectable_effect_and_choice(report: Path) -> None:
     opening = "\n".join(read(report, "report.md").splitlines()[:10])
-    for claim in ("tied for best", "Noise floor", "Could have been seen", "Use **`", "1 diverged"):
+    for claim in ("tied for best", "Noise floor", "Detectable difference", "Use **`", "1 diverged"):
         assert claim in opening
 
 
@@ -63,7 +63,7 @@ def test_the_tie_group_is_what_the_truth_allows_and_the_cheapest_of_it_is_recomm
     report: Path,
 ) -> None:
     opening = read(report, "report.md").splitlines()[2]
-    assert opening.startswith("**2 of 8 arms are tied for best:** ")
+    assert opening.startswith("**2 of 8 configurations are tied for best:** ")
     assert "`r16_lr0.005_qv`" in opening
     assert "`r4_lr0.005_qv`" in opening
     spec = load_yaml(report / "recommended.yaml")
@@ -81,18 +81,20 @@ def test_a_diverged_run_is_neither_ranked_nor_dropped(report: Path) -> None:
     row = next(line for line in text.splitlines() if "`r16_lr0.005_q`" in line and "1 of 2" in line)
     assert "nan" not in row.lower()
     assert re.search(r"`r16_lr0\.005_q/seed-1` \| diverged", text)
-    assert "It is counted here and enters no mean" in text
+    assert "It is counted here and not part of any mean" in text
 
 
 def test_the_detectable_difference_is_found_with_its_chance_or_more(report: Path) -> None:
     opening = "\n".join(read(report, "report.md").splitlines()[:10])
-    assert "is found with a chance of 80 % or more." in opening
+    assert "is detected with a probability of 80 % or more." in opening
 
 
 def test_arms_that_are_tied_on_test_are_counted_without_the_best_of_them(report: Path) -> None:
     text = read(report, "report.md")
     (said,) = (line for line in text.splitlines() if line.startswith("On the test part"))
-    assert re.search(r"looks best, tied with (1 other arm|\d+ other arms)\.", said), said
+    assert re.search(
+        r"has the best mean, tied with (1 other configuration|\d+ other configurations)\.", said
+    ), said
 
 
 def test_costs_name_the_way_they_were_come_by(report: Path) -> None:

@@ -62,7 +62,10 @@ def test_an_arm_with_a_shared_training_is_shown_and_said_to_be_so(twins: Path) -
     rows = [line for line in ranking.splitlines() if line.startswith("|")]
     (place,) = (n for n, row in enumerate(rows) if "| `cool` |" in row)
     assert rows[place + 1].startswith("| – | `warm` | shares the training of `cool` |")
-    assert "`warm` shares the training of `cool` and differs from it in generation alone" in ranking
+    assert (
+        "`warm` shares the training of `cool` and differs from it only in generation settings"
+        in ranking
+    )
     curves = text.split("## Learning curves")[1].split("\n## ")[0]
     assert "`cool`" in curves
     assert "`warm`" not in curves
@@ -71,7 +74,7 @@ def test_an_arm_with_a_shared_training_is_shown_and_said_to_be_so(twins: Path) -
 
 def test_comparing_one_training_with_itself_compares_the_answers_alone(twins: Path) -> None:
     text, facts = compare_arms(twins, "cool", "warm")
-    assert "their losses are the same run" in text
+    assert "their losses come from the same runs" in text
     assert facts["metrics"] == []
     assert "hello from warm" in text
     assert "hello from cool" in text
@@ -101,7 +104,7 @@ def test_the_base_answers_beside_an_arm_with_that_arm_s_generation_settings(
     asked_base(folder, "arm0", "um um um")
     asked_base(folder, "arm1", "one two three")
     text = answers_chapter(folder)
-    assert "Untrained base, asked as `arm1` | 1 | 3.000 | 2.000" in text
+    assert "Untrained base, generation as `arm1` | 1 | 3.000 | 2.000" in text
     assert {"um um um", "one two three"} <= {line.strip("> ") for line in text.splitlines()}
     compared, _ = compare_arms(folder, "arm0", "arm2")
     assert "| Untrained base | 1 |" in compared

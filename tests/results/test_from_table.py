@@ -62,7 +62,7 @@ def test_report_and_facts_are_written_beside_the_table(tmp_path: Path) -> None:
 
 def test_a_sweep_of_single_runs_has_no_winner_and_an_inseparable_schedule(tmp_path: Path) -> None:
     text, facts = report_on(tmp_path, SWEEP)
-    assert "**Cannot tell.** `exp3` looks best" in text
+    assert "**Cannot tell which configuration is best.** `exp3` has the best val loss" in text
     assert facts["verdict"]["winner"] is None
     assert facts["verdict"]["claim"] == "nothing"
     assert facts["recommendation"]["basis"] == "look"
@@ -70,11 +70,26 @@ def test_a_sweep_of_single_runs_has_no_winner_and_an_inseparable_schedule(tmp_pa
     assert effects["scheduler"]["separable"] is False
     assert "`scheduler`: not separable from `r` and `dropout`" in text
     assert "no record" not in effects["alpha"]["mixed_with"]
+    (line,) = (one for one in text.splitlines() if one.startswith("- `scheduler`:"))
+    assert not any(character.isdigit() for character in line)
+    (row,) = (one for one in text.splitlines() if one.startswith("| `alpha` | `48` | `64`"))
+    assert row.endswith("| 1 | cannot tell |")
     (alpha,) = effects["alpha"]["differences"]
     assert alpha["pairs"] == [["exp8", "exp5"]]
     assert alpha["value"] == pytest.approx(1.2738 - 1.2876)
     assert alpha["low_bound"] is None
-    assert "same in every arm: `data` = `augmented`" in text
+    assert "same in every configuration, so their effect is unknown: `data` = `augmented`" in text
+
+
+def test_without_a_recommendation_it_is_said_what_would_make_one_possible(tmp_path: Path) -> None:
+    rows = "arm,learning_rate,eval_loss\na,1e-4,1.2727\nb,1e-4,1.2738\n"
+    _, facts = report_on(
+        tmp_path, rows.replace("arm,", "arm,r,").replace("a,1", "a,4,1").replace("b,1", "b,8,1")
+    )
+    detail = facts["recommendation"]["detail"]
+    assert detail["arm"] is None
+    assert any("second seed" in text for text in detail["would_change"])
+    assert any("one learning rate" in text for text in detail["would_change"])
 
 
 def test_nan_arms_are_counted_and_not_ranked(tmp_path: Path) -> None:
@@ -95,7 +110,9 @@ def test_nan_arms_are_counted_and_not_ranked(tmp_path: Path) -> None:
 def test_equal_budgets_are_compared_apart(tmp_path: Path) -> None:
     text, _ = report_on(tmp_path, STRATEGIES, STRATEGY_COLUMNS)
     assert "At exactly equal budgets:" in text
-    assert "With 6,291,456 parameters each, `linear_decay` less `baseline`: +0.2086 (cannot" in text
+    assert (
+        "With 6,291,456 parameters each, `linear_decay` minus `baseline`: +0.2086 (cannot" in text
+    )
 
 
 def test_one_run_of_each_method_decides_nothing_and_its_price_is_still_told(
@@ -145,7 +162,7 @@ def test_rows_without_a_seed_column_are_not_paired(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "mapping", "word"),
     [
-        ("a,b\n1,2\n", None, "say which column decides"),
+        ("a,b\n1,2\n", None, "name the column of the objective metric"),
         ("a,b\n1,2\n", {"metric": "c"}, "no column 'c'; the columns are a, b"),
         ("a,b\n1,2\n", {"metric": "b", "sed": "a"}, "sed: Extra inputs"),
         ("a,b\n1,x\n", {"metric": "b"}, "column 'b' holds 'x'"),
@@ -153,7 +170,7 @@ def test_rows_without_a_seed_column_are_not_paired(tmp_path: Path) -> None:
         ("eval_loss\n", None, "no rows"),
         ("arm,seed,eval_loss\na,0,1\na,0,2\n", None, "two rows are a/seed-0"),
         ("arm,seed,eval_loss\na,x,1\n", None, "column 'seed' holds 'x'"),
-        ("arm,accuracy,test_size\na,0.5,10\nb,0.5,20\n", None, "one test size"),
+        ("arm,accuracy,test_size\na,0.5,10\nb,0.5,20\n", None, "one test size for all"),
         ("arm,accuracy,test_size\na,52,100\n", None, "divide percentages by 100"),
     ],
 )

@@ -1,1 +1,1 @@
-"""What the numbers say: verdicts, factor effects, curves, failures. No torch, no files."""
+"""Statistics: verdict, effects of settings, curves, failures. No torch, no files, no sentences."""

@@ -1,8 +1,8 @@
 """How good predictions and generated answers are: numbers from labels and texts alone.
 
 Words are runs of letters and digits in lower case; in scripts written without spaces, characters.
-On ASCII text these are the words of the ROUGE package's own tokenizer, which would throw away
-everything else. No torch here; scikit-learn, `rouge_score` and `sacrebleu` are imported when first
+On ASCII text these are the words of the ROUGE package's own tokenizer, which drops all other
+characters. No torch here; scikit-learn, `rouge_score` and `sacrebleu` are imported when first
 needed.
 
 Shapes: E examples. Shares, accuracy, F1 and ROUGE lie in 0..1, chrF in 0..100 as sacrebleu has it.
@@ -90,7 +90,7 @@ def distinct(texts: Sequence[str], n: int) -> float | None:
 
     distinct-n of Li et al. 2016, "A Diversity-Promoting Objective Function for Neural
     Conversation Models". It falls as texts grow longer, so compare it between arms
-    with answers of like length. None where there are no words.
+    with answers of similar length. None where there are no words.
     """
     all_words = [words_of(text) for text in texts]
     total = sum(map(len, all_words))
@@ -151,9 +151,9 @@ def _rouge() -> Any:
 def likeness_by_third(answer: str, other: str) -> dict[str, float] | None:
     """How much of each third of an answer follows `other`, the prompt or the reference.
 
-    The answer's words are cut into three runs as equal as can be (the earlier ones longer). The
+    The answer's words are cut into three runs of nearly equal length (the earlier ones longer). The
     value of a run is its ROUGE-L precision: the longest common subsequence with `other` by the
-    words of the run (Lin 2004, section 3.1), which does not punish a run for being shorter than
+    words of the run (Lin 2004, section 3.1), which does not penalise a run for being shorter than
     `other`. An answer that drifts falls from `first` to `last`.
 
     Returns:
@@ -172,14 +172,14 @@ def likeness_by_third(answer: str, other: str) -> dict[str, float] | None:
 def answer_measures(
     answer: str, tokens: int, cut_off: bool, prompt: str, reference: str | None = None
 ) -> dict[str, float]:
-    """What can be said of one generated answer; what is undefined for it is not in the result.
+    """The measures of one generated answer; undefined ones are left out.
 
     Args:
         answer: the generated text, without the prompt.
         tokens: its length in the model's own tokens.
-        cut_off: whether it ended because of `max_new_tokens`, not of itself.
-        prompt: what was asked.
-        reference: what should have been answered, if known.
+        cut_off: whether it ended because of `max_new_tokens`.
+        prompt: the prompt.
+        reference: the expected answer, if known.
 
     Returns:
         `tokens` and `words` (lengths), `cut_off` (0 or 1), `repetition`; `rougeL` and `chrf`

@@ -1,4 +1,4 @@
-"""Multiple comparisons, power, and how much more data would settle a tie.
+"""Multiple comparisons, power, and how much more data would decide a tie.
 
 Array suffixes: A arms with a finished run.
 """
@@ -15,17 +15,17 @@ from rankwise.analysis.scores import Floats
 
 MOST_SEEDS = 1000
 MOST_TIMES_EXAMPLES = 1000
-# Beyond so many standard errors the noncentral t need not be asked (and may not answer).
-WITHOUT_DOUBT = 1000.0
+# Above this many standard errors the power is 1; the noncentral t may not converge there.
+CERTAIN = 1000.0
 
 
 def holm_with_best(p_A: Floats, best: int) -> Floats:
-    """Adjusted p values of the comparisons of all arms with the one that looks best; 1 for itself.
+    """Adjusted p values of the comparisons of all arms with the best mean; 1 for itself.
 
-    Holm's step-down (Scand. J. Stat. 6, 1979): the clearest arm is judged first. At a step with k
-    arms still in, p is multiplied by k (k - 1) / 2, the pairs among them, since which arm is best
-    was read from the same data. Plain Holm, with k - 1, called some arm of twelve equal ones worse
-    in 11 % of 1,500 simulated studies; this in 2.3 %.
+    Holm's step-down (Scand. J. Stat. 6, 1979): the arm with the smallest p comes first. At a step
+    with k arms left, p is multiplied by k (k - 1) / 2, the number of pairs among them, because the
+    best arm was chosen from the same data. With plain Holm (k - 1), 11 % of 1,500 simulated studies
+    of twelve equal arms called some arm worse; with this rule 2.3 %.
     """
     adjusted = np.ones(len(p_A))
     others = np.array([a for a in range(len(p_A)) if a != best], dtype=np.intp)
@@ -39,8 +39,8 @@ def holm_with_best(p_A: Floats, best: int) -> Floats:
 def holm(p: Floats) -> Floats:
     """Holm-adjusted p values (Scand. J. Stat. 6, 1979), in the order given.
 
-    The same as statsmodels' `multipletests(p, method="holm")`, which collects garbage at every
-    call and so takes a hundred times as long as all the rest of an analysis.
+    The same as statsmodels' `multipletests(p, method="holm")`, which runs the garbage collector at
+    every call and so takes a hundred times as long as the rest of an analysis.
     """
     order = np.argsort(p, kind="stable")
     adjusted = np.empty(len(p))
@@ -58,9 +58,9 @@ def holm_all_pairs(p_AA: Floats) -> Floats:
 
 
 def power_of_t(effect: float, df: float, level: float) -> float:
-    """Chance that a two-sided t test at `level` finds a difference of `effect` standard errors.
+    """Power of a two-sided t test at `level` for a difference of `effect` standard errors.
 
-    The noncentral t; the small chance of a decision in the wrong direction is not counted.
+    The noncentral t; a decision in the wrong direction is not counted.
     """
     if df > 1e5:
         return float(stats.norm.sf(stats.norm.ppf(1 - level / 2) - effect))
@@ -68,7 +68,7 @@ def power_of_t(effect: float, df: float, level: float) -> float:
 
 
 def detectable(error: float, df: float, level: float, power: float) -> float:
-    """The smallest true difference that a two-sided t test at `level` finds with chance `power`."""
+    """The smallest true difference that a two-sided t test at `level` detects with this power."""
     if error == 0:
         return 0.0
     critical = float(stats.t.ppf(1 - level / 2, df))
@@ -81,12 +81,12 @@ def detectable(error: float, df: float, level: float, power: float) -> float:
 
 @dataclass(frozen=True)
 class Settlement:
-    """What would settle the comparison of `arm` with `best`, were the seen difference the true one.
+    """What would decide between `arm` and `best` if the observed difference were the true one.
 
-    seeds     seeds an arm, on the same examples; None if no number up to 1,000 would do
-    examples  examples, with the same seeds; None if not even 1,000 times as many would do
-    power     chance of a decision that the numbers are made for
-    sentence  the same in words
+    seeds      seeds per arm, on the same examples; None if no number up to 1,000 is enough
+    examples   examples, with the same seeds; None if 1,000 times as many are not enough
+    seeds_now  seeds per arm in this study
+    power      probability of a decision with that many
     """
 
     arm: str
@@ -94,8 +94,8 @@ class Settlement:
     difference: float
     seeds: int | None
     examples: int | None
+    seeds_now: float
     power: float
-    sentence: str
 
 
 def settle(parts: Components, arm: int, best: int, level: float, power: float) -> Settlement:
@@ -109,9 +109,7 @@ def settle(parts: Components, arm: int, best: int, level: float, power: float) -
         seeds = _fewest_seeds(plan, abs(value), level, power)
     if value != 0 and parts.example_AA is not None:
         examples = _fewest_examples(plan, abs(value), level, power)
-    names = (parts.arms[arm], parts.arms[best])
-    words = _settle_words(names, value, seeds, examples, plan, bool(parts.pools), power)
-    return Settlement(*names, value, seeds, examples, power, words)
+    return Settlement(parts.arms[arm], parts.arms[best], value, seeds, examples, plan.seeds, power)
 
 
 @dataclass(frozen=True)
@@ -123,7 +121,6 @@ class _Plan:
 
     seeds: float
     examples: float
-    unit: str
     run: float
     residual: float
     own: float
@@ -142,7 +139,6 @@ def _plan(parts: Components, c_A: Floats) -> _Plan:
     return _Plan(
         seeds=runs,
         examples=float(parts.examples),
-        unit=parts.unit,
         run=max(seed_part - residual, 0.0) * runs,
         residual=residual * runs,
         own=known - residual,
@@ -152,11 +148,11 @@ def _plan(parts: Components, c_A: Floats) -> _Plan:
 
 
 def _power_at(plan: _Plan, seeds: float, times: float, value: float, level: float) -> float:
-    """Power with `seeds` seeds an arm and `times` as many examples."""
+    """Power with `seeds` seeds per arm and `times` as many examples."""
     seed_part = (plan.run + plan.residual / times) / seeds
     example_part = plan.own / times
     error = float(np.sqrt(seed_part + example_part))
-    if error * WITHOUT_DOUBT < value:
+    if error * CERTAIN < value:
         return 1.0
     spread = example_part**2 / (plan.example_df * times)
     if plan.run_df > 0:
@@ -180,35 +176,7 @@ def _fewest_examples(plan: _Plan, value: float, level: float, power: float) -> i
 
 
 def _first(enough: Callable[[int], bool], low: int, high: int) -> int | None:
-    """The smallest n from low to high with `enough(n)`, which only ever turns from no to yes."""
+    """The smallest n from low to high with `enough(n)`, which is monotone in n."""
     if not enough(high):
         return None
     return low + bisect_left(range(low, high), True, key=enough)
-
-
-def _settle_words(
-    names: tuple[str, str],
-    value: float,
-    seeds: int | None,
-    examples: int | None,
-    plan: _Plan,
-    seeds_known: bool,
-    power: float,
-) -> str:
-    pair = f"{names[0]} against {names[1]}"
-    if value == 0:
-        return f"{pair}: no difference was seen, so no number of seeds or examples can be named."
-    ways = []
-    if seeds is not None:
-        ways.append(f"{seeds:,} seeds an arm instead of {plan.seeds:.2g}")
-    if examples is not None:
-        ways.append(f"{examples:,} {plan.unit} instead of {plan.examples:,.0f}")
-    if not ways:
-        return (
-            f"{pair}: neither {MOST_SEEDS:,} seeds an arm nor more examples alone would settle it."
-        )
-    end = "" if seeds_known else "; a second seed is needed before seeds can be planned"
-    return (
-        f"{pair}: if the difference seen ({abs(value):.3g}) is the true one, "
-        f"{' or '.join(ways)} would find it with a chance of about {power:.0%}{end}."
-    )

@@ -2,12 +2,12 @@
 
 The model of a score is x_ase = arm_a + seed_s + example_e + (as) + (ae) + (se) + residual_ase with
 arms fixed, seeds and examples drawn at random. A difference of two arms on common seeds and
-examples is free of seed_s, example_e and (se); what is left is estimated so:
+examples is free of seed_s, example_e and (se); the rest is estimated as follows:
 
 * arms and seeds are fitted to the run means by least squares; with no run missing this is the
   plain mean over seeds. The residual mean square estimates (as) + residual/E, pooled over arms;
 * the spread over examples of the difference of two fitted arms estimates (ae) + residual/S;
-* residual/E is in both, so its own mean square is taken off once:
+* residual/E is in both, so its own mean square is subtracted once:
   variance = seeds + examples - residual, never below the part of the examples alone;
 * degrees of freedom by Satterthwaite (Biometrics Bulletin 2, 1946, p. 110).
 
@@ -25,7 +25,7 @@ from rankwise.analysis.noise import Design, Pool, fit_design, seed_pools
 from rankwise.analysis.scores import Floats, Ints, Runs, Scores, finished_runs
 
 Claim = Literal["seeds and examples", "seeds", "examples", "nothing"]
-# Differences this small beside the scores themselves are rounding of equal runs.
+# Differences this small relative to the scores are rounding of equal runs.
 ROUNDING = 1e-12
 
 
@@ -33,7 +33,7 @@ ROUNDING = 1e-12
 class Estimates:
     """Contrasts of arms: value, standard error, degrees of freedom, each (K,) or (A, A).
 
-    The standard error is NaN where nothing is known of the noise.
+    The standard error is NaN where the noise is unknown.
     """
 
     value: Floats
@@ -55,7 +55,7 @@ class Estimates:
 
 @dataclass(frozen=True, eq=False)
 class Components:
-    """What a study tells of its arms and of its noise. Made by `components`.
+    """Estimates of arms and of noise. Made by `components`.
 
     arms         names of the arms with a finished run, in the order given
     runs         the finished runs; `runs.arm_R` counts positions in `arms`
@@ -67,7 +67,7 @@ class Components:
     residual     mean square of the three-way residual, on the scale of a run mean
     example_AA   covariance over examples of the fitted arms, divided by their number (or None)
     example_df   its degrees of freedom: number of examples or groups less one, or infinite
-    examples     examples, groups of examples or test items behind it; 0 if unknown
+    examples     number of examples, groups of examples or test items; 0 if unknown
     unit         what is counted there: "examples", "groups of examples" or "test items"
     """
 
@@ -87,7 +87,7 @@ class Components:
 
     @property
     def claim(self) -> Claim:
-        """What intervals speak for beyond the runs and the examples at hand."""
+        """What the intervals hold for beyond these runs and examples."""
         if self.pools:
             return "seeds" if self.example_AA is None else "seeds and examples"
         return "nothing" if self.example_AA is None else "examples"
@@ -102,7 +102,7 @@ class Components:
         return self._estimates(c_KA @ self.fitted_A, seed_parts, examples)
 
     def covariance(self, c_KA: Floats) -> Floats:
-        """Covariance (K, K) of the estimates of c_KA @ arms; zero where nothing is known."""
+        """Covariance (K, K) of the estimates of c_KA @ arms; zero where the noise is unknown."""
         b_KR = c_KA @ self.design.coef_AR
         total = np.zeros((len(c_KA), len(c_KA)))
         if self.example_AA is not None:

@@ -1,6 +1,6 @@
 """Learning curves in numbers: how far, still improving, overfitting, oscillation.
 
-Every word here is a number with a definition; where a curve is too short for one, it is None.
+Each property is defined by a number; it is None where the curve is too short for it.
 Array suffix: T points of a curve.
 """
 
@@ -11,7 +11,6 @@ import numpy as np
 
 from rankwise.analysis.scores import Floats
 from rankwise.errors import DataError
-from rankwise.text import number
 
 FEWEST_POINTS = 4
 LATE = 0.25
@@ -33,7 +32,7 @@ class Curve:
     overfitting               rise is larger than the noise (than 2 % of `improvement` where no
                               noise is given) and the training loss, where given, did not rise from
                               the best step on; None with fewer than 4 points
-    oscillation               share of all movement between neighbouring points that was undone:
+    oscillation               share of all change between neighbouring points that was reversed:
                               1 - |last - first| / sum |differences|; 0 for a monotone curve; None
                               with fewer than 4 points
     """
@@ -62,9 +61,9 @@ def describe_curve(
 ) -> Curve:
     """The numbers of one curve.
 
-    `noise` is the difference that chance makes between two points of the curve, such as the
-    verdict's noise floor. `training` is (step, training loss), of other steps if need be.
-    Raises DataError where steps and values do not fit, steps do not rise, or nothing is finite.
+    `noise` is the typical random difference between two points of the curve, such as the
+    verdict's noise floor. `training` is (step, training loss); the steps may be other ones.
+    Raises DataError if the lengths differ, the steps do not increase, or no value is finite.
     """
     step_T, value_T = _finite(steps, values)
     loss_T = value_T if lower_is_better else -value_T
@@ -88,28 +87,8 @@ def describe_curve(
         still_improving=None if short else (share or 0.0) >= STILL and late > (noise or 0.0),
         rise=rise,
         overfitting=None if short else rise > threshold and not _rises(training, step_T[at]),
-        oscillation=None if short else _undone(loss_T),
+        oscillation=None if short else _reversed(loss_T),
     )
-
-
-def curve_sentence(curve: Curve, metric: str, unit: str = "step") -> str:
-    """The curve in one or two sentences."""
-    span = (
-        f"{metric} went from {number(curve.first)} to {number(curve.best)} at {unit} "
-        f"{curve.best_step:g}"
-    )
-    if curve.relative is not None:
-        way = "better" if curve.improvement > 0 else "no better"
-        span += f", {way} by {number(curve.improvement)} ({curve.relative:.1%})"
-    if curve.still_improving is None:
-        return f"{span}; with {curve.points} points nothing more can be said of its course."
-    if curve.overfitting:
-        end = f"it then got worse by {number(curve.rise)} up to {unit} {curve.last_step:g}"
-    elif curve.still_improving:
-        end = f"{curve.late_share or 0.0:.0%} of that came in the last quarter: still improving"
-    else:
-        end = f"{curve.late_share or 0.0:.0%} of that came in the last quarter: levelled off"
-    return f"{span}; {end}; {curve.oscillation or 0.0:.0%} of all movement was undone again."
 
 
 def _finite(steps: Sequence[float], values: Sequence[float]) -> tuple[Floats, Floats]:
@@ -117,7 +96,7 @@ def _finite(steps: Sequence[float], values: Sequence[float]) -> tuple[Floats, Fl
     if step_T.shape != value_T.shape or step_T.ndim != 1:
         raise DataError(f"a curve has {step_T.size} steps and {value_T.size} values")
     if np.any(np.diff(step_T) <= 0):
-        raise DataError("the steps of a curve must rise from point to point")
+        raise DataError("the steps of a curve must increase from point to point")
     keep_T = np.isfinite(value_T)
     if not keep_T.any():
         raise DataError("a curve has no finite value")
@@ -142,6 +121,6 @@ def _rises(training: Sequence[tuple[float, float]] | None, best_step: float) -> 
     return float(np.polyfit(step_T, loss_T, 1)[0]) > 0
 
 
-def _undone(loss_T: Floats) -> float:
+def _reversed(loss_T: Floats) -> float:
     moved = float(np.abs(np.diff(loss_T)).sum())
     return 0.0 if moved == 0 else 1 - abs(float(loss_T[-1] - loss_T[0])) / moved

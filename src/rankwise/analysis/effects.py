@@ -1,10 +1,10 @@
-"""What each setting does, by least squares on the arms, with intervals; and what cannot be parted.
+"""Effects of the settings by least squares on the arms, with intervals; which are not separable.
 
 The additive model: arm = constant + one effect a level of each factor. A difference of two levels
 is given a number only if the arms at hand determine it (an estimable function: it lies in the row
 space of the design, Searle, Linear Models, 1971, section 5.4); else the factors it is mixed with
 are named. Its error is the seed and example noise of `components`, with seeds as blocks; where the
-additive model misfits beyond that noise, or where there is one seed, the misfit is the error.
+misfit of the additive model is significant, or where there is one seed, the misfit is the error.
 
 Array suffixes: A arms with a finished run, P columns of the model, K contrasts of arms.
 """
@@ -60,7 +60,7 @@ class LevelDifference:
 
 @dataclass(frozen=True)
 class FactorEffect:
-    """One factor, its level differences, and whether any of them can be parted from the others."""
+    """One factor, its level differences, and whether any of them is separable."""
 
     factor: Factor
     separable: bool
@@ -73,9 +73,9 @@ class Effects:
     """All factors of a study.
 
     basis       what the intervals rest on: "noise" of seeds (and examples); "misfit" of the
-                additive model; "examples" alone, which speak for these runs only; "nothing"
-    misfit_p    p of the test that settings simply add up; None where it cannot be tested
-    constant    settings that never vary, with their value
+                additive model; "examples" alone, which holds only for these runs; "nothing"
+    misfit_p    p of the test that effects are additive; None where it cannot be tested
+    constant    settings that do not vary, with their value
     left_out    arms without a finished run
     """
 
@@ -144,7 +144,7 @@ def factor_effects(
 ) -> Effects:
     """Effects of all settings that vary over the arms of `parts`.
 
-    `settings` maps every arm to its settings. `left_out` names arms that `parts` lacks.
+    `settings` maps every arm to its settings. `left_out` names arms that are not in `parts`.
     Raises KeyError for an arm without settings.
     """
     factors = find_factors(parts.arms, settings)

@@ -1,4 +1,4 @@
-"""From the settings of arms to factors: what varies, what moves together, what is isolated.
+"""From the settings of arms to factors: what varies, what changes together, what varies alone.
 
 Array suffixes: A arms, P columns of the additive model.
 """
@@ -19,12 +19,12 @@ ABSENT = "not set"
 
 @dataclass(frozen=True)
 class Factor:
-    """Settings that part the arms in the same way; one of them, or several that move together.
+    """One setting, or several that always change together, with their levels.
 
     settings  their names
-    levels    texts; in rising order if `values` is there
-    values    the numbers of the first numeric setting, one a level, None for a level that does not
-              have it (the rank of full fine-tuning); None altogether for a categorical factor
+    levels    texts; in ascending order if there are `values`
+    values    the numbers of the first numeric setting, one per level, None for a level without it
+              (the rank of full fine-tuning); None for a categorical factor
     level_A   level of each arm, by position
     """
 
@@ -35,7 +35,7 @@ class Factor:
 
     @property
     def on_a_line(self) -> bool:
-        """Values that hardly repeat, as in a random search: a line stands for levels.
+        """Whether values rarely repeat, as in a random search: a line is fitted instead of levels.
 
         The line is straight in the logarithm where all values are positive.
         """
@@ -51,9 +51,9 @@ class Factor:
 
 @dataclass(frozen=True)
 class Factors:
-    """All settings of a study, sorted by what can be asked of them.
+    """All settings of a study.
 
-    constant  (setting, value) that are the same in every arm: nothing can be said of them
+    constant  (setting, value) that are the same in every arm, so their effect is unknown
     """
 
     arms: tuple[str, ...]
@@ -80,7 +80,7 @@ def find_factors(arms: Sequence[str], settings: Mapping[str, Settings]) -> Facto
 
 
 def isolated_pairs(factors: Factors, factor: Factor, low: int, high: int) -> list[tuple[str, str]]:
-    """Pairs of arms (at level low, at level high) that differ in nothing but `factor`."""
+    """Pairs of arms (at level low, at level high) that differ only in `factor`."""
     rest: dict[tuple[int, ...], tuple[list[str], list[str]]] = {}
     others = [other.level_A for other in factors.varied if other is not factor]
     for a, arm in enumerate(factors.arms):
@@ -93,7 +93,7 @@ def isolated_pairs(factors: Factors, factor: Factor, low: int, high: int) -> lis
 def columns(factor: Factor) -> Floats:
     """Columns of a factor in the additive model, with its first level as the reference.
 
-    One indicator a further level (A, levels - 1); for a factor on a line one column (A, 1) that
+    One indicator per further level (A, levels - 1); for a factor on a line one column (A, 1) that
     runs from 0 at the lowest value to 1 at the highest.
     """
     if not factor.on_a_line:
@@ -123,7 +123,7 @@ def _factor(keys: list[str], partition: tuple[int, ...], settings: list[Settings
 
 
 def _is_numeric(values: Sequence[object]) -> bool:
-    """At least two numbers, and nothing else but settings that an arm does not have."""
+    """At least two numbers; all others are settings that an arm does not have."""
     return sum(map(_is_number, values)) > 1 and all(_is_number(v) for v in values if v is not None)
 
 

@@ -1,4 +1,4 @@
-"""Groups of arms (strategies, methods) compared: counts and means, failures apart, equal budgets.
+"""Groups of arms (strategies, methods): counts and means, failures, comparison at equal budgets.
 
 Array suffixes: A arms with a finished run, K contrasts.
 """
@@ -11,7 +11,7 @@ import numpy as np
 
 from rankwise.analysis.components import Components
 from rankwise.errors import DataError
-from rankwise.text import count, interval, names, number
+from rankwise.text import names
 
 FINISHED = ("done", "stopped_early")
 
@@ -20,7 +20,7 @@ FINISHED = ("done", "stopped_early")
 class GroupRun:
     """One run as a group sees it. `score` counts only in a finished state and if finite.
 
-    budget  trainable parameters, or whatever else arms may spend unequally; None if unknown
+    budget  trainable parameters, or another cost that differs between arms; None if unknown
     """
 
     arm: str
@@ -40,13 +40,12 @@ class Group:
     """One group. All numbers are of its finished runs; None where there is none.
 
     spread             standard deviation of their scores (n - 1); None with one
-    best_arm, best     of one run; the mean of a group must not be quoted as its best, or the best
-                       as its mean
-    budgets            the different budgets of its finished runs, rising
+    best_arm, best     the best single run, which is not the mean of an arm or of the group
+    budgets            the different budgets of its finished runs, ascending
     score_per_million  mean of score / (budget / 10^6): loss per million parameters. It falls as the
-                       budget grows even if the loss stays, so it ranks nothing across budgets
-    failures           (state, runs) of runs that did not finish, in the order met; a finished run
-                       without a finite score counts as "diverged"
+                       budget grows even if the loss stays, so it cannot rank different budgets
+    failures           (state, runs) of runs that did not finish, in order of appearance; a finished
+                       run without a finite score counts as "diverged"
     """
 
     group: str
@@ -76,11 +75,10 @@ class GroupDifference:
     value: float
     low: float | None
     high: float | None
-    sentence: str
 
 
 def summarize_groups(runs: Sequence[GroupRun], lower_is_better: bool = True) -> tuple[Group, ...]:
-    """A summary of each group, in the order met. Nothing here ranks groups."""
+    """A summary of each group, in order of appearance; groups are not ranked."""
     by_group: dict[str, list[GroupRun]] = {}
     for run in runs:
         by_group.setdefault(run.group, []).append(run)
@@ -88,11 +86,11 @@ def summarize_groups(runs: Sequence[GroupRun], lower_is_better: bool = True) -> 
 
 
 def at_equal_budget(
-    parts: Components, group: Mapping[str, str], budget: Mapping[str, float | None], metric: str
+    parts: Components, group: Mapping[str, str], budget: Mapping[str, float | None]
 ) -> tuple[GroupDifference, ...]:
     """Differences of group means where two groups have arms of exactly the same budget.
 
-    The mean is over arms, each counted once, at that budget alone. Raises DataError for an arm of
+    The mean is over the arms of that budget, each counted once. Raises DataError for an arm of
     `parts` without a group.
     """
     missing = [arm for arm in parts.arms if arm not in group]
@@ -104,22 +102,9 @@ def at_equal_budget(
         if spent is not None:
             cells.setdefault(spent, {}).setdefault(group[arm], []).append(arm)
     return tuple(
-        _difference(parts, spent, one, two, groups, metric)
+        _difference(parts, spent, one, two, groups)
         for spent, groups in sorted(cells.items())
         for one, two in combinations(groups, 2)
-    )
-
-
-def group_sentence(group: Group, metric: str) -> str:
-    """One group in a sentence: its count, mean, spread and best, and its failures."""
-    failed = [f"{n} {state.replace('_', ' ')}" for state, n in group.failures]
-    tail = f"; not counted: {names(failed)}" if failed else ""
-    if group.mean is None:
-        return f"{group.group}: no run finished, so it has no {metric} and no place{tail}."
-    spread = "one run, so no spread" if group.spread is None else f"SD {number(group.spread)}"
-    return (
-        f"{group.group}: mean {metric} {number(group.mean)} over {count(group.finished, 'run')} "
-        f"({spread}); its best run is {group.best_arm} with {number(group.best or 0.0)}{tail}."
     )
 
 
@@ -154,7 +139,6 @@ def _difference(
     first: str,
     second: str,
     groups: Mapping[str, Sequence[str]],
-    metric: str,
 ) -> GroupDifference:
     c_A = np.zeros(len(parts.arms))
     for name, sign in ((first, 1.0), (second, -1.0)):
@@ -163,21 +147,13 @@ def _difference(
     estimate = parts.contrasts(c_A[None])
     low, high = (float(bound[0]) for bound in estimate.interval())
     known = not np.isnan(low)
-    value = float(estimate.value[0])
-    way = "lower" if value < 0 else "higher"
-    counted = f"{count(len(groups[first]), 'arm')} against {len(groups[second])}"
-    said = (
-        f"At {budget:,.0f} each, {metric} of {first} is {number(abs(value))} {way} than of {second}"
-    )
-    end = f"95 % interval {interval(low, high)}" if known else "cannot tell whether by chance"
     return GroupDifference(
         first=first,
         second=second,
         budget=budget,
         first_arms=tuple(groups[first]),
         second_arms=tuple(groups[second]),
-        value=value,
+        value=float(estimate.value[0]),
         low=low if known else None,
         high=high if known else None,
-        sentence=f"{said} ({counted}; {end}).",
     )

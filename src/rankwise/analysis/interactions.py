@@ -1,4 +1,4 @@
-"""Whether two settings add up, where the design can tell.
+"""Interactions of two settings, where the design determines them.
 
 Array suffixes: A arms with a finished run, K contrasts of arms.
 """
@@ -21,7 +21,7 @@ MOST_FACTORS = 8
 
 @dataclass(frozen=True)
 class Interaction:
-    """How the effect of one factor changes with another, all other pairs allowed for.
+    """How the effect of one factor changes with another, adjusted for all other pairs.
 
     value      of the largest difference of differences: (metric at level `high` - at the first
                level of `first`), at `other` minus at the first level of `second`
@@ -43,17 +43,17 @@ class Interaction:
 
 @dataclass(frozen=True)
 class Interactions:
-    """Those that the arms determine, and the pairs of factors that they do not."""
+    """Tested pairs of factors, and those that the arms do not determine."""
 
     tested: tuple[Interaction, ...]
     not_separable: tuple[tuple[str, str], ...]
 
 
 def interactions(parts: Components, settings: Mapping[str, Settings]) -> Interactions:
-    """Every pair of factors of `parts`, each beside all other pairs (a full two-way model).
+    """Every pair of factors of `parts`, in a model with all pairs (a full two-way model).
 
-    With two seeds or more the error is the noise of `components`; with one seed it is what the full
-    two-way model leaves over; where nothing is left over, the examples alone, or nothing.
+    With two seeds or more the error is the noise of `components`; with one seed the residuals of
+    the full two-way model; without residual degrees of freedom the examples alone, or nothing.
     """
     factors = find_factors(parts.arms, settings)
     varied = factors.varied
@@ -68,8 +68,8 @@ def interactions(parts: Components, settings: Mapping[str, Settings]) -> Interac
     starts = np.cumsum([main.design_AP.shape[1], *(block.shape[1] for block in blocks)])
     found, missing = [], []
     for (a, b), start, end in zip(pairs, starts[:-1], starts[1:], strict=True):
-        wanted = np.eye(full.shape[1])[start:end]
-        if np.abs(wanted - wanted @ inverse @ full).max() > TOLERANCE:
+        asked = np.eye(full.shape[1])[start:end]
+        if np.abs(asked - asked @ inverse @ full).max() > TOLERANCE:
             missing.append((varied[a].label, varied[b].label))
         else:
             found.append(_interaction(parts, varied[a], varied[b], inverse[start:end], rest))
@@ -82,7 +82,7 @@ def _products(a: Factor, b: Factor) -> Floats:
 
 
 def _left_over(parts: Components, full: Floats, inverse: Floats) -> tuple[float, int] | None:
-    """Mean square and df that the full two-way model leaves, if that has to serve as the error."""
+    """Residual mean square and df of the full two-way model, if it is the error."""
     spare = len(full) - int(np.linalg.matrix_rank(full, tol=TOLERANCE))
     if parts.pools or spare < 1:
         return None

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 from rankwise.analysis.factors import Settings, find_factors
-from rankwise.text import names, number
 
 Kind = Literal["not varied", "at the lowest", "at the highest", "inside"]
 
@@ -14,11 +13,11 @@ Kind = Literal["not varied", "at the lowest", "at the highest", "inside"]
 class LearningRateFlag:
     """One structure, that is one set of all other settings that vary, and its learning rates.
 
-    tried     learning rates, rising, those of failed arms included
+    tried     learning rates in ascending order, those of failed arms included
     finished  those whose arm has a score
-    best      the one of the best score; None if no arm finished
-    kind      "not varied": one learning rate only; "at the lowest" or "at the highest": the best is
-              an end of those tried, so a better one may lie beyond; "inside": neither
+    best      the one with the best score; None if no arm finished
+    kind      "not varied": only one learning rate; "at the lowest" or "at the highest": the best is
+              at an end of the range tried, so a better one may lie outside; "inside": neither
     """
 
     structure: tuple[tuple[str, str], ...]
@@ -27,7 +26,6 @@ class LearningRateFlag:
     finished: tuple[float, ...]
     best: float | None
     kind: Kind
-    sentence: str
 
 
 def learning_rate_flags(
@@ -79,8 +77,7 @@ def _flag(
     best = (min(scored) if lower_is_better else max(scored))[1] if scored else None
     kind = _kind(tried, best)
     finished = tuple(sorted({rate for _, rate in scored}))
-    words = _words(structure, arms, tried, best, kind)
-    return LearningRateFlag(structure, tuple(arms), tried, finished, best, kind, words)
+    return LearningRateFlag(structure, tuple(arms), tried, finished, best, kind)
 
 
 def _kind(tried: tuple[float, ...], best: float | None) -> Kind:
@@ -89,25 +86,3 @@ def _kind(tried: tuple[float, ...], best: float | None) -> Kind:
     if best == tried[0]:
         return "at the lowest"
     return "at the highest" if best == tried[-1] else "inside"
-
-
-def _words(
-    structure: tuple[tuple[str, str], ...],
-    arms: list[str],
-    tried: tuple[float, ...],
-    best: float | None,
-    kind: Kind,
-) -> str:
-    where = names([f"{key} = {value}" for key, value in structure]) or "all arms"
-    if kind == "not varied":
-        return (
-            f"{where}: trained at one learning rate ({number(tried[0])}); another could change the "
-            f"place of {names(arms)}."
-        )
-    span = f"{len(tried)} learning rates from {number(tried[0])} to {number(tried[-1])}"
-    if best is None:
-        return f"{where}: none of {span} finished."
-    if kind == "inside":
-        return f"{where}: the best of {span} is {number(best)}, inside the range tried."
-    way = "lower" if kind == "at the lowest" else "higher"
-    return f"{where}: the best of {span} is {number(best)}, {kind} end; a {way} one may be better."

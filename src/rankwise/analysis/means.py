@@ -20,7 +20,7 @@ class NoiseFloor:
 
     within   one arm run again with another seed, on the same examples
     low, high  its 95 % interval (chi-square with `df` degrees of freedom)
-    paired   what is left of it, for one arm, when arms are compared at the same seed
+    paired   the same for comparisons at the same seed, of one arm
     """
 
     within: float
@@ -50,11 +50,11 @@ def spreads(parts: Components) -> Floats:
 
 
 def mean_intervals(scores: Scores, parts: Components) -> tuple[Floats, Floats]:
-    """95 % bounds (A,) of the plain mean of each arm; NaN where nothing is known of the noise.
+    """95 % bounds (A,) of the plain mean of each arm; NaN where the noise is unknown.
 
-    variance = seeds + examples - residual as for a difference, but with what seeds and examples do
-    to all arms left in. One seed and plain shares of 0 and 1: Wilson's interval (J. Am. Stat.
-    Assoc. 22, 1927), by statsmodels.
+    variance = seeds + examples - residual as for a difference, but including the effects of seeds
+    and examples that all arms share. One seed and scores of 0 and 1: Wilson's interval (J. Am.
+    Stat. Assoc. 22, 1927), by statsmodels.
     """
     if parts.claim == "nothing":
         return np.full(len(parts.arms), np.nan), np.full(len(parts.arms), np.nan)
@@ -82,8 +82,8 @@ def _is_share(scores: Scores, parts: Components) -> bool:
 def _seed_noise(parts: Components, pool: Pool) -> tuple[float, float]:
     """Mean square of runs within the arms of a pool, and its df.
 
-    It is the sum of what a seed does to all arms and of arm by seed; the first has few degrees of
-    freedom (seeds - 1), so the df is Satterthwaite's.
+    It is the sum of the seed effect common to all arms and of arm by seed; the first has few
+    degrees of freedom (seeds - 1), so the df is Satterthwaite's.
     """
     in_R = pool.runs_R > 0
     arm_R = parts.runs.arm_R[in_R]
@@ -91,7 +91,7 @@ def _seed_noise(parts: Components, pool: Pool) -> tuple[float, float]:
     total, df = float(off_R @ off_R), len(arm_R) - len(np.unique(arm_R))
     own = pool.mean_square * pool.df
     if pool.arm is not None:
-        # Its misfit to the blocks is its own; its runs may by chance agree although it is large.
+        # Its runs may agree by chance although its misfit to the blocks is large.
         return max(total, own) / df, float(df)
     shared, shared_df = max(total - own, 0.0), df - pool.df
     spread = own**2 / pool.df + (shared**2 / shared_df if shared_df > 0 else 0.0)

@@ -1,4 +1,4 @@
-"""Seed noise: how far runs of one arm lie apart, pooled over arms where that is allowed.
+"""Seed noise: how much runs of one arm differ, pooled over arms with equal variance.
 
 Array suffixes: A arms with a finished run, S seeds, R finished runs, I the runs of one arm.
 """
@@ -34,7 +34,7 @@ class Design:
 class Pool:
     """Runs that share one variance: the mean square of their run means, its degrees of freedom.
 
-    `arm` is the position of the arm that is judged by its own spread, None for the common pool.
+    `arm` is the position of the arm whose own spread is used, None for the common pool.
     """
 
     mean_square: float
@@ -46,8 +46,8 @@ class Pool:
 def fit_design(arm_R: Ints, seed_R: Ints) -> Design:
     """The intra-block analysis (Cochran and Cox, Experimental Designs, 2nd ed. 1957, section 9.3).
 
-    `arm_R` counts arms from 0 without gaps. Without blocks, what a seed does to all arms stays in
-    the noise: wider, and right when arms have no seed in common.
+    `arm_R` counts arms from 0 without gaps. Without blocks, the effect of a seed on all
+    arms stays in the noise: wider, and correct when arms have no common seed.
     """
     arms = int(arm_R.max()) + 1 if len(arm_R) else 0
     arms_RA = np.eye(arms)[arm_R]
@@ -67,10 +67,10 @@ def fit_design(arm_R: Ints, seed_R: Ints) -> Design:
 def seed_pools(arm_R: Ints, seed_R: Ints, mean_R: Floats, design: Design) -> tuple[Pool, ...]:
     """One pool for all arms, then one for each arm whose runs spread more than those of the rest.
 
-    Empty where no arm has a second run to compare. An arm leaves the pool when the F test of its
-    own misfit against the misfit of the rest is beyond 5 % (Bonferroni over arms). In 1,500
-    simulated studies with one arm of five times the spread, 95 % intervals of its differences held
-    the truth in 76 % if pooled and in 88 % so; without such an arm in 95.4 and 95.1 %.
+    Empty where no arm has a second run. An arm leaves the pool when the F test of its own misfit
+    against that of the rest is significant (5 %, Bonferroni over arms). In 1,500 simulated studies
+    with one arm of five times the spread, 95 % intervals of its differences included the truth in
+    76 % if pooled and in 88 % with this rule; without such an arm in 95.4 and 95.1 %.
     """
     in_R = np.ones(len(arm_R), dtype=bool)
     own: list[Pool] = []
@@ -100,7 +100,7 @@ def _refit(arm_R: Ints, seed_R: Ints, paired: bool) -> tuple[Floats, int]:
 def _most_unstable(
     arm_R: Ints, misfit_R: Floats, rest_RR: Floats, df: int
 ) -> tuple[int, float, int] | None:
-    """(arm, mean square, df) of the arm whose runs misfit most, if that is beyond chance.
+    """(arm, mean square, df) of the arm whose runs misfit most, if that is significant.
 
     Leaving out the runs I lowers the residual sum of squares by e_I' (M_II)^- e_I, with M the
     residual maker and e the residuals (Cook and Weisberg, Residuals and Influence in Regression,

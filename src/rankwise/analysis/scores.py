@@ -1,4 +1,4 @@
-"""What the verdict is given: one metric, arm by seed, by example where the record goes that deep.
+"""The input of the verdict: one metric by arm and seed, and by example where that is recorded.
 
 Array suffixes: A arms, S seeds, E examples, G groups of examples, R finished runs.
 """
@@ -21,11 +21,11 @@ class Scores:
 
     x_ASE      (arms, seeds, examples), NaN throughout for a run that is missing or failed
     x_AS       (arms, seeds), means of runs, NaN for a run that is missing or failed
-    groups_E   one label an example: examples of a group are not independent (same movie, same text)
-    weights_E  one positive weight an example, such as its number of target tokens
+    groups_E   one label per example; examples of a group are not independent (same movie)
+    weights_E  one positive weight per example, such as its number of target tokens
     test_size  number of test items behind each mean in `x_AS`, which must then be an accuracy
 
-    Raises DataError where the shapes do not fit or a value cannot be what it is said to be.
+    Raises DataError where the shapes do not fit or a value is impossible.
     """
 
     metric: str
@@ -54,7 +54,7 @@ class Runs:
 
     arm_R, seed_R  positions in `Scores.arms` and `Scores.seeds`
     mean_R         the metric of each run
-    u_RG           None without a record by example; else one value a run and group whose plain
+    u_RG           None without a record by example; else one value per run and group whose plain
                    mean over groups is `mean_R`, so that groups can be treated as the sampled units
     binary         every score by example is 0 or 1
     """
@@ -85,18 +85,6 @@ def finished_runs(scores: Scores) -> Runs:
     mean_R = x_RE @ w_E / w_E.sum()
     binary = bool(np.isin(x_RE, (0.0, 1.0)).all())
     return Runs(arm_R, seed_R, mean_R, _by_group(x_RE, mean_R, w_E, scores.groups_E), binary)
-
-
-def failed_runs(scores: Scores) -> tuple[tuple[str, int], ...]:
-    """(arm, seed) of every run without a finite score; why it has none is not known here."""
-    runs = finished_runs(scores)
-    done = set(zip(runs.arm_R.tolist(), runs.seed_R.tolist(), strict=True))
-    return tuple(
-        (arm, seed)
-        for a, arm in enumerate(scores.arms)
-        for s, seed in enumerate(scores.seeds)
-        if (a, s) not in done
-    )
 
 
 def _weights(scores: Scores, examples: int) -> Floats:

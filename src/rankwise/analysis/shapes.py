@@ -1,4 +1,4 @@
-"""The shape of an ordered factor such as the rank: rising, saturating, turning back, or not shown.
+"""The shape of an ordered factor such as the rank: steady, saturating, turning, or not shown.
 
 Array suffixes: K steps between neighbouring levels, A arms with a finished run.
 """
@@ -23,7 +23,7 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Step:
-    """Gain from one level to the next; positive is better whatever the metric. 95 % interval.
+    """Gain from one level to the next; positive is better for every metric. 95 % interval.
 
     per_doubling  gain divided by log2(high / low); by (high - low) where a value is not positive
     p             two-sided, Holm over the steps
@@ -40,17 +40,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Shape:
-    """The shape of one ordered factor, as far as these runs show it.
+    """The shape of one ordered factor.
 
-    kind   "turning": a step is a gain and a later one a loss, or the other way round (each beyond
-           chance, Holm over steps, 5 %);
-           "saturating": the first step is a gain beyond chance, and the gain per doubling of the
-           last step is below that of the first beyond chance: diminishing returns;
-           "accelerating": the same with the gain of the last step above that of the first, and
-           the last step a gain beyond chance;
-           "steady": every step is a gain beyond chance (or every one a loss), and no change of the
-           gain per doubling was found;
-           "trend": only the difference of the two ends is beyond chance;
+    kind   (significance of steps: Holm over steps, 5 %)
+           "turning": one step is a significant gain and another a significant loss;
+           "saturating": the first step is a significant gain, and the gain per doubling of the last
+           step is significantly smaller: diminishing returns;
+           "accelerating": the last step is a significant gain, and its gain per doubling is
+           significantly larger than that of the first;
+           "steady": every step is a significant gain (or every one a significant loss), and no
+           change of the gain per doubling was found;
+           "trend": only the difference of the two ends is significant;
            "not shown": none of these; "cannot tell": the noise is unknown
     drop   gain per doubling of the first step minus that of the last; None with two levels
     ends   gain from the lowest to the highest level
@@ -154,7 +154,7 @@ def _kind(
 
 
 def _direction(step: Step) -> int:
-    """1 for a gain beyond chance, -1 for a loss, 0 for neither."""
+    """1 for a significant gain, -1 for a loss, 0 for neither."""
     return int(np.sign(step.gain)) if step.p is not None and step.p < LEVEL else 0
 
 

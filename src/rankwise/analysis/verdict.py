@@ -1,7 +1,7 @@
-"""The verdict on one metric: noise floor, intervals, tie group, winner, what could have been seen.
+"""The verdict on one metric: noise floor, intervals, tie group, winner, detectable difference.
 
-`judge` is the whole story. What an interval speaks for is in `Verdict.claim`; a winner is declared
-only where seeds are part of it. Array suffixes: A arms with a finished run, R finished runs.
+`judge` does all of it. `Verdict.claim` says what the intervals hold for; a winner is declared only
+where seeds are part of it. Array suffixes: A arms with a finished run, R finished runs.
 """
 
 from dataclasses import dataclass
@@ -21,8 +21,8 @@ from rankwise.analysis.means import NoiseFloor, mean_intervals, noise_floor, spr
 from rankwise.analysis.scores import Floats, Ints, Scores
 
 LEVEL = 0.05
-# A detectable difference is worked out for PLANNED and claimed for CLAIMED: the noise that it is
-# worked out from is itself an estimate, and in simulated studies 84 % were found.
+# A detectable difference is computed for a power of PLANNED and stated with CLAIMED: it rests on an
+# estimate of the noise, and in simulated studies 84 % of such differences were found.
 PLANNED = 0.9
 CLAIMED = 0.8
 
@@ -31,13 +31,13 @@ CLAIMED = 0.8
 class ArmResult:
     """One arm. The interval is for its own mean; to compare arms use the differences.
 
-    missing          runs asked for that have no score, whatever the cause
-    mean, low, high  plain mean over its finished runs and its 95 % interval (None: cannot tell)
-    fitted           the mean after the seeds it lacks are allowed for; equals mean if none lacks
+    missing          planned runs without a score, whatever the cause
+    mean, low, high  plain mean over its finished runs and its 95 % interval (None: unknown)
+    fitted           the mean adjusted for missing seeds; equals `mean` if none is missing
     place            1 for the best fitted mean; None if no run finished
-    tied             could be the best as far as these data tell
+    tied             could be the best according to these data
     spread           standard deviation of its runs over seeds; None with one seed
-    unstable         its spread is beyond that of the other arms (F test, 5 %, Bonferroni)
+    unstable         its spread is significantly larger than the others' (F test, 5 %, Bonferroni)
     """
 
     arm: str
@@ -55,10 +55,10 @@ class ArmResult:
 
 @dataclass(frozen=True)
 class Difference:
-    """Arm minus other, 95 % interval, two-sided p; None where nothing is known of the noise.
+    """Arm minus other, 95 % interval, two-sided p; None where the noise is unknown.
 
     p_adjusted is for all comparisons with the best (see `holm_with_best`), else None. `better`
-    names the arm that the interval favours, None if it holds zero or is unknown.
+    names the arm that the interval favours, None if the interval includes zero or is unknown.
     """
 
     arm: str
@@ -74,11 +74,11 @@ class Difference:
 
 @dataclass(frozen=True)
 class DetectableEffect:
-    """True difference from the best that such a study finds with the stated chance.
+    """True difference from the best that such a study detects with probability `power` or more.
 
-    The level is that of the strictest step of the comparison with the best. `power` is a chance of
-    at least so much: in simulated studies a difference of this size made its arm the only one in
-    the tie group in 84 %, one of twice the size in 97 % (docs/calibration.md).
+    The level is that of the strictest step of the comparison with the best. In simulated studies an
+    arm that was better by this difference was the only one in the tie group in 84 % of studies, at
+    twice the difference in 97 % (docs/calibration.md).
     """
 
     value: float
@@ -106,14 +106,14 @@ class PairTable:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be said of one metric.
+    """The verdict on one metric.
 
-    claim       what the intervals speak for beyond these runs and these examples
+    claim       what the intervals hold for beyond these runs and these examples
     arms        in the order given, failed ones included
-    best        lowest (or highest) fitted mean; a look, not a claim
+    best        lowest (or highest) fitted mean; an observation, not a claim
     tie_group   arms that could be the best, best first; the truly best arm is in it with 95 %
     winner      the only arm of the tie group, where the claim includes seeds; else None
-    stands_out  the best run is set apart from all others by the examples, one seed only
+    stands_out  with one seed: the arm that the examples show to be better than all others
     with_best   every other arm against `best`, in order of place
     """
 
@@ -135,8 +135,17 @@ class Verdict:
     settlements: tuple[Settlement, ...]
     pairs: PairTable
 
+    @property
+    def behind(self) -> tuple[str, ...]:
+        """Tied arms whose 95 % interval against `best`, not adjusted, excludes zero."""
+        return tuple(
+            d.arm
+            for d in self.with_best
+            if d.arm in self.tie_group and d.better is not None and d.better != d.arm
+        )
+
     def difference(self, arm: str, other: str) -> Difference:
-        """Any pair by name, unadjusted. Raises KeyError for an arm without a finished run."""
+        """A difference, unadjusted. Raises KeyError for an arm without a finished run."""
         for name in (arm, other):
             if name not in self.pairs.arms:
                 raise KeyError(f"{name} has no finished run")
@@ -145,7 +154,7 @@ class Verdict:
 
 
 def judge(scores: Scores) -> Verdict:
-    """The verdict on `scores`. Raises nothing for missing or failed runs: they are counted."""
+    """The verdict on `scores`. Missing and failed runs are counted and raise no error."""
     return judge_parts(scores, components(scores))
 
 
@@ -227,7 +236,7 @@ def _with_best(
 def _arm_results(
     scores: Scores, parts: Components, order: Ints, in_tie_A: NDArray[np.bool_]
 ) -> tuple[ArmResult, ...]:
-    """Every arm in the order given; those without a finished run have counts and nothing else."""
+    """Every arm in the order given; those without a finished run have only counts."""
     low_A, high_A = mean_intervals(scores, parts)
     spread_A = spreads(parts)
     place = {int(a): n for n, a in enumerate(order, start=1)}
@@ -277,7 +286,7 @@ def _detectable(parts: Components, pairs: Estimates, order: Ints) -> DetectableE
 def _settlements(
     parts: Components, order: Ints, in_tie_A: NDArray[np.bool_]
 ) -> tuple[Settlement, ...]:
-    """What would part each tied arm from the best, at the level of that tie group."""
+    """What would decide between each tied arm and the best, at the level of that tie group."""
     tied = [int(a) for a in order if in_tie_A[a]]
     level = LEVEL / max(len(tied) * (len(tied) - 1) / 2, 1)
     return tuple(settle(parts, a, tied[0], level, PLANNED) for a in tied[1:])

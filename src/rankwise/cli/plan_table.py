@@ -1,4 +1,4 @@
-"""What `rankwise plan` says: arms, runs, cohorts, parameters, memory and time."""
+"""The output of `rankwise plan`: configurations, runs, cohorts, parameters, memory and time."""
 
 import time
 from typing import Any
@@ -11,6 +11,7 @@ from rankwise.adapters.linear import linear_modules
 from rankwise.base.load import choose_dtype
 from rankwise.spec.arms import Arm
 from rankwise.study.plan import Outlook, base_name, pick_device, shared_trainings
+from rankwise.text import count
 
 # Time of a training step over the time of its matrix products alone, as measured on two CPU cores
 # with cohorts of 8 on MiniLM (bf16); a rough guide elsewhere.
@@ -18,7 +19,7 @@ OVERHEAD = 4.0
 
 
 def plan_facts(outlook: Outlook) -> dict[str, Any]:
-    """Everything that the plan says, JSON-ready. Memory and time are estimates."""
+    """The plan, JSON-ready. Memory and time are estimates."""
     spec = outlook.spec
     device = pick_device(spec.hardware.device)
     cohorts = outlook.cohorts(outlook.runs, device)
@@ -69,8 +70,8 @@ def _arm_facts(outlook: Outlook, arm: Arm, device: torch.device, seconds: float)
 def run_flops(outlook: Outlook, arm: Arm) -> float:
     """Floating point operations of a run's matrix products.
 
-    2 a weight and token forward; backward as much again for the gradient of the input, and for
-    the gradient of the weight where it is trained. Evaluations are forward only.
+    Per weight and token: 2 forward, 2 backward for the gradient of the input, and 2 for the
+    gradient of the weight where it is trained. Evaluations are forward only.
     """
     weights = sum(t.in_features * t.out_features for t in linear_modules(outlook.structure))
     lengths = [len(example.input_ids) for example in outlook.train[arm.training_id]]
@@ -84,7 +85,7 @@ def run_flops(outlook: Outlook, arm: Arm) -> float:
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating point operations a second of this device's matrix product, measured on the spot."""
+    """Floating point operations a second of this device's matrix product, measured now."""
     size = 1024
     a = torch.ones(size, size, dtype=dtype, device=device)
     best = float("inf")
@@ -96,7 +97,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def print_plan(facts: dict[str, Any]) -> None:
-    """The plan as a person reads it."""
+    """Prints the plan."""
     console = Console()
     if not console.is_terminal:
         console.width = 120
@@ -112,9 +113,10 @@ def print_plan(facts: dict[str, Any]) -> None:
     for note in data["notes"]:
         console.print(f"  - {note}", style="dim", highlight=False)
     table = Table(box=None, pad_edge=False)
-    for title in ("arm", "steps", "trainable", "of", "share", "memory alone", "modules"):
-        left = title in ("arm", "modules")
-        table.add_column(title, justify="left" if left else "right", no_wrap=title == "arm")
+    for title in ("configuration", "steps", "trainable", "of", "share", "memory alone", "modules"):
+        first = title == "configuration"
+        left = first or title == "modules"
+        table.add_column(title, justify="left" if left else "right", no_wrap=first)
     for arm in facts["arms"]:
         table.add_row(
             arm["name"],
@@ -129,11 +131,11 @@ def print_plan(facts: dict[str, Any]) -> None:
     sizes = ", ".join(str(len(cohort)) for cohort in facts["cohorts"])
     shared = ""
     if facts["trainings"] < facts["runs"]:
-        shared = f" of {counted(facts['trainings'], 'training')} (some differ in generation alone)"
+        shared = f" of {count(facts['trainings'], 'training')} (some differ only in generation)"
     console.print(
-        f"{counted(len(facts['arms']), 'arm')} x {counted(len(facts['seeds']), 'seed')} = "
-        f"{counted(facts['runs'], 'run')}{shared} in "
-        f"{counted(len(facts['cohorts']), 'cohort')} of "
+        f"{count(len(facts['arms']), 'configuration')} x {count(len(facts['seeds']), 'seed')} = "
+        f"{count(facts['runs'], 'run')}{shared} in "
+        f"{count(len(facts['cohorts']), 'cohort')} of "
         f"{sizes}; about {minutes(facts['seconds'])} "
         "(an estimate from the speed of one matrix product)"
     )
@@ -141,20 +143,15 @@ def print_plan(facts: dict[str, Any]) -> None:
 
 def _modules(arm: dict[str, Any]) -> str:
     if arm["method"] == "full":
-        return "every weight"
+        return "all weights"
     leaves = dict.fromkeys(name.rpartition(".")[2] for name in arm["modules"])
     ranks = sorted(set(arm["ranks"].values()))
     span = f"r {ranks[0]}" if len(ranks) == 1 else f"r {ranks[0]} to {ranks[-1]}"
     return f"{', '.join(leaves)} ({len(arm['modules'])} modules, {span})"
 
 
-def counted(number: int, what: str) -> str:
-    """A number of things: 1 arm, 2 arms."""
-    return f"{number} {what}{'' if number == 1 else 's'}"
-
-
 def minutes(seconds: float) -> str:
-    """A duration in words of fitting size."""
+    """A duration in seconds, minutes or hours."""
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"

@@ -1,11 +1,11 @@
-"""How far a study is, how its arms rank, and where its results lie."""
+"""The state of a study: runs done, ranking, and where its results are."""
 
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rankwise.report.chapters.lead import price_of
 from rankwise.report.remarks import cause_of
+from rankwise.report.words import BASES, price_of
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records, ranked
 from rankwise.store.reader import Reader
@@ -28,7 +28,7 @@ def status_facts(folder: Path) -> dict[str, Any]:
             "spread": arm.spread,
             "seeds": len(arm.seeds_done),
             "test": arm.test,
-            "cost": price_of(arm, records.cost).strip(" ()"),
+            "cost": price_of(arm, records.cost),
         }
         for arm in ranked(judgement)
     ]
@@ -52,7 +52,7 @@ def status_facts(folder: Path) -> dict[str, Any]:
 
 
 def print_status(facts: dict[str, Any]) -> None:
-    """The state of a study as a person reads it."""
+    """Prints the state of a study."""
     from rich.console import Console
     from rich.table import Table
 
@@ -63,8 +63,10 @@ def print_status(facts: dict[str, Any]) -> None:
     console.print(f"[bold]{facts['study']}[/bold]: {states}", highlight=False)
     metric = facts["metric"]
     table = Table(box=None, pad_edge=False)
-    for title in ("", "arm", metric, "spread over seeds", "seeds", "cost"):
-        table.add_column(title, justify="left" if title == "arm" else "right", no_wrap=True)
+    for title in ("", "configuration", metric, "spread over seeds", "seeds", "cost"):
+        table.add_column(
+            title, justify="left" if title == "configuration" else "right", no_wrap=True
+        )
     for place, arm in enumerate(facts["arms"], start=1):
         table.add_row(
             str(place),
@@ -78,7 +80,8 @@ def print_status(facts: dict[str, Any]) -> None:
     for failure in facts["failures"]:
         console.print(f"{failure['run']}: {failure['state']}: {failure['cause']}", highlight=False)
     if facts["recommended"]:
-        console.print(f"recommended: [bold]{facts['recommended']}[/bold] ({facts['why']})")
+        what = "not recommended" if facts["why"] == "look" else "recommended"
+        console.print(f"{what}: [bold]{facts['recommended']}[/bold] ({BASES[facts['why']]})")
     for what in ("report", "adapters"):
         if facts[what]:
             console.print(f"{what}: {facts[what]}", highlight=False, soft_wrap=True)

@@ -1,6 +1,6 @@
 """From a Vega-Lite specification to bytes: SVG for files, SVG for pages, the script for pages.
 
-The same specification gives the same bytes, in whatever process and however often it is drawn.
+The same specification gives the same bytes in every process.
 """
 
 import json
@@ -8,24 +8,24 @@ import re
 from functools import cache
 from typing import Any
 
-INK = "#24292f"
-PAPER = "#ffffff"
+DARK = "#24292f"
+WHITE = "#ffffff"
 
 
 def svg_file(spec: dict[str, Any]) -> str:
-    """A picture that is legible on any page: dark ink on its own white paper."""
-    svg = _draw(spec, "f").replace("currentColor", INK)
+    """A figure for a file: dark on its own white background."""
+    svg = _draw(spec, "f").replace("currentColor", DARK)
     head, rest = svg.split(">", 1)
-    return f'{head}><rect width="100%" height="100%" fill="{PAPER}"/>{rest}'
+    return f'{head}><rect width="100%" height="100%" fill="{WHITE}"/>{rest}'
 
 
 def svg_inline(spec: dict[str, Any], name: str) -> str:
-    """A picture for the inside of a page: the page's own ink, ids that no other picture has."""
+    """A figure inside a page: in the text colour of the page, with ids that are unique."""
     return _draw(spec, name)
 
 
 def page_spec(spec: dict[str, Any]) -> dict[str, Any]:
-    """The specification for the page's script: as wide as the column it stands in."""
+    """The specification for the page's script: as wide as its column."""
     return {**spec, "width": "container", "autosize": {"type": "fit-x", "contains": "padding"}}
 
 
@@ -35,7 +35,7 @@ def page_script() -> str:
     import vl_convert
 
     bundle: str = vl_convert.javascript_bundle(vl_version="6.4")  # type: ignore[call-arg]
-    # Inside <script> only these end or hide it; neither occurs outside of strings.
+    # Inside <script> only these end or hide it; both occur only in strings.
     return bundle.replace("</script", "<\\/script").replace("<!--", "<\\!--")
 
 
@@ -47,7 +47,7 @@ def _draw(spec: dict[str, Any], prefix: str) -> str:
 
 
 def _own_ids(svg: str, prefix: str) -> str:
-    """The ids of clips and gradients, which count up over a process, counted within the picture."""
+    """Ids of clips and gradients numbered per figure; the library numbers them per process."""
     numbers: dict[str, str] = {}
     for found in re.findall(r'\bid="([^"]+)"', svg):
         numbers.setdefault(found, f"{prefix}-{len(numbers)}")

@@ -1,7 +1,6 @@
-"""Two arms of a study side by side: settings, every metric with its interval, costs, answers."""
+"""Two configurations of a study compared, as Markdown and as numbers."""
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,87 +9,46 @@ import numpy as np
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import judge
 from rankwise.errors import DataError
-from rankwise.report.chapters.groups import measures_table, quotes_of, speakers
-from rankwise.report.document import (
-    Block,
-    Bullets,
-    Document,
-    Paragraph,
-    Section,
-    clean,
-    code,
-    strong,
-    table,
-)
+from rankwise.report.chapters.pair import MetricDifference, differing, one_training, pair_document
 from rankwise.report.markdown import to_markdown
-from rankwise.report.numbers import (
-    MISSING,
-    count,
-    duration,
-    interval,
-    listing,
-    number,
-    plural,
-    signed,
-    size,
-)
 from rankwise.results.from_store import read_records
-from rankwise.results.judge import scores_of, scores_on_test, words
+from rankwise.results.judge import scores_of, scores_on_test
 from rankwise.results.records import ArmFacts, Floats, Records, distinct
-from rankwise.spec.metrics import decimals_of, lower_is_better
+from rankwise.spec.metrics import lower_is_better
 from rankwise.store.reader import Reader
-from rankwise.text import decimals_for, setting
-
-FORMS = {"bytes": size, "seconds": duration, "parameters": count}
-MOST_PROMPTS = 5
-
-
-@dataclass(frozen=True)
-class MetricDifference:
-    """One metric of both arms on one part of the data; difference is first minus second.
-
-    low, high are a 95 % interval and p two-sided; None where nothing is known of the noise.
-    better names an arm only where the interval leaves zero out.
-    """
-
-    metric: str
-    part: str
-    first: float
-    second: float
-    difference: float
-    low: float | None
-    high: float | None
-    p: float | None
-    better: str | None
-    claim: str
+from rankwise.text import names
 
 
 def compare_arms(folder: Path, first: str, second: str) -> tuple[str, dict[str, Any]]:
-    """Two arms side by side, as Markdown and as a JSON-ready dict.
+    """Two configurations side by side, as Markdown and as a JSON-ready dict.
 
-    The noise is that of the whole study, so that two arms alone are not judged by two runs.
+    The noise is estimated from the whole study, not from these two configurations alone.
 
     Raises:
         StoreError: no study in the folder.
-        DataError: an arm that the study does not have, or the same arm twice.
+        DataError: a configuration that the study does not have, or the same one twice.
     """
     with Reader(folder) as store:
         records = read_records(store)
     known = [arm.name for arm in records.arms]
     for name in (first, second):
         if name not in known:
-            raise DataError(f"{folder}: no arm {name!r}; the arms are {listing(known, 40)}")
+            raise DataError(
+                f"{folder}: no configuration {name!r}; the configurations are {names(known, 40)}"
+            )
     if first == second:
-        raise DataError(f"{first}: given twice; name two arms of {listing(known, 40)}")
+        raise DataError(
+            f"{first}: given twice; name two different configurations of {names(known, 40)}"
+        )
     arms = records.arm(first), records.arm(second)
     metrics = _metrics(distinct(records), *arms)
-    return to_markdown(_document(records, arms, metrics)), _facts(records, arms, metrics)
+    return to_markdown(pair_document(records, arms, metrics)), _facts(records, arms, metrics)
 
 
 def _metrics(records: Records, a: ArmFacts, b: ArmFacts) -> list[MetricDifference]:
-    """Validation first, the deciding metric first of all; then the test part.
+    """Validation first, beginning with the objective metric; then the test part.
 
-    None for arms of one training, whose scores are the same; of `records` with each training once.
+    Empty for arms that share a training, whose scores are equal. `records` has each training once.
     """
     if one_training(a, b):
         return []
@@ -102,11 +60,6 @@ def _metrics(records: Records, a: ArmFacts, b: ArmFacts) -> list[MetricDifferenc
     ]
     found += [_difference(records, "test", name, a, b) for name in a.test if name in b.test]
     return found
-
-
-def one_training(a: ArmFacts, b: ArmFacts) -> bool:
-    """Whether two arms differ in generation alone and were trained once."""
-    return (a.twin_of or a.name) == (b.twin_of or b.name)
 
 
 def _difference(
@@ -155,156 +108,6 @@ def _by_run(records: Records, part: str, metric: str) -> Floats:
         if run.finished and metric in values:
             x_AS[names.index(run.arm), records.seeds.index(run.seed)] = values[metric]
     return x_AS
-
-
-def differing(a: ArmFacts, b: ArmFacts) -> tuple[list[str], list[str]]:
-    """Names of the settings in which two arms differ, and of those in which they agree."""
-    names = list(dict.fromkeys([*a.settings, *b.settings]))
-    differ = [n for n in names if a.settings.get(n, MISSING) != b.settings.get(n, MISSING)]
-    return differ, [n for n in names if n not in differ]
-
-
-def _joint_note(differ: Sequence[str]) -> str:
-    if not differ:
-        return "The two arms do not differ in any recorded setting: what parts them is chance."
-    if len(differ) == 1:
-        return (
-            f"They differ in {code(differ[0])} alone: what parts them beyond chance is its doing."
-        )
-    return (
-        f"They differ in {plural(len(differ), 'setting')} at once "
-        f"({listing([code(n) for n in differ], 12)}). Every difference below belongs to all of "
-        "them together; none of it can be put down to one."
-    )
-
-
-def _document(
-    records: Records, arms: tuple[ArmFacts, ArmFacts], metrics: list[MetricDifference]
-) -> Document:
-    a, b = arms
-    differ, agree = differing(a, b)
-    lead: list[Block] = [
-        Paragraph(_headline(records, arms, metrics)),
-        Paragraph(_joint_note(differ)),
-    ]
-    rows = [(code(n), _setting(a, n), _setting(b, n)) for n in differ]
-    blocks: list[Block] = []
-    if rows:
-        blocks.append(table(("setting", code(a.name), code(b.name)), rows))
-    same = [f"{code(n)} = {_setting(a, n)}" for n in agree]
-    blocks.append(Bullets((f"The same in both: {listing(same, 60) if same else 'nothing'}.",)))
-    sections = [
-        Section("Settings", "settings", tuple(blocks)),
-        Section("Metrics", "metrics", _metric_blocks(arms, metrics)),
-        Section("Costs", "costs", (_cost_table(arms),)),
-    ]
-    answers = _answers(records, arms)
-    if answers:
-        sections.append(Section("Answers", "answers", answers))
-    return Document(f"{code(a.name)} beside {code(b.name)}", tuple(lead), tuple(sections))
-
-
-def _headline(
-    records: Records, arms: tuple[ArmFacts, ArmFacts], metrics: list[MetricDifference]
-) -> str:
-    if one_training(*arms):
-        return (
-            f"{strong('One training:')} {code(arms[0].name)} and {code(arms[1].name)} differ in "
-            "generation alone, so their losses are the same run; what can differ is what they "
-            "answer."
-        )
-    found = next((m for m in metrics if m.metric == records.metric), None)
-    if found is None:
-        without = [code(arm.name) for arm in arms if not arm.seeds_done]
-        return f"{strong('Nothing to compare:')} no finished run of {listing(without)}."
-    digits = _digits(found)
-    bounds = interval(found.low, found.high, digits)
-    what = (
-        f"{words(records.metric)} {number(found.first, digits)} against "
-        f"{number(found.second, digits)}, difference {signed(found.difference, digits)}"
-    )
-    if found.low is None:
-        return f"{strong('Cannot tell:')} {what}; nothing is known of the noise."
-    if found.better is None:
-        return f"{strong('Not told apart:')} {what} (95 % interval {bounds})."
-    return f"{strong('Told apart:')} {code(found.better)} is better, {what} (95 % {bounds})."
-
-
-def _digits(found: MetricDifference) -> int:
-    if found.low is None or found.high is None:
-        return decimals_of(found.metric)
-    return min(6, decimals_for((found.high - found.low) / 2))
-
-
-def _setting(arm: ArmFacts, name: str) -> str:
-    return code(setting(arm.settings[name])) if name in arm.settings else MISSING
-
-
-def _metric_blocks(
-    arms: tuple[ArmFacts, ArmFacts], metrics: list[MetricDifference]
-) -> tuple[Block, ...]:
-    if one_training(*arms):
-        return (Paragraph("Nothing to compare: both arms are the same run, score by score."),)
-    if not metrics:
-        return (Paragraph("No metric that both have."),)
-    rows = []
-    for one in metrics:
-        digits = _digits(one)
-        rows.append(
-            (
-                words(one.metric) if one.part == "validation" else f"test {_bare(one.metric)}",
-                number(one.first, digits),
-                number(one.second, digits),
-                signed(one.difference, digits),
-                interval(one.low, one.high, digits),
-                "cannot tell" if one.low is None else _better(one),
-                one.claim,
-            )
-        )
-    head = (
-        "metric",
-        code(arms[0].name),
-        code(arms[1].name),
-        "difference",
-        "95 % interval",
-        "better",
-        "speaks for",
-    )
-    caption = (
-        "Means over seeds at each run's best validation step; difference is the first less the "
-        "second. The noise is that of the whole study. Each interval stands for itself: of twenty "
-        "such metrics of equal arms, one is expected to look different."
-    )
-    return (table(head, rows, numeric=(1, 2, 3, 4), caption=caption),)
-
-
-def _bare(metric: str) -> str:
-    return words(metric).removeprefix("validation ")
-
-
-def _better(one: MetricDifference) -> str:
-    return "not told apart" if one.better is None else code(one.better)
-
-
-def _cost_table(arms: tuple[ArmFacts, ArmFacts]) -> Block:
-    names = list(dict.fromkeys(name for arm in arms for name in arm.costs))
-    rows = []
-    for name in names:
-        costs = [arm.costs.get(name) for arm in arms]
-        known = next(cost for cost in costs if cost is not None)
-        cells = [MISSING if c is None else FORMS[c.unit](c.value) for c in costs]
-        rows.append((words(name), *cells, clean(known.path)))
-    return table(("cost", *(code(arm.name) for arm in arms), "come by"), rows, numeric=(1, 2))
-
-
-def _answers(records: Records, arms: tuple[ArmFacts, ArmFacts]) -> tuple[Block, ...]:
-    names = [arm.name for arm in arms]
-    own = [answer for answer in records.answers if answer.arm in ("base", *names)]
-    if not any(answer.arm != "base" for answer in own):
-        return ()
-    shown = speakers(own, [arm for arm in arms if any(one.arm == arm.name for one in own)])
-    prompts = list(dict.fromkeys(answer.prompt for answer in own))[:MOST_PROMPTS]
-    return (measures_table(shown), *(quotes_of(shown, prompt) for prompt in prompts))
 
 
 def _facts(

@@ -1,8 +1,8 @@
-"""What a report says, before it is Markdown or HTML: sections of blocks, built once from the facts.
+"""The content of a report, before it is Markdown or HTML: sections of blocks.
 
 Every string is plain text, user data included, and is escaped by each renderer. Only `code` and
-`strong` mark a piece as more than text; their marks are private-use characters that are removed
-from whatever goes in, so that no user data can forge them.
+`strong` give a piece of text a format; their marks are private-use characters, which are removed
+from user data.
 """
 
 import re
@@ -17,7 +17,7 @@ _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f\u202a-\u202e\u2066-\u2069]")
 
 
 def clean(text: object) -> str:
-    """User data as text without marks and control characters."""
+    """`text` without marks and control characters."""
     return _CONTROL.sub("\ufffd", _MARKS.sub("", str(text)))
 
 
@@ -49,7 +49,7 @@ class Bullets:
 
 @dataclass(frozen=True)
 class Table:
-    """A table; `numeric` holds the column numbers to align right, `marked` the rows to set off."""
+    """A table; `numeric` holds the columns to align right, `marked` the rows to highlight."""
 
     head: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
@@ -78,7 +78,7 @@ class CodeBlock:
 
 @dataclass(frozen=True)
 class Quotes:
-    """Texts beside each other, each under its title (sample answers)."""
+    """Texts side by side, each with its title (sample answers)."""
 
     prompt: str
     answers: tuple[tuple[str, str], ...]
@@ -97,7 +97,7 @@ Block = Paragraph | Bullets | Table | Figure | CodeBlock | Quotes | Details
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and its blocks; `anchor` names it for links."""
+    """A heading and its blocks; `anchor` is its id for links."""
 
     title: str
     anchor: str
@@ -106,7 +106,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Document:
-    """A whole report: title, the verdict that stands first, and the sections."""
+    """A whole report: title, the verdict at the top, and the sections."""
 
     title: str
     lead: tuple[Block, ...]

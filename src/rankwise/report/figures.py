@@ -1,8 +1,6 @@
 """The figures as Vega-Lite specifications, made with altair.
 
-Colours are those of Okabe and Ito (Color Universal Design, 2008), which stay apart for readers
-with colour-blindness; shape or dash says the same again. Ink is `currentColor`, so that a page in
-dark mode needs no second picture. All names of fields are fixed: user data are values only.
+Names of fields are fixed; user data are only values.
 """
 
 import math
@@ -10,25 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
-GREY = "#8c8c8c"
+from rankwise.report.figure_style import GREY, OKABE_ITO, colour, finished, shape
+
 GROUP_COLOURS = (OKABE_ITO[0], OKABE_ITO[4], OKABE_ITO[1], GREY)
-SHAPES = ["circle", "diamond", "triangle-up", "square", "cross"]
 DASHES = [[1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 2]]
-STATE_COLOURS = {  # light enough for black letters
-    "diverged": "#D55E00",
-    "out of memory": "#E69F00",
-    "crashed": "#CC79A7",
-    "pruned": "#56B4E9",
-    "interrupted": "#F0E442",
-    "stopped early": "#009E73",
-    "done": "#bdbdbd",
-}
-CLAIMS = ("clear of zero", "not clear of zero")
+CLAIMS = ("interval excludes zero", "interval includes zero")
 MOST_ARMS = 40
-MOST_NUMBERS = 24
 MOST_LINES = len(OKABE_ITO)
-WIDTH = 620
 ROW = 24
 
 
@@ -36,8 +22,8 @@ ROW = 24
 class RankRow:
     """One arm in the ranking figure.
 
-    low and high are the interval of its difference from the best, put at the best's value; NaN
-    where none is known.
+    low and high are the interval of its difference from the best plus the best's value; NaN where
+    unknown.
     """
 
     arm: str
@@ -92,9 +78,9 @@ def ranking(rows: Sequence[RankRow], axis: str, alt: str) -> dict[str, Any]:
     order = [row.arm for row in rows]
     groups = list(dict.fromkeys(row.group for row in rows))
     base = altair.Chart(altair.Data(values=[_with_numbers(row) for row in rows])).encode(
-        y=altair.Y("arm:N", sort=order, title=None),
-        color=_colour("group", groups, GROUP_COLOURS),
-        tooltip=["arm:N", "value:Q", "low:Q", "high:Q", "group:N"],
+        y=altair.Y("configuration:N", sort=order, title=None),
+        color=colour("group", groups, GROUP_COLOURS),
+        tooltip=["configuration:N", "value:Q", "low:Q", "high:Q", "group:N"],
     )
     x = altair.X("value:Q", title=axis, scale=altair.Scale(zero=False))
     line = (
@@ -106,16 +92,16 @@ def ranking(rows: Sequence[RankRow], axis: str, alt: str) -> dict[str, Any]:
     if any(math.isfinite(row.low) for row in rows):
         layers.append(base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q"), x2="high:Q"))
     layers.append(
-        base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=_shape("group", groups))
+        base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=shape("group", groups))
     )
-    return _finished(altair.layer(*layers), "ranking", alt, height=ROW * len(order) + 10)
+    return finished(altair.layer(*layers), "ranking", alt, height=ROW * len(order) + 10)
 
 
 def _run_ticks(rows: Sequence[RankRow], order: Sequence[str], axis: str) -> Any:
     import altair
 
     runs = [
-        {"arm": row.arm, "run": value, "seed": seed}
+        {"configuration": row.arm, "run": value, "seed": seed}
         for row in rows
         for value, seed in zip(row.runs, row.seeds, strict=True)
     ]
@@ -124,8 +110,8 @@ def _run_ticks(rows: Sequence[RankRow], order: Sequence[str], axis: str) -> Any:
         .mark_tick(thickness=1.5, height=10, color=GREY, opacity=0.9)
         .encode(
             x=altair.X("run:Q", title=axis),
-            y=altair.Y("arm:N", sort=order),
-            tooltip=["arm:N", "run:Q", "seed:Q"],
+            y=altair.Y("configuration:N", sort=order),
+            tooltip=["configuration:N", "run:Q", "seed:Q"],
         )
     )
 
@@ -133,44 +119,47 @@ def _run_ticks(rows: Sequence[RankRow], order: Sequence[str], axis: str) -> Any:
 def curves(
     points: Sequence[CurvePoint], highlighted: Sequence[str], axis: str, alt: str
 ) -> dict[str, Any]:
-    """Learning curves: the highlighted arms in colour with bands, all others in grey behind."""
+    """Learning curves: the highlighted arms in colour with bands, all others in grey."""
     import altair
 
     shown = list(highlighted[:MOST_LINES])
     rows = [
-        {"arm": p.arm, "step": p.step, "value": p.value, "low": p.low, "high": p.high}
+        {"configuration": p.arm, "step": p.step, "value": p.value, "low": p.low, "high": p.high}
         for p in points
         if math.isfinite(p.value)
     ]
-    front = [row for row in rows if row["arm"] in shown]
-    behind = [row for row in rows if row["arm"] not in shown]
+    front = [row for row in rows if row["configuration"] in shown]
+    behind = [row for row in rows if row["configuration"] not in shown]
     x = altair.X("step:Q", title="step", axis=altair.Axis(tickMinStep=1))
     y = altair.Y("value:Q", title=axis, scale=altair.Scale(zero=False))
-    colour = altair.Color(
-        "arm:N",
+    of_arm = altair.Color(
+        "configuration:N",
         title=None,
         sort=shown,
         scale=altair.Scale(domain=shown, range=list(OKABE_ITO[: len(shown)])),
     )
-    tooltip = ["arm:N", "step:Q", "value:Q", "low:Q", "high:Q"]
+    tooltip = ["configuration:N", "step:Q", "value:Q", "low:Q", "high:Q"]
     layers = []
     if behind:
         layers.append(
             altair.Chart(altair.Data(values=behind))
             .mark_line(color=GREY, strokeWidth=1, opacity=0.6)
-            .encode(x=x, y=y, detail="arm:N", tooltip=tooltip)
+            .encode(x=x, y=y, detail="configuration:N", tooltip=tooltip)
         )
-    base = altair.Chart(altair.Data(values=front)).encode(x=x, color=colour, tooltip=tooltip)
+    base = altair.Chart(altair.Data(values=front)).encode(x=x, color=of_arm, tooltip=tooltip)
     layers.append(base.mark_area(opacity=0.15).encode(y=altair.Y("low:Q", title=axis), y2="high:Q"))
     layers.append(
         base.mark_line(strokeWidth=2, point=altair.OverlayMarkDef(size=30)).encode(
             y=y,
             strokeDash=altair.StrokeDash(
-                "arm:N", sort=shown, title=None, scale=altair.Scale(domain=shown, range=DASHES)
+                "configuration:N",
+                sort=shown,
+                title=None,
+                scale=altair.Scale(domain=shown, range=DASHES),
             ),
         )
     )
-    return _finished(altair.layer(*layers), "curves", alt, height=260)
+    return finished(altair.layer(*layers), "curves", alt, height=260)
 
 
 def effects(rows: Sequence[EffectRow], axis: str, alt: str) -> dict[str, Any]:
@@ -185,13 +174,13 @@ def effects(rows: Sequence[EffectRow], axis: str, alt: str) -> dict[str, Any]:
             "value": row.value,
             "low": row.low,
             "high": row.high,
-            "claim": "clear of zero" if row.clear else "not clear of zero",
+            "claim": CLAIMS[0] if row.clear else CLAIMS[1],
         }
         for row in rows
     ]
     base = altair.Chart(altair.Data(values=values)).encode(
         y=altair.Y("label:N", sort=order, title=None),
-        color=_colour("claim", CLAIMS, (OKABE_ITO[0], GREY)),
+        color=colour("claim", CLAIMS, (OKABE_ITO[0], GREY)),
         tooltip=["label:N", "value:Q", "low:Q", "high:Q"],
     )
     zero = (
@@ -202,13 +191,13 @@ def effects(rows: Sequence[EffectRow], axis: str, alt: str) -> dict[str, Any]:
     bars = base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q", title=axis), x2="high:Q")
     dots = base.mark_point(filled=True, size=70, opacity=1).encode(
         x=altair.X("value:Q", title=axis),
-        shape=_shape("claim", CLAIMS),
+        shape=shape("claim", CLAIMS),
     )
-    return _finished(altair.layer(zero, bars, dots), "effects", alt, height=ROW * len(order) + 10)
+    return finished(altair.layer(zero, bars, dots), "effects", alt, height=ROW * len(order) + 10)
 
 
 def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) -> dict[str, Any]:
-    """Quality against cost on a logarithmic axis; who is on the front, by colour and shape."""
+    """Quality against cost; colour and shape show which arms are on the front."""
     import altair
 
     costs = [point.cost for point in points]
@@ -222,7 +211,7 @@ def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) 
     )
     values = [
         {
-            "arm": p.arm,
+            "configuration": p.arm,
             "cost": p.cost,
             "value": p.value,
             "low": p.low,
@@ -233,13 +222,13 @@ def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) 
     ]
     base = altair.Chart(altair.Data(values=values)).encode(
         x=x,
-        color=_colour("front", groups, GROUP_COLOURS),
-        tooltip=["arm:N", "cost:Q", "value:Q", "low:Q", "high:Q"],
+        color=colour("front", groups, GROUP_COLOURS),
+        tooltip=["configuration:N", "cost:Q", "value:Q", "low:Q", "high:Q"],
     )
     y = altair.Y("value:Q", title=axes[1], scale=altair.Scale(zero=False))
     layers = [base.mark_rule().encode(y=altair.Y("low:Q", title=axes[1]), y2="high:Q")]
     layers.append(
-        base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=_shape("front", groups))
+        base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=shape("front", groups))
     )
     if len(points) <= 12:
         layers.append(
@@ -249,132 +238,19 @@ def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) 
                 dy=-7,
                 fontSize=10,
                 limit=150,
-                # On a phone the names would lie over each other; there the tooltip has them.
+                # On a narrow screen the names would overlap; the tooltip shows them.
                 opacity=altair.expr("width < 400 ? 0 : 1"),
-            ).encode(y=y, text="arm:N", color=altair.value("currentColor"))
+            ).encode(y=y, text="configuration:N", color=altair.value("currentColor"))
         )
-    return _finished(altair.layer(*layers), "front", alt, height=280)
-
-
-def ranks_by_layer(cells: Sequence[tuple[str, str, int, float]], alt: str) -> dict[str, Any]:
-    """Rank of each layer as a number on a shade: cells are (arm, module, layer, rank)."""
-    import altair
-
-    rows = list(dict.fromkeys(f"{arm}: {module}" for arm, module, _, _ in cells))[:MOST_ARMS]
-    values: list[dict[str, Any]] = [
-        {"row": f"{arm}: {module}", "layer": layer, "rank": rank}
-        for arm, module, layer, rank in cells
-        if f"{arm}: {module}" in rows
-    ]
-    middle = (min(v["rank"] for v in values) + max(v["rank"] for v in values)) / 2
-    base = altair.Chart(altair.Data(values=values)).encode(
-        x=altair.X("layer:O", title="layer", axis=altair.Axis(labelAngle=0, labelOverlap=True)),
-        y=altair.Y("row:N", sort=rows, title=None),
-        tooltip=["row:N", "layer:O", "rank:Q"],
-    )
-    shades = base.mark_rect().encode(
-        color=altair.Color("rank:Q", scale=altair.Scale(scheme="cividis"), legend=None)
-    )
-    layers = len({v["layer"] for v in values})
-    numbers = base.mark_text(fontSize=10).encode(
-        text=altair.Text("rank:Q", format=".3~g"),
-        color=altair.condition(
-            f"datum.rank > {middle}", altair.value("#000000"), altair.value("#ffffff")
-        ),
-        # Too many layers for the width: the shade and the tooltip have to do.
-        opacity=altair.value(1 if layers <= MOST_NUMBERS else 0),
-    )
-    height = ROW * len(rows) + 10
-    return _finished(altair.layer(shades, numbers), "ranks", alt, height=height)
-
-
-def outcomes(cells: Sequence[tuple[str, int, str]], alt: str) -> dict[str, Any]:
-    """What became of each run: (arm, seed, state), a cell each; a letter where it is not done."""
-    import altair
-
-    states = list(dict.fromkeys(state for _, _, state in cells))
-    colours = [STATE_COLOURS.get(state, GREY) for state in states]
-    arms = list(dict.fromkeys(arm for arm, _, _ in cells))[:MOST_ARMS]
-    values = [
-        {
-            "arm": arm,
-            "seed": str(seed),
-            "state": state,
-            "letter": "" if state == "done" else state[0].upper(),
-        }
-        for arm, seed, state in cells
-        if arm in arms
-    ]
-    base = altair.Chart(altair.Data(values=values)).encode(
-        x=altair.X("seed:N", title="seed", axis=altair.Axis(labelAngle=0)),
-        y=altair.Y("arm:N", sort=arms, title=None),
-        tooltip=["arm:N", "seed:N", "state:N"],
-    )
-    cellsmark = base.mark_rect(stroke="currentColor", strokeWidth=0.5).encode(
-        color=_colour("state", states, colours)
-    )
-    letters = base.mark_text(color="#000000", fontWeight="bold").encode(text="letter:N")
-    height = ROW * len(arms) + 10
-    return _finished(altair.layer(cellsmark, letters), "outcomes", alt, height=height)
+    return finished(altair.layer(*layers), "front", alt, height=280)
 
 
 def _with_numbers(row: RankRow) -> dict[str, Any]:
     low, high = (None if math.isnan(bound) else bound for bound in (row.low, row.high))
-    return {"arm": row.arm, "value": row.value, "low": low, "high": high, "group": row.group}
-
-
-def _shape(name: str, domain: Sequence[str]) -> Any:
-    """Shapes over the same domain as the colours, so that one legend shows both."""
-    import altair
-
-    scale = altair.Scale(domain=list(domain), range=SHAPES[: len(domain)])
-    return altair.Shape(f"{name}:N", title=None, scale=scale)
-
-
-def _colour(name: str, domain: Sequence[str], colours: Sequence[str]) -> Any:
-    import altair
-
-    scale = altair.Scale(domain=list(domain), range=list(colours[: len(domain)]))
-    return altair.Color(f"{name}:N", title=None, scale=scale)
-
-
-def _finished(chart: Any, name: str, alt: str, height: int) -> dict[str, Any]:
-    """The chart with the common look, as a dictionary that does not depend on what came before."""
-    spec: dict[str, Any] = (
-        chart.properties(width=WIDTH, height=height, name=name, description=alt)
-        .configure(font="sans-serif", padding=4)
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor="currentColor",
-            titleColor="currentColor",
-            domainColor=GREY,
-            tickColor=GREY,
-            gridColor=GREY,
-            gridOpacity=0.25,
-            labelFontSize=11,
-            titleFontSize=11,
-            titleFontWeight="normal",
-            labelLimit=190,
-        )
-        .configure_legend(
-            orient="bottom",
-            columns=2,
-            labelColor="currentColor",
-            titleColor="currentColor",
-            labelLimit=240,
-            symbolOpacity=1,
-        )
-        .to_dict()
-    )
-    spec["config"]["background"] = None  # altair has no word for none
-    rounded: dict[str, Any] = _rounded(spec)
-    return rounded
-
-
-def _rounded(value: Any) -> Any:
-    """Floats to seven digits: the last bits of a sum may differ with the number of threads."""
-    if isinstance(value, dict):
-        return {key: _rounded(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_rounded(part) for part in value]
-    return float(f"{value:.7g}") if isinstance(value, float) else value
+    return {
+        "configuration": row.arm,
+        "value": row.value,
+        "low": low,
+        "high": high,
+        "group": row.group,
+    }

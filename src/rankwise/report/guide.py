@@ -1,10 +1,9 @@
-"""A guide from studies: setting by setting what they found, beside what the literature found."""
+"""A guide from studies: what they found on each setting, and what the literature reports."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
-from rankwise.analysis.effects import FactorEffect, LevelDifference
 from rankwise.errors import DataError
 from rankwise.report.document import (
     Block,
@@ -16,15 +15,17 @@ from rankwise.report.document import (
     strong,
     table,
 )
-from rankwise.report.literature import FINDINGS, Finding, setting_key
+from rankwise.report.literature import FINDINGS, setting_key
 from rankwise.report.markdown import to_markdown
-from rankwise.report.numbers import MISSING, interval, listing, plural, signed, size
+from rankwise.report.observations import Observation, contradictions, observations_of
+from rankwise.report.words import BASES
 from rankwise.results.from_store import read_records
 from rankwise.results.from_table import read_outside
 from rankwise.results.judge import Judgement, judge_records, words
 from rankwise.results.records import Records
 from rankwise.store.reader import Reader
 from rankwise.store.schema import FILE
+from rankwise.text import MISSING, count, interval, names, signed, size
 
 TITLES = {
     "learning_rate": "Learning rate",
@@ -41,22 +42,6 @@ TITLES = {
 }
 
 
-@dataclass(frozen=True)
-class Observation:
-    """What one study says of one step of one setting; sign is +1 better, -1 worse, 0 not shown.
-
-    known is False where the study has no measure of noise.
-    """
-
-    study: str
-    setting: str
-    effect: FactorEffect
-    difference: LevelDifference
-    sign: int
-    known: bool
-    digits: int
-
-
 def write_guide(folders: Sequence[Path]) -> str:
     """The guide as Markdown.
 
@@ -68,9 +53,9 @@ def write_guide(folders: Sequence[Path]) -> str:
         StoreError: a study that cannot be read.
     """
     if not folders:
-        raise DataError("a guide needs the folder of one study or more")
+        raise DataError("a guide needs one study or more; name their folders")
     judged = [judge_records(records) for records in _named([Path(one) for one in folders])]
-    observations = [one for judgement in judged for one in _observations(judgement)]
+    observations = [one for judgement in judged for one in observations_of(judgement)]
     found = list(dict.fromkeys(setting_key(one.setting) for one in observations))
     order = [key for key in TITLES if key in found]
     keys = [*order, *(key for key in found if key not in order)]
@@ -86,12 +71,12 @@ def _read(path: Path) -> Records:
         with Reader(path) as store:
             return read_records(store)
     if not path.exists():
-        raise DataError(f"{path}: nothing here; name the folder of a study, or a table of results")
+        raise DataError(f"{path}: not found; name the folder of a study or a table of results")
     return read_outside(path)
 
 
 def _named(folders: Sequence[Path]) -> list[Records]:
-    """The records of each, under titles that tell them apart."""
+    """The records of each, with titles that are unique."""
     found = [_read(folder) for folder in folders]
     titles = [records.title for records in found]
     return [
@@ -102,33 +87,6 @@ def _named(folders: Sequence[Path]) -> list[Records]:
     ]
 
 
-def _observations(judgement: Judgement) -> list[Observation]:
-    found = judgement.effects
-    if found is None:
-        return []
-    return [
-        Observation(
-            study=judgement.records.title,
-            setting=setting,
-            effect=effect,
-            difference=difference,
-            sign=_sign(judgement, difference),
-            known=difference.low_bound is not None,
-            digits=judgement.digits,
-        )
-        for effect in found.factors
-        for setting in effect.factor.settings
-        for difference in effect.differences
-    ]
-
-
-def _sign(judgement: Judgement, one: LevelDifference) -> int:
-    """+1 better, -1 worse beyond chance (Holm over the study's differences, 5 %), else 0."""
-    if one.value is None or one.p_adjusted is None or one.p_adjusted >= 0.05:
-        return 0
-    return 1 if (one.value < 0) == judgement.verdict.lower_is_better else -1
-
-
 def _lead(
     judged: Sequence[Judgement], observations: Sequence[Observation], keys: Sequence[str]
 ) -> tuple[Block, ...]:
@@ -136,44 +94,13 @@ def _lead(
     runs = sum(len(one.records.runs) for one in judged)
     clashes = [text for key in keys for text in contradictions(key, observations)]
     text = (
-        f"From {plural(len(judged), 'study', 'studies')}, {plural(arms, 'arm')} and "
-        f"{plural(runs, 'run')}. A study speaks for its own model, data and length of training; "
-        "sources speak for theirs."
+        f"From {count(len(judged), 'study', 'studies')}, {count(arms, 'configuration')} and "
+        f"{count(runs, 'run')}. Each study holds for its own model, data and length of training; "
+        "so does each source."
     )
     if not clashes:
-        return (Paragraph(text), Paragraph("No contradictions beyond chance were found."))
+        return (Paragraph(text), Paragraph("No significant contradictions were found."))
     return Paragraph(text), Paragraph(strong("Contradictions:")), Bullets(tuple(clashes))
-
-
-def contradictions(key: str, observations: Sequence[Observation]) -> list[str]:
-    """Where studies part from each other, or from a source, beyond chance."""
-    own = [one for one in observations if setting_key(one.setting) == key and one.sign]
-    found = []
-    for step in dict.fromkeys((one.difference.low, one.difference.high) for one in own):
-        same = [one for one in own if (one.difference.low, one.difference.high) == step]
-        better = list(dict.fromkeys(one.study for one in same if one.sign > 0))
-        worse = list(dict.fromkeys(one.study for one in same if one.sign < 0))
-        if better and worse:
-            up, down = (listing([code(name) for name in names]) for names in (better, worse))
-            found.append(
-                f"{code(key)} from {code(step[0])} to {code(step[1])}: better in {up}, "
-                f"worse in {down}."
-            )
-    for finding in FINDINGS.get(key, ()):
-        found += [text for one in own if (text := _against(key, finding, one))]
-    return found
-
-
-def _against(key: str, finding: Finding, one: Observation) -> str:
-    """A clear result of a study that is not what a source reports; empty where it is."""
-    expected = {"better": 1, "same": 0}.get(finding.expects or "")
-    if expected is None or one.sign == expected:
-        return ""
-    word = "better" if one.sign > 0 else "worse"
-    return (
-        f"{code(key)} from {code(one.difference.low)} to {code(one.difference.high)}: {word} in "
-        f"{code(one.study)}, where {finding.source} reports: {finding.text}"
-    )
 
 
 def _studies(judged: Sequence[Judgement]) -> Section:
@@ -192,19 +119,19 @@ def _studies(judged: Sequence[Judgement]) -> Section:
                 str(verdict.seeds),
                 str(verdict.examples or MISSING),
                 code(one.choice.arm or MISSING),
-                one.choice.basis,
+                BASES[one.choice.basis],
             )
         )
     head = (
         "study",
         "model",
-        "decided by",
-        "arms",
+        "metric",
+        "configurations",
         "runs",
         "seeds",
         "examples or groups",
         "recommended",
-        "how",
+        "reason",
     )
     return Section("The studies", "studies", (table(head, rows, numeric=(3, 4, 5, 6)),))
 
@@ -213,7 +140,7 @@ def _setting(key: str, observations: Sequence[Observation], judged: Sequence[Jud
     own = [one for one in observations if setting_key(one.setting) == key]
     blocks: list[Block] = []
     rows = [_row(one) for one in own if one.difference.separable]
-    head = ("study", "from", "to", "change", "95 % interval", "pairs", "found")
+    head = ("study", "from", "to", "change", "95 % interval", "pairs", "effect")
     if rows:
         blocks.append(table(head, rows, numeric=(3, 4, 5)))
     mixed = {one.study: one.effect for one in own if not one.effect.separable}
@@ -222,8 +149,8 @@ def _setting(key: str, observations: Sequence[Observation], judged: Sequence[Jud
             Bullets(
                 tuple(
                     f"{code(study)}: not separable from "
-                    f"{listing([code(n) for n in effect.mixed_with]) or 'the other settings'}; "
-                    "no number is given."
+                    f"{names([code(n) for n in effect.mixed_with]) or 'the other settings'}; "
+                    "no value is given."
                     for study, effect in mixed.items()
                 )
             )
@@ -231,8 +158,8 @@ def _setting(key: str, observations: Sequence[Observation], judged: Sequence[Jud
     together = {one.study: one.effect for one in own if len(one.effect.factor.settings) > 1}
     blocks += [
         Paragraph(
-            f"In {code(study)} {listing([code(n) for n in effect.factor.settings])} change "
-            "together; the numbers are theirs jointly."
+            f"In {code(study)} {names([code(n) for n in effect.factor.settings])} change "
+            "together; the values are their joint effect."
         )
         for study, effect in together.items()
     ]
@@ -240,7 +167,7 @@ def _setting(key: str, observations: Sequence[Observation], judged: Sequence[Jud
         one.records.title for one in judged if one.records.title not in {o.study for o in own}
     ]
     if silent:
-        blocks.append(Paragraph(f"Not varied in {listing([code(s) for s in silent])}.", "small"))
+        blocks.append(Paragraph(f"Not varied in {names([code(s) for s in silent])}.", "small"))
     blocks += _literature(key)
     blocks += [Paragraph(text, "warning") for text in contradictions(key, observations)]
     return Section(TITLES.get(key, key.replace("_", " ").capitalize()), key, tuple(blocks))
@@ -248,7 +175,9 @@ def _setting(key: str, observations: Sequence[Observation], judged: Sequence[Jud
 
 def _row(one: Observation) -> tuple[str, ...]:
     d = one.difference
-    said = {1: "better", -1: "worse", 0: "not shown"}[one.sign] if one.known else "cannot tell"
+    said = (
+        {1: "better", -1: "worse", 0: "not significant"}[one.sign] if one.known else "cannot tell"
+    )
     return (
         code(one.study),
         code(d.low),
@@ -263,20 +192,22 @@ def _row(one: Observation) -> tuple[str, ...]:
 def _literature(key: str) -> list[Block]:
     findings = FINDINGS.get(key, ())
     if not findings:
-        return [Paragraph("Literature: no general finding is cited here.", "small")]
+        return [Paragraph("Literature: no general finding is cited.", "small")]
     items = tuple(f"{finding.text} ({finding.source})" for finding in findings)
     return [Paragraph("Literature:"), Bullets(items)]
 
 
 def _unseen(keys: Sequence[str]) -> Section:
-    """Settings that the literature speaks of and no study here varied."""
+    """Settings with findings in the literature that none of these studies varied."""
     items = [
         f"{strong(TITLES.get(key, code(key)))}: {finding.text} ({finding.source})"
         for key, findings in FINDINGS.items()
         if key not in keys
         for finding in findings
     ]
-    intro = Paragraph("No study here varied these; what follows is the literature's alone.")
+    intro = Paragraph(
+        "None of these studies varied these settings; the findings are from the literature."
+    )
     return Section("Not varied in these studies", "unseen", (intro, Bullets(tuple(items))))
 
 
@@ -288,13 +219,12 @@ def _little_memory(judged: Sequence[Judgement]) -> Section:
         if not ranked or one.verdict.best is None:
             continue
         least = min(ranked, key=lambda r: (memory[r.arm], r.place or 0))
-        text = (
-            f"{code(one.records.title)}: {code(least.arm)} needs least, {size(memory[least.arm])}"
-        )
+        need = size(memory[least.arm])
+        text = f"{code(one.records.title)}: {code(least.arm)} needs the least memory, {need}"
         if least.arm != one.verdict.best:
             gap = one.verdict.difference(least.arm, one.verdict.best)
             text += (
-                f"; from the best-looking it differs by {signed(gap.value, one.digits)} "
+                f"; its difference from the best mean is {signed(gap.value, one.digits)} "
                 f"({interval(gap.low, gap.high, one.digits)})"
             )
         items.append(f"{text}.")
@@ -306,14 +236,15 @@ def _little_memory(judged: Sequence[Judgement]) -> Section:
 
 def _search() -> Section:
     steps = (
-        "Give one plausible arm three seeds or more: its spread is the noise floor, and no later "
-        "difference below it deserves a conclusion.",
-        "Vary the learning rate first, three values or more, until the best is inside the range; "
-        "alpha at a fixed rank is nearly the same knob.",
-        "Then the target modules, each with its own learning rates.",
-        "Then the rank, upwards until a doubling no longer gains beyond chance.",
-        "Change one setting at a time or a full grid of a few, so that effects can be separated.",
-        "Last the rest: dropout, schedule, biases, quantisation.",
+        "Run one plausible configuration with three seeds or more: its spread is the noise floor. "
+        "Draw no conclusion from smaller differences.",
+        "Vary the learning rate first, with three values or more, until the best is inside the "
+        "range; alpha at a fixed rank has nearly the same effect.",
+        "Then vary the target modules, each with several learning rates.",
+        "Then increase the rank until doubling it is no longer a significant improvement.",
+        "Change one setting at a time or use a full grid of a few, so that effects can be "
+        "separated.",
+        "Vary dropout, schedule, biases and quantisation last.",
     )
-    intro = Paragraph("Advice, not a finding of these studies: an order that keeps answers apart.")
+    intro = Paragraph("This is advice, not a finding of these studies.")
     return Section("How to search", "search", (intro, Bullets(steps)))

@@ -1,4 +1,4 @@
-"""A Document as one self-contained HTML page: no request leaves it; it stands without script."""
+"""A Document as one self-contained HTML page: it loads nothing and works without scripts."""
 
 import json
 import re
@@ -22,7 +22,7 @@ _MARK = re.compile("[\ue000-\ue003]")
 
 
 def to_html(document: Document) -> str:
-    """The whole page; all text is escaped, figures are SVG with their specification beside."""
+    """The whole page; all text is escaped, figures are SVG with their specification."""
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(
@@ -50,6 +50,6 @@ def _marked(text: str) -> Any:
 
 
 def _spec(figure: Figure) -> str:
-    """The specification as JSON that cannot end the script element it stands in."""
+    """The specification as JSON that cannot end the script element around it."""
     text = json.dumps(page_spec(figure.spec), sort_keys=True)
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -1,4 +1,4 @@
-"""Every fact of a report for machines: one JSON object with a schema, from the same judgement."""
+"""All facts of a report as one JSON object with a schema, from the same judgement."""
 
 import math
 from dataclasses import asdict, dataclass
@@ -9,19 +9,22 @@ from typing import Any
 from rankwise.analysis.comparisons import Settlement
 from rankwise.analysis.curves import Curve
 from rankwise.analysis.effects import Effects
-from rankwise.analysis.forensics import Diagnosis
+from rankwise.analysis.front import Alternative, Front
 from rankwise.analysis.groups import Group
 from rankwise.analysis.interactions import Interactions
 from rankwise.analysis.learning_rate import LearningRateFlag
 from rankwise.analysis.means import NoiseFloor
-from rankwise.analysis.pareto import Front, Recommendation
 from rankwise.analysis.shapes import Shape
 from rankwise.analysis.verdict import ArmResult, DetectableEffect, Difference, Verdict
-from rankwise.analysis.verdict_words import verdict_sentences
+from rankwise.report.causes import Explanation, explained
 from rankwise.report.chapters.curves import described
 from rankwise.report.chapters.groups import group_runs
+from rankwise.report.chapters.learning_rate import flag_sentence
+from rankwise.report.chapters.recommendation import would_change
+from rankwise.report.document import clean, code
 from rankwise.report.remarks import remarks_of
 from rankwise.report.snippets import recommended_spec
+from rankwise.report.words import alternative, reason, settlement, verdict_sentences
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import Judgement, judge_records
 from rankwise.results.records import Answer, ArmFacts, Records, RunFacts
@@ -48,6 +51,27 @@ class StudyFacts:
 
 
 @dataclass(frozen=True)
+class SettlementFacts(Settlement):
+    """A `Settlement` and its sentence."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class RateFacts(LearningRateFlag):
+    """A `LearningRateFlag` and its sentence."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
+class AlternativeFacts(Alternative):
+    """An `Alternative` and its sentence."""
+
+    sentence: str
+
+
+@dataclass(frozen=True)
 class VerdictFacts:
     """A `Verdict` without its table of all pairs, and its sentences."""
 
@@ -65,8 +89,20 @@ class VerdictFacts:
     noise: NoiseFloor | None
     detectable: DetectableEffect | None
     with_best: tuple[Difference, ...]
-    settlements: tuple[Settlement, ...]
+    settlements: tuple[SettlementFacts, ...]
     sentences: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class RecommendationDetail:
+    """A `Recommendation` in words; arm is None where nothing can be recommended."""
+
+    arm: str | None
+    cost: str
+    price: float | None
+    sentence: str
+    alternative: AlternativeFacts | None
+    would_change: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -75,7 +111,7 @@ class RecommendationFacts:
 
     arm: str | None
     basis: str
-    detail: Recommendation
+    detail: RecommendationDetail
     spec: dict[str, Any] | None
 
 
@@ -92,42 +128,45 @@ class Facts:
     effects: Effects | None
     interactions: Interactions | None
     shapes: tuple[Shape, ...]
-    learning_rate: tuple[LearningRateFlag, ...]
+    learning_rate: tuple[RateFacts, ...]
     groups: tuple[Group, ...]
     arms: tuple[ArmFacts, ...]
     curves: dict[str, Curve]
     runs: tuple[RunFacts, ...]
-    diagnoses: dict[str, Diagnosis]
+    diagnoses: dict[str, Explanation]
     answers: tuple[Answer, ...]
 
 
 def facts_of(judgement: Judgement) -> Facts:
     """The facts of a judged study."""
-    records = judgement.records
+    records, test = judgement.records, judgement.on_test
     chosen = judgement.choice.arm
     spec = None if chosen is None or "spec" not in records.study else chosen
     curves = {arm.name: described(judgement, arm) for arm in records.arms}
     return Facts(
         format=FORMAT,
         study=_study(records),
-        verdict=_verdict(judgement.verdict),
-        on_test=None if judgement.on_test is None else _verdict(judgement.on_test),
+        verdict=_verdict(judgement.verdict, judgement.digits),
+        on_test=_verdict(test, judgement.digits) if test is not None else None,
         recommendation=RecommendationFacts(
             arm=chosen,
             basis=judgement.choice.basis,
-            detail=judgement.choice.recommendation,
+            detail=_recommendation(judgement),
             spec=None if spec is None else recommended_spec(records, spec),
         ),
         front=judgement.front,
         effects=judgement.effects,
         interactions=judgement.interactions,
         shapes=judgement.shapes,
-        learning_rate=judgement.rate_flags,
+        learning_rate=tuple(
+            RateFacts(**vars(flag), sentence=clean(flag_sentence(flag)))
+            for flag in judgement.rate_flags
+        ),
         groups=group_runs(judgement),
         arms=records.arms,
         curves={name: curve for name, curve in curves.items() if curve is not None},
         runs=records.runs,
-        diagnoses=judgement.diagnoses,
+        diagnoses={run: explained(found) for run, found in judgement.diagnoses.items()},
         answers=records.answers,
     )
 
@@ -146,14 +185,36 @@ def _study(records: Records) -> StudyFacts:
     )
 
 
-def _verdict(verdict: Verdict) -> VerdictFacts:
-    names = [name for name in VerdictFacts.__dataclass_fields__ if name != "sentences"]
-    values = {name: getattr(verdict, name) for name in names}
-    return VerdictFacts(**values, sentences=verdict_sentences(verdict))
+def _verdict(verdict: Verdict, digits: int) -> VerdictFacts:
+    own = ("settlements", "sentences")
+    names = [name for name in VerdictFacts.__dataclass_fields__ if name not in own]
+    return VerdictFacts(
+        **{name: getattr(verdict, name) for name in names},
+        settlements=tuple(
+            SettlementFacts(**vars(one), sentence=clean(settlement(verdict, one)))
+            for one in verdict.settlements
+        ),
+        sentences=tuple(clean(text) for text in verdict_sentences(verdict, digits)),
+    )
+
+
+def _recommendation(judgement: Judgement) -> RecommendationDetail:
+    found = judgement.choice.recommendation
+    other = found.alternative
+    return RecommendationDetail(
+        arm=found.arm,
+        cost=found.cost,
+        price=found.price,
+        sentence=clean(f"{code(found.arm or 'No recommendation')}: {reason(judgement)}."),
+        alternative=None
+        if other is None
+        else AlternativeFacts(**vars(other), sentence=clean(alternative(judgement))),
+        would_change=tuple(clean(text) for text in would_change(judgement)),
+    )
 
 
 def as_json(facts: Facts) -> dict[str, Any]:
-    """JSON-ready: what is not finite becomes null, tuples become lists."""
+    """JSON-ready: values that are not finite become null, tuples become lists."""
     found: dict[str, Any] = _plain(asdict(facts))
     return found
 
@@ -195,7 +256,7 @@ def facts_schema() -> dict[str, Any]:
 
 
 def _nullable(schema: Any) -> Any:
-    """Every number may be null, for NaN and infinity have no place in JSON."""
+    """Every number may be null, because JSON has no NaN or infinity."""
     if isinstance(schema, list):
         return [_nullable(part) for part in schema]
     if not isinstance(schema, dict):

@@ -1,8 +1,8 @@
-"""What the literature found on each setting, in a sentence with its source.
+"""What the literature reports on each setting, in a sentence with its source.
 
 `expects` is the direction from a smaller (or absent) to a larger (or present) value that the source
 reports: "better", "same", or None where it reports neither or sources disagree. The guide compares
-studies with it, and says aloud where they part.
+studies with it and reports differences.
 """
 
 from dataclasses import dataclass
@@ -40,7 +40,7 @@ FINDINGS: dict[str, tuple[Finding, ...]] = {
         ),
         Finding(
             "With the usual scaling by alpha/r a larger rank learns more slowly; scaled by "
-            "alpha/sqrt(r), larger ranks do gain.",
+            "alpha/sqrt(r), larger ranks do improve.",
             RSLORA,
         ),
         Finding(
@@ -77,7 +77,7 @@ FINDINGS: dict[str, tuple[Finding, ...]] = {
     "quantization": (
         Finding("NF4 reached the quality of 16-bit fine-tuning.", f"{DETTMERS}, section 4", "same"),
     ),
-    "use_rslora": (Finding("Makes larger ranks pay off.", RSLORA, "better"),),
+    "use_rslora": (Finding("Larger ranks improve the result.", RSLORA, "better"),),
     "use_dora": (
         Finding(
             "Better than LoRA at the same rank on reasoning and instruction tasks.",

@@ -1,4 +1,4 @@
-"""The report on results that rankwise did not make."""
+"""The report on results from elsewhere."""
 
 import json
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ def write_outside_report(
     Args:
         path: a CSV or TSV file with a row a run, or a folder of PEFT's result files.
         mapping: the fields of `Columns`, or a YAML file of them; None for PEFT's files, or where
-            the columns bear names that speak for themselves.
+            the columns have the standard names.
         out: folder to write report.md, report.html, facts.json and figures/ into; beside `path`
             with -report added to its name where not given.
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.analysis.forensics import StepRecord
+from rankwise.analysis.failures import StepRecord
 from rankwise.results.records import (
     Answer,
     ArmFacts,

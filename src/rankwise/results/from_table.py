@@ -1,6 +1,6 @@
-"""Results that rankwise did not make: a table with a row a run, or PEFT's folder of JSON files.
+"""Results from elsewhere: a table with a row per run, or PEFT's folder of JSON files.
 
-They become the same `Records` as a study, and so get the same verdicts and the same report.
+They become the same `Records` as a study and get the same verdicts and the same report.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ CostName = Literal["trainable_params", "memory", "time", "storage"]
 UNITS = {"trainable_params": "parameters", "memory": "bytes", "time": "seconds", "storage": "bytes"}
 KNOWN_METRICS = ("eval_loss", "val_loss", "eval_accuracy", "accuracy", "test_accuracy", "loss")
 DONE = ("", "done", "success", "ok", "finished", "completed", "stopped_early")
-FAILURES = {  # what others call it, by a piece of the word -> the state it is here
+FAILURES = {  # part of a state name used elsewhere -> the state here
     "memory": "out_of_memory",
     "oom": "out_of_memory",
     "nan": "diverged",
@@ -41,16 +41,16 @@ class Columns(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    metric: str = Field(description="Column that decides.")
+    metric: str = Field(description="Column of the objective metric.")
     lower_is_better: bool | None = Field(
         None, description="Direction; read from the metric's name where not given."
     )
-    arm: str | None = Field(None, description="Column of the arm's name.")
+    arm: str | None = Field(None, description="Column of the configuration's name.")
     seed: str | None = Field(None, description="Column of the seed.")
     factors: tuple[str, ...] | None = Field(
         None, description="Columns of settings; all that have no other meaning where not given."
     )
-    state: str | None = Field(None, description="Column that says how a run ended.")
+    state: str | None = Field(None, description="Column with the state of a run.")
     costs: dict[CostName, str] = Field(default_factory=dict, description="Columns of costs.")
     cost: CostName = Field("trainable_params", description="Cost to keep low among equals.")
     test_size: int | str | None = Field(
@@ -78,7 +78,7 @@ def _mapping_file(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise DataError(f"{path}: cannot be read as YAML ({error})") from None
     if not isinstance(found, dict):
-        raise DataError(f"{path}: holds no mapping; wanted are lines such as `metric: eval_loss`")
+        raise DataError(f"{path}: holds no mapping; write lines such as `metric: eval_loss`")
     return found
 
 
@@ -98,7 +98,7 @@ def _guess(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
     found = [name for name in KNOWN_METRICS if name in row]
     if not found:
         raise DataError(
-            f"{path}: say which column decides, such as metric={next(iter(row))}; "
+            f"{path}: name the column of the objective metric, such as metric={next(iter(row))}; "
             f"the columns are {', '.join(row)}"
         )
     guess: dict[str, Any] = {"metric": found[0]}
@@ -158,8 +158,8 @@ def _records(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) ->
 
 
 UNPAIRED = (
-    "no column says the seed: rows of one arm are taken as runs with seeds of their own, which "
-    "cannot be paired across arms"
+    "no column holds the seed: rows of one configuration count as runs with different seeds, which "
+    "cannot be paired across configurations"
 )
 Settings = dict[str, dict[str, Any]]
 Costs = dict[str, list[dict[str, float]]]
@@ -217,16 +217,14 @@ def _seed(row: Mapping[str, Any], columns: Columns, number: int, path: Path) -> 
         return number
     value = row[columns.seed]
     if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(
-            f"{path}: column {columns.seed!r} holds {value!r}; a whole number is wanted"
-        )
+        raise DataError(f"{path}: column {columns.seed!r} holds {value!r}; seeds are whole numbers")
     return value
 
 
 def _run(row: Mapping[str, Any], arm: str, seed: int, columns: Columns, path: Path) -> RunFacts:
     value = row[columns.metric]
     if isinstance(value, str) and value.lower() not in ("nan", "n/a", "na", "-"):
-        raise DataError(f"{path}: column {columns.metric!r} holds {value!r}; a number is wanted")
+        raise DataError(f"{path}: column {columns.metric!r} holds {value!r}, which is not a number")
     number = None if value is None or isinstance(value, str) else float(value)
     state, cause = _outcome(row, columns, number, value)
     done = state == "done" and number is not None
@@ -252,12 +250,12 @@ def _outcome(
     said = "" if columns.state is None else str(row[columns.state] or "").strip().lower()
     if said not in DONE:
         known = [state for piece, state in FAILURES.items() if piece in said]
-        return (known or ["crashed"])[0], f"the table says: {said}"
+        return (known or ["crashed"])[0], f"state in the table: {said}"
     if number is not None and math.isfinite(number):
         return "done", None
     if value is None:
         return "crashed", f"the table has no {columns.metric} for it"
-    return "diverged", f"the table says: {columns.metric} is {value}"
+    return "diverged", f"{columns.metric} in the table is {value}"
 
 
 def _check_twice(runs: Sequence[RunFacts], path: Path) -> None:
@@ -265,7 +263,7 @@ def _check_twice(runs: Sequence[RunFacts], path: Path) -> None:
     for run in runs:
         if run.id in seen:
             raise DataError(
-                f"{path}: two rows are {run.id}; name the columns that tell them apart under "
+                f"{path}: two rows are {run.id}; name the columns that distinguish them under "
                 "`factors`, or the one that holds the seed under `seed`"
             )
         seen.add(run.id)
@@ -292,7 +290,7 @@ def _arm(
         method=str(settings.get("method", "")),
         settings=settings,
         costs={
-            n: Cost(statistics.fmean(v), UNITS[n], "as the table says, not measured by rankwise")
+            n: Cost(statistics.fmean(v), UNITS[n], "from the table, not measured by rankwise")
             for n, v in known.items()
             if v
         },
@@ -314,8 +312,8 @@ def _test_size(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) 
     sizes = {row[columns.test_size] for row in rows}
     if len(sizes) != 1 or not isinstance(next(iter(sizes)), int):
         raise DataError(
-            f"{path}: column {columns.test_size!r} holds {sorted(map(str, sizes))}; one test size "
-            "for all rows is wanted, or they cannot be compared"
+            f"{path}: column {columns.test_size!r} holds {sorted(map(str, sizes))}; rows can only "
+            "be compared with one test size for all of them"
         )
     return int(next(iter(sizes)))
 

@@ -1,4 +1,4 @@
-"""From records to judgement: the analyses of a study, run once, for every form of the report."""
+"""From records to judgement: the analyses of a study, run once, for all parts of the report."""
 
 import math
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from rankwise.analysis.components import Components, components
 from rankwise.analysis.effects import Effects, factor_effects
-from rankwise.analysis.forensics import Diagnosis, Ending, diagnose
+from rankwise.analysis.failures import Diagnosis, Ending, diagnose
+from rankwise.analysis.front import Front, Recommendation, front, recommend
 from rankwise.analysis.interactions import Interactions, interactions
 from rankwise.analysis.learning_rate import LearningRateFlag, learning_rate_flags
-from rankwise.analysis.pareto import Front, Recommendation, front, recommend
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import Shape, shapes
 from rankwise.analysis.verdict import Verdict, judge, judge_parts
@@ -48,12 +48,12 @@ GROUP_NAMES = (
 
 @dataclass(frozen=True, eq=False)
 class Choice:
-    """The recommended arm and how it came about.
+    """The recommended arm and the reason.
 
-    basis is "winner" (set apart from all others, seeds considered), "runs" (set apart by the
-    examples with one seed an arm), "only" (no other arm has a result), "tie" (cheapest of the tie
-    group), "look" (nothing is known of the noise: merely the best-looking, no recommendation) or
-    "none" (no run finished).
+    basis is "winner" (significantly better than all others, seeds included), "runs" (significantly
+    better than all others on the examples, with one seed), "only" (no other arm has a result),
+    "tie" (cheapest of the tie group), "look" (the noise is unknown: `arm` has the best mean, and
+    there is no recommendation) or "none" (no run finished).
     """
 
     arm: str | None
@@ -63,11 +63,11 @@ class Choice:
 
 @dataclass(frozen=True, eq=False)
 class Judgement:
-    """Records with what follows from them. `digits`: decimals that the noise bears.
+    """Records and the results of all analyses. `digits`: decimals of the metric, from the noise.
 
     Arms that share a training are judged once; records hold them all (`ArmFacts.twin_of`).
-    on_test is the verdict on the test part, which decides nothing, None where it was not read by
-    example; effects and interactions are None where arms with a result differ in no setting.
+    on_test is the verdict on the test part, not used to choose, None without scores by example;
+    effects and interactions are None where arms with a result differ in no setting.
     """
 
     records: Records
@@ -104,7 +104,7 @@ def judge_records(records: Records) -> Judgement:
         records=records,
         parts=parts,
         verdict=verdict,
-        choice=choose(records, verdict, rates),
+        choice=choose(records, verdict),
         digits=_digits(verdict),
         front=front(verdict, records.cost, prices_of(records, records.cost)),
         effects=effects,
@@ -145,7 +145,7 @@ def _ending(records: Records, run: RunFacts) -> Ending:
 
 
 def grouping(records: Records) -> str | None:
-    """The setting by which arms form groups that people compare, if it has two values or more."""
+    """The setting by which arms form groups to compare, if it has two values or more."""
     return next((name for name in GROUP_NAMES if name in records.varying), None)
 
 
@@ -170,7 +170,7 @@ def _rate_flags(
 
 
 def scores_of(records: Records) -> Scores:
-    """The deciding metric as the analyses take it: by example where the record goes that deep."""
+    """The objective metric as input of the analyses: by example where that is recorded."""
     deep = records.x_ASE is not None
     return Scores(
         metric=records.metric,
@@ -186,7 +186,7 @@ def scores_of(records: Records) -> Scores:
 
 
 def scores_on_test(records: Records, metric: str) -> Scores:
-    """A metric by example on the test part, which decided nothing."""
+    """A metric by example on the test part, which was not used to choose."""
     weights = records.test_weights_E if weighs_targets(metric) else None
     return Scores(
         metric=metric,
@@ -207,19 +207,10 @@ def _labels(groups: NDArray[Any] | None) -> list[Any] | None:
     return labels
 
 
-def choose(records: Records, verdict: Verdict, rates: tuple[LearningRateFlag, ...]) -> Choice:
-    """The cheapest arm of the tie group by the study's cost; by the best mean where none is known.
-
-    Passed over are arms of the group whose own interval, not adjusted for the number of arms,
-    leaves zero out: the adjustment keeps them from being called worse, but nobody should bet on
-    them.
-    """
-    beaten = {d.arm for d in verdict.with_best if d.better is not None and d.better != d.arm}
-    prices = {
-        name: None if name in beaten else price
-        for name, price in prices_of(records, records.cost).items()
-    }
-    found = recommend(verdict, records.cost, prices, prices_of(records, "memory"), rates)
+def choose(records: Records, verdict: Verdict) -> Choice:
+    """The recommendation by the study's cost, with the basis it rests on."""
+    prices = prices_of(records, records.cost)
+    found = recommend(verdict, records.cost, prices, prices_of(records, "memory"))
     if verdict.best is None:
         return Choice(None, "none", found)
     if found.arm is None:
@@ -241,7 +232,7 @@ def prices_of(records: Records, cost: str) -> dict[str, float | None]:
 
 
 def _digits(verdict: Verdict) -> int:
-    """Decimals with two digits of the smallest spread that decides anything, if one is known."""
+    """Decimals that show two digits of the narrowest interval against the best."""
     widths = [
         (one.high - one.low) / 2
         for one in verdict.with_best
@@ -275,9 +266,9 @@ def trained(judgement: Judgement) -> list[ArmFacts]:
 
 
 def against_best(verdict: Verdict, arm: str) -> tuple[float, float, float]:
-    """Fitted value of a ranked arm, and the interval of its difference from the best, put there.
+    """Fitted value of a ranked arm, and the interval of its difference from the best plus the best.
 
-    The bounds are NaN for the best itself and where nothing is known of the noise.
+    The bounds are NaN for the best itself and where the noise is unknown.
     """
     fitted = {result.arm: result.fitted for result in verdict.arms}
     value, best = (float(fitted[name] or 0.0) for name in (arm, str(verdict.best)))

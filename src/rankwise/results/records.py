@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.analysis.forensics import StepRecord
+from rankwise.analysis.failures import StepRecord
 from rankwise.store.schema import FINISHED, Fact
 
 Floats = NDArray[np.float64]

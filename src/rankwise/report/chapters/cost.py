@@ -1,43 +1,40 @@
-"""Chapters that show what was recorded: costs, curves, the configuration, the study."""
+"""What each configuration costs, and quality against cost."""
 
+import math
 from collections import defaultdict
-from collections.abc import Sequence
 
+from rankwise.report import figures
 from rankwise.report.document import (
     Block,
     Bullets,
-    CodeBlock,
     Details,
+    Figure,
     Paragraph,
     Section,
     clean,
     code,
     table,
 )
-from rankwise.report.numbers import MISSING, count, duration, listing, number, percent, plural, size
-from rankwise.report.remarks import remarks_of
-from rankwise.results.judge import Judgement, ranked, words
-from rankwise.results.records import ArmFacts, Records, RunFacts
-from rankwise.spec.metrics import decimals_of
-from rankwise.text import setting
-
-MOST_RUNS = 300
+from rankwise.report.words import cost_text
+from rankwise.results.judge import Judgement, against_best, ranked, words
+from rankwise.results.records import ArmFacts
+from rankwise.text import MISSING, count, names, number, percent
 
 
 def costs(judgement: Judgement) -> Section | None:
-    """Parameters, memory, time and storage of each arm, and where each number came from."""
+    """Parameters, memory, time and storage of each configuration, and how each was obtained."""
     records = judgement.records
     if not any(arm.costs for arm in records.arms):
         return None
     rows = [_cost_row(judgement, arm) for arm in ranked(judgement)]
     head = (
-        "arm",
+        "configuration",
         words(judgement.verdict.metric),
         "trainable parameters",
         "share",
         "memory",
-        "a step",
-        "a run",
+        "per step",
+        "per run",
         "storage",
     )
     paths: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
@@ -46,22 +43,21 @@ def costs(judgement: Judgement) -> Section | None:
             paths[name][cost.path].append(arm.name)
     remarks = [
         f"{words(name).capitalize()}: {clean(path)}"
-        + ("." if len(found) == 1 else f", for {listing([code(a) for a in arms])}.")
+        + ("." if len(found) == 1 else f", for {names([code(a) for a in arms])}.")
         for name, found in paths.items()
         if name != "total_params"
         for path, arms in found.items()
     ]
     return Section(
-        "What each arm costs",
+        "What each configuration costs",
         "costs",
         (table(head, rows, numeric=range(1, 8)), Bullets(tuple(remarks))),
     )
 
 
 def _cost_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
-    def text(name: str, form: object = count) -> str:
-        cost = arm.costs.get(name)
-        return MISSING if cost is None else str(form(cost.value))  # type: ignore[operator]
+    def text(name: str) -> str:
+        return cost_text(arm.costs[name]) if name in arm.costs else MISSING
 
     share = None
     if "trainable_params" in arm.costs and "total_params" in arm.costs:
@@ -71,130 +67,64 @@ def _cost_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
         number(arm.mean, judgement.digits),
         text("trainable_params"),
         percent(share, 3),
-        text("memory", size),
-        text("step_time", duration),
-        text("time", duration),
-        text("storage", size),
+        text("memory"),
+        text("step_time"),
+        text("time"),
+        text("storage"),
     )
 
 
-def repeat(judgement: Judgement) -> Section:
-    """What was run, on what, with which versions, and how to run it again."""
-    records = judgement.records
-    study = records.study
+def front(judgement: Judgement) -> Section | None:
+    """The configurations for which no cheaper one is significantly better."""
+    found, records = judgement.front, judgement.records
+    if len(found.front) + len(found.dominated) < 2:
+        return None
+    cost = words(found.cost)
+    on = names([code(name) for name in found.front], 12)
     blocks: list[Block] = [
-        table(("what", "value"), _study_rows(records)),
-        table(
-            ("arm", *(code(name) for name in records.varying)),
-            [
-                (code(arm.name), *(_value(arm, name) for name in records.varying))
-                for arm in records.arms
-            ],
-            caption="The settings in which the arms differ."
-            + ("" if records.varying else " They differ in none."),
+        Paragraph(
+            f"On the Pareto front of {words(judgement.verdict.metric)} against {cost}, lowest cost "
+            f"first: {on}. A configuration is off the front only if another costs no more and is "
+            "significantly better (Holm over all pairs, 5 %)."
         ),
-        Details(f"All {plural(len(records.runs), 'run')}", (_all_runs(judgement),)),
+        _front_figure(judgement),
     ]
-    if records.notes:
-        notes = tuple(f"{clean(kind)}: {clean(text)}" for kind, text in remarks_of(records))
-        blocks.insert(1, Bullets(notes))
-    if study.get("spec_yaml"):
-        blocks.append(Details("The spec as it was run", (CodeBlock(study["spec_yaml"], "yaml"),)))
-        blocks.append(
-            Paragraph(
-                "To repeat it: save the spec as study.yaml and type "
-                f"{code('rankwise run study.yaml --out repeat')}. The same versions on the same "
-                "kind of machine give the same runs; all numbers above come from "
-                f"{code('study.db')} and can be drawn again with {code('rankwise report')}."
+    if found.dominated:
+        rows = [(code(d.arm), code(d.by)) for d in found.dominated]
+        blocks.append(Details("Off the front", (table(("configuration", "worse than"), rows),)))
+    if found.unpriced:
+        unpriced = names([code(name) for name in found.unpriced])
+        blocks.append(Paragraph(f"Not shown, because {cost} is not known: {unpriced}.", "small"))
+    if records.cost != "trainable_params" and "trainable_params" not in records.arms[0].costs:
+        blocks.append(Paragraph("Trainable parameters are not known.", "small"))
+    return Section("Quality against cost", "front", tuple(blocks))
+
+
+def _front_figure(judgement: Judgement) -> Figure:
+    records, found = judgement.records, judgement.front
+    off = {d.arm for d in found.dominated}
+    points = []
+    for name in (*found.front, *(d.arm for d in found.dominated)):
+        value, low, high = against_best(judgement.verdict, name)
+        points.append(
+            figures.FrontPoint(
+                arm=name,
+                cost=records.arm(name).costs[found.cost].value,
+                value=value,
+                low=value if math.isnan(low) else low,
+                high=value if math.isnan(high) else high,
+                front="off the front" if name in off else "on the front",
             )
         )
-    return Section("What was run, and how to repeat it", "study", tuple(blocks))
-
-
-def _value(arm: ArmFacts, name: str) -> str:
-    return code(setting(arm.settings[name])) if name in arm.settings else MISSING
-
-
-def _study_rows(records: Records) -> list[tuple[str, str]]:
-    study = records.study
-    model, data, device = (study.get(part, {}) for part in ("model", "data", "device"))
-    spec = study.get("spec", {})
-    finished = sum(run.finished for run in records.runs)
-    rows = [
-        ("read from", code(study.get("source", ""))),
-        ("its sha256", code(str(study.get("sha256", ""))[:16])),
-        ("base model", code(model.get("name", ""))),
-        ("weights (sha256)", code(str(model.get("sha256", ""))[:16])),
-        ("parameters of the base", count(model.get("total_params"))),
-        ("precision", code(model.get("dtype", ""))),
-        ("attention", code(model.get("attention", ""))),
-        ("task", code(spec.get("task", ""))),
-        ("data", code(spec.get("data", {}).get("source", ""))),
-        ("data fingerprint", code(str(data.get("fingerprint", ""))[:16])),
-        ("held out", _held_out(records)),
-        (
-            "labels",
-            listing([code(x) for x in data["label_names"]]) if data.get("label_names") else "",
-        ),
-        ("seeds", ", ".join(map(str, records.seeds))),
-        ("arms, runs, finished", f"{len(records.arms)}, {len(records.runs)}, {finished}"),
-        ("decided by", f"{words(records.metric)}, cost by {words(records.cost)}"),
-        ("device", _pairs(device)),
-        ("versions", _pairs(study.get("versions", {}))),
-    ]
-    return [(name, value) for name, value in rows if value not in ("", MISSING)]
-
-
-def _held_out(records: Records) -> str:
-    """How many held-out examples, in how many groups."""
-    parts = []
-    for name, groups in (("validation", records.groups_E), ("test", records.test_groups_E)):
-        if groups is not None:
-            several = len(set(groups.tolist()))
-            grouped = "" if several == len(groups) else f" in {plural(several, 'group')}"
-            parts.append(f"{name} {len(groups):,}{grouped}")
-    return ", ".join(parts)
-
-
-def _pairs(values: object) -> str:
-    if not isinstance(values, dict):
-        return clean(values)
-    return ", ".join(
-        f"{clean(name)} {f'{value:,}' if isinstance(value, int) else clean(value)}"
-        for name, value in values.items()
-        if not isinstance(value, dict | list)
+    metric, cost = words(judgement.verdict.metric), words(found.cost)
+    unit = records.arm(points[0].arm).costs[found.cost].unit
+    axis = cost if unit == "parameters" else f"{cost} ({unit})"
+    alt = (
+        f"{metric.capitalize()} against {cost} for {count(len(points), 'configuration')}. "
+        f"On the front, lowest cost first: {names(list(found.front), 6)}."
     )
-
-
-def _all_runs(judgement: Judgement) -> Block:
-    records, digits = judgement.records, judgement.digits
-    others = [n for n in _metric_names(records.runs) if n != records.metric][:4]
-    head = (
-        "run",
-        "state",
-        "best step",
-        "last step",
-        words(records.metric),
-        "test",
-        *(words(name) for name in others),
+    caption = (
+        f"{metric.capitalize()} against {cost}; bars are 95 % intervals of the difference from "
+        "the best mean, as in the ranking."
     )
-    rows = [
-        (
-            code(run.id),
-            run.state.replace("_", " "),
-            count(run.best_step),
-            count(run.last_step),
-            number(run.value, digits),
-            number(run.test.get(records.metric), digits),
-            *(number(run.validation.get(name), decimals_of(name)) for name in others),
-        )
-        for run in records.runs[:MOST_RUNS]
-    ]
-    caption = "Validation at the best step."
-    if len(records.runs) > MOST_RUNS:
-        caption += f" The first {MOST_RUNS}; all of them are in runs.csv."
-    return table(head, rows, numeric=range(2, len(head)), caption=caption)
-
-
-def _metric_names(runs: Sequence[RunFacts]) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for name in run.validation))
+    return Figure("front", caption, alt, figures.quality_cost(points, (axis, metric), alt))

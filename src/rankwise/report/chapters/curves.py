@@ -1,4 +1,4 @@
-"""How the runs went: learning curves in numbers, and the runs that ended without a result."""
+"""Learning curves, as a figure and in numbers."""
 
 import math
 import statistics
@@ -7,42 +7,25 @@ from collections.abc import Mapping, Sequence
 
 from rankwise.analysis.curves import Curve, describe_curve
 from rankwise.report import figures
-from rankwise.report.document import (
-    Block,
-    Bullets,
-    CodeBlock,
-    Details,
-    Figure,
-    Paragraph,
-    Section,
-    clean,
-    code,
-    strong,
-    table,
-)
-from rankwise.report.numbers import MISSING, count, listing, number, percent, plural
-from rankwise.report.remarks import cause_of
-from rankwise.results.judge import Judgement, failed_runs, trained, words
-from rankwise.results.records import ArmFacts, Records, RunFacts, is_failure
+from rankwise.report.document import Block, Figure, Paragraph, Section, code, table
+from rankwise.results.judge import Judgement, trained, words
+from rankwise.results.records import ArmFacts, RunFacts
+from rankwise.text import MISSING, count, names, number, percent, whole
 
-CAUTION = {True: "yes", False: "no", None: MISSING}
-MOST_FAILURES = 30
-EVIDENCE_STEPS = 8
-
-
-CURVE_HEAD = ("arm", "first", "best", "at step", "last", "better by", "of first")
-CURVE_HEAD_LATE = ("late share", "still improving", "overfitting", "undone")
+YES_NO = {True: "yes", False: "no", None: MISSING}
+CURVE_HEAD = ("configuration", "first", "best", "at step", "last", "gain", "relative gain")
+CURVE_HEAD_LATE = ("late share", "still improving", "overfitting", "reversed")
 CURVE_WORDS = (
-    "Better by: first to best. Late share: what came in the last quarter of the steps; still "
-    "improving from 2 % and the noise floor on. Overfitting: the end is worse than the best by "
-    "more than the noise floor while the training loss does not rise. Undone: share of all "
-    "movement that was taken back; 0 for a curve that only falls or only rises. With fewer than "
-    "four evaluations the last four are left open."
+    "Gain: first to best. Late share: part of the gain in the last quarter of the steps; still "
+    "improving if it is 2 % or more and larger than the noise floor. Overfitting: the last value "
+    "is worse than the best by more than the noise floor, while the training loss does not rise. "
+    "Reversed: share of all change between evaluations that was reversed; 0 for a monotone curve. "
+    "With fewer than four evaluations the last four columns are not shown."
 )
 
 
 def curves(judgement: Judgement) -> Section | None:
-    """First, best and last value of each arm, and the course between, by numbers."""
+    """The mean curve of each configuration, as a figure and in numbers."""
     found = [(arm, described(judgement, arm)) for arm in trained(judgement)]
     known = [(arm, curve) for arm, curve in found if curve is not None]
     figure = curve_figure(judgement)
@@ -57,33 +40,32 @@ def curves(judgement: Judgement) -> Section | None:
     late = [code(arm.name) for arm, curve in known if curve.still_improving]
     if late:
         remark = (
-            f"Still improving at the end: {listing(late)}. With more steps the order may change; "
-            "the ranking speaks for this length of training."
+            f"Still improving at the end: {names(late)}. With more steps the order may change; "
+            "the ranking holds for this length of training."
         )
         blocks.append(Paragraph(remark, "warning"))
     return Section("Learning curves", "curves", tuple(blocks))
 
 
 def _never_learned(judgement: Judgement) -> list[str]:
-    """A sentence for each arm with runs that give every validation example the same class."""
+    """A sentence for each configuration with runs that predict one class for every example."""
     found = []
     for arm in trained(judgement):
         runs = [run for run in judgement.records.runs_of(arm.name) if run.finished]
-        flat = [run for run in runs if answers_one_class(run.validation)]
+        flat = [run for run in runs if predicts_one_class(run.validation)]
         if flat:
             shares = sorted({percent(run.validation["eval_accuracy"]) for run in flat})
-            steps = "its best step it gives" if len(flat) == 1 else "their best steps they give"
             found.append(
-                f"{len(flat)} of {plural(len(runs), 'run')} of {code(arm.name)} never learned to "
-                f"tell the classes apart: at {steps} every validation example the same class. An "
-                f"accuracy of {' or '.join(shares)} is that class's share of the validation part, "
-                "and says nothing of the model."
+                f"{len(flat)} of {count(len(runs), 'run')} of {code(arm.name)} did not learn to "
+                "distinguish the classes: at the best step the prediction is the same class for "
+                f"every validation example. An accuracy of {' or '.join(shares)} is only the share "
+                "of that class in the validation part."
             )
     return found
 
 
-def answers_one_class(metrics: Mapping[str, float]) -> bool:
-    """Whether these are the metrics of a constant guess.
+def predicts_one_class(metrics: Mapping[str, float]) -> bool:
+    """Whether these are the metrics of a constant prediction.
 
     Its Matthews correlation is 0, its accuracy p is the share of the class, whose F1 is then
     2 p / (1 + p); the macro F1 is that over the number of classes, two or more, the others' being
@@ -104,19 +86,19 @@ def _curve_row(arm: ArmFacts, curve: Curve, digits: int) -> tuple[str, ...]:
         code(arm.name),
         number(curve.first, digits),
         number(curve.best, digits),
-        count(curve.best_step),
+        whole(curve.best_step),
         number(curve.last, digits),
         number(curve.improvement, digits),
         percent(curve.relative),
         percent(curve.late_share),
-        CAUTION[curve.still_improving],
-        CAUTION[curve.overfitting],
+        YES_NO[curve.still_improving],
+        YES_NO[curve.overfitting],
         percent(curve.oscillation, 0),
     )
 
 
 def described(judgement: Judgement, arm: ArmFacts) -> Curve | None:
-    """The mean curve of an arm's finished runs in numbers; None with fewer than two points."""
+    """The mean curve of an arm's finished runs; None with fewer than two points."""
     points = mean_curve([run for run in judgement.records.runs_of(arm.name) if run.finished])
     if len(points) < 2:
         return None
@@ -131,7 +113,7 @@ def described(judgement: Judgement, arm: ArmFacts) -> Curve | None:
 
 
 def mean_curve(runs: Sequence[RunFacts]) -> list[figures.CurvePoint]:
-    """Mean over the runs that got there, with the lowest and the highest, by step."""
+    """Mean over the runs that reached each step, with the lowest and the highest value."""
     by_step: dict[int, list[float]] = defaultdict(list)
     for run in runs:
         for step, value in run.curve:
@@ -168,86 +150,12 @@ def curve_figure(judgement: Judgement) -> Figure | None:
     metric = words(records.metric)
     last = {point.arm: point for point in points}
     ends = "; ".join(f"{a} {number(last[a].value, judgement.digits)}" for a in shown)
-    alt = f"Learning curves of {plural(len(arms), 'arm')}: {metric} by training step. "
+    alt = f"Learning curves of {count(len(arms), 'configuration')}: {metric} by training step. "
     alt += f"Last values: {ends}."
     grey = f" The other {len(arms) - len(shown)} in grey." if len(arms) > len(shown) else ""
     caption = (
-        f"{metric.capitalize()} by step, mean over the seeds that got there; bands run from the "
-        f"lowest to the highest seed. The first {plural(len(shown), 'arm')} of the ranking in "
-        f"colour.{grey}"
+        f"{metric.capitalize()} by step, mean over the seeds that reached the step; bands from the "
+        f"lowest to the highest seed. The first {count(len(shown), 'configuration')} of the "
+        f"ranking in colour.{grey}"
     )
     return Figure("curves", caption, alt, figures.curves(points, shown, metric, alt))
-
-
-def failures(judgement: Judgement) -> Section | None:
-    """Every run without a result: its state, cause, evidence and what would do."""
-    records = judgement.records
-    failed = failed_runs(records)
-    if not failed:
-        return None
-    counts = [
-        f"{sum(run.state == state for run in failed)} {state.replace('_', ' ')}"
-        for state in dict.fromkeys(run.state for run in failed)
-    ]
-    blocks: list[Block] = [
-        Paragraph(
-            f"{plural(len(failed), 'run')} of {len(records.runs)}: {listing(counts)}. "
-            f"{'It is' if len(failed) == 1 else 'They are'} counted here and "
-            f"{'enters' if len(failed) == 1 else 'enter'} no mean and no rank."
-        )
-    ]
-    if len(records.runs) > len(records.arms):
-        blocks.append(_outcomes(records))
-    many = len(failed) > MOST_FAILURES
-    for run in failed[:MOST_FAILURES]:
-        blocks.append(Bullets((_diagnosis(judgement, run),)))
-        blocks += _evidence(run)
-    if many:
-        blocks.append(Paragraph(f"And {len(failed) - MOST_FAILURES} more, in runs.csv.", "small"))
-    return Section("Runs without a result", "failures", tuple(blocks))
-
-
-def _diagnosis(judgement: Judgement, run: RunFacts) -> str:
-    """State, cause, evidence and remedy of one run in one item."""
-    found = judgement.diagnoses[run.id]
-    sure = "" if found.certain else " (the likeliest cause; the records do not prove it)"
-    evidence = " ".join(_sentence(text) for text in found.evidence)
-    cause = cause_of(run)
-    if cause and cause not in found.evidence:
-        evidence = f"Recorded: {_sentence(cause)} {evidence}"
-    return (
-        f"{code(run.id)}, {run.state.replace('_', ' ')}. {strong('Cause:')} {found.cause}{sure} "
-        f"{strong('Evidence:')} {evidence} {strong('Remedy:')} {found.remedy}"
-    )
-
-
-def _sentence(text: str) -> str:
-    text = clean(text).strip()
-    return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def _evidence(run: RunFacts) -> list[Block]:
-    """What was recorded before the end: the last steps as a table, the end of a traceback."""
-    blocks: list[Block] = [CodeBlock(clean(run.traceback), "text")] if run.traceback else []
-    if run.state == "diverged" and run.tail:
-        head = ("step", "loss", "gradient norm", "learning rate")
-        cells = [
-            (str(s.step), *(f"{v:.4g}" for v in (s.loss, s.grad_norm, s.learning_rate)))
-            for s in run.tail[-EVIDENCE_STEPS:]
-        ]
-        blocks.append(table(head, cells, numeric=range(len(head))))
-    if not blocks:
-        return []
-    return [Details(f"Evidence on {code(run.id)}", tuple(blocks))]
-
-
-def _outcomes(records: Records) -> Figure:
-    cells = [(run.arm, run.seed, run.state.replace("_", " ")) for run in records.runs]
-    bad = [f"{run.id} {run.state.replace('_', ' ')}" for run in records.runs if is_failure(run)]
-    alt = f"What became of {plural(len(records.runs), 'run')}. Without a result: {listing(bad, 8)}."
-    caption = "What became of each run; a letter, the first of its state, where it is not done."
-    concerned = list(dict.fromkeys(run.arm for run in records.runs if is_failure(run)))
-    if len(concerned) < len(records.arms) and len(records.arms) > figures.MOST_ARMS:
-        cells = [cell for cell in cells if cell[0] in concerned]
-        caption += " Only arms with such a run are shown."
-    return Figure("outcomes", caption, alt, figures.outcomes(cells, alt))

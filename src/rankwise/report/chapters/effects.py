@@ -1,8 +1,7 @@
-"""What each setting does, what cannot be separated, and what the learning rate may hide."""
+"""What each setting does, and which effects cannot be separated."""
 
 from rankwise.analysis.effects import Effects, FactorEffect, LevelDifference
 from rankwise.analysis.interactions import Interaction
-from rankwise.analysis.learning_rate import LearningRateFlag
 from rankwise.analysis.shapes import Shape
 from rankwise.report import figures
 from rankwise.report.document import (
@@ -16,28 +15,30 @@ from rankwise.report.document import (
     code,
     table,
 )
-from rankwise.report.numbers import interval, listing, p_value, plural, signed
 from rankwise.results.judge import Judgement, words
+from rankwise.text import count, interval, names, p_value, signed
 
 MOST_ROWS = 40
-MOST_FLAGS = 6
 BASES = {
-    "noise": "The intervals rest on the noise of seeds and examples.",
-    "misfit": "There is one seed an arm, so the intervals rest on what adding up leaves over.",
-    "examples": "One seed an arm and no arm to spare: the intervals rest on the examples alone "
-    "and speak for these very runs.",
-    "nothing": "Nothing is known of the noise, so there are differences and no intervals: whether "
-    "any of them is more than chance cannot be told.",
+    "noise": "The intervals use the noise between seeds and between examples.",
+    "misfit": "There is one seed per configuration, so the intervals use the residuals of an "
+    "additive model of the settings.",
+    "examples": "There is one seed per configuration and the additive model has no residual "
+    "degrees of freedom, so the intervals use the examples alone and hold only for these runs.",
+    "nothing": "The noise is unknown, so there are differences but no intervals. Any difference "
+    "may be chance.",
 }
 SHAPES = {
-    "saturating": "diminishing returns: the first step is a gain, and a doubling gains less later "
-    "than at first",
-    "accelerating": "growing returns: a doubling gains more later than at first",
-    "steady": "every step counts, and no change of the gain per doubling was found",
-    "turning": "it turns back: a step is a gain and another one a loss",
-    "trend": "the two ends are told apart; the steps show no simple shape",
-    "not shown": "no shape shown: neither a step nor the two ends are told apart",
-    "cannot tell": "cannot tell: nothing is known of the noise",
+    "saturating": "diminishing returns: the first step improves the metric, and the gain per "
+    "doubling is smaller at the end",
+    "accelerating": "increasing returns: the gain per doubling is larger at the end",
+    "steady": "every step is significant; no change of the gain per doubling was found",
+    "turning": "not monotone: one step is an improvement and another makes it worse",
+    "trend": "the lowest and the highest value differ significantly; no single step does, or the "
+    "steps show no simple shape",
+    "not shown": "no significant difference, neither of a step nor between the lowest and the "
+    "highest value",
+    "cannot tell": "cannot tell: the noise is unknown",
 }
 
 
@@ -58,30 +59,35 @@ def effects(judgement: Judgement) -> Section | None:
     blocks += _shapes(judgement)
     blocks += _interactions(judgement)
     if found.constant:
-        names = listing([f"{code(k)} = {code(v)}" for k, v in found.constant], 60)
-        remark = f"Of these nothing can be said, for they are the same in every arm: {names}."
-        blocks.append(Details("Settings that never varied", (Paragraph(remark),)))
+        same = names([f"{code(k)} = {code(v)}" for k, v in found.constant], 60)
+        remark = f"The same in every configuration, so their effect is unknown: {same}."
+        blocks.append(Details("Settings that did not vary", (Paragraph(remark),)))
     return Section("What each setting does", "effects", tuple(blocks))
 
 
 def _method(found: Effects) -> str:
-    text = "Difference in the deciding metric when one setting changes and the others stay equal. "
+    text = "Difference in the metric when one setting changes and the others stay equal. "
     if found.basis != "misfit":
         text += BASES[found.basis]
     elif found.misfit_p is None:
         text += BASES["misfit"]
     else:
         text += (
-            f"Settings do not simply add up (p {_less(found.misfit_p)}): these are averages over "
-            "the other settings, their intervals rest on what adding up leaves over, and what "
-            "works together stands below."
+            f"The effects of the settings are not additive (p {_less(found.misfit_p)}): the effect "
+            "of one depends on others. The values are averages over the other settings, and the "
+            "intervals use the residuals of the additive model. The interactions are listed below."
         )
     if found.basis == "noise" and found.misfit_p is not None:
+        text += f" A test found no deviation from additive effects (p {_less(found.misfit_p)})."
+    lines = [code(f.factor.label) for f in found.factors if f.factor.on_a_line]
+    if lines:
         text += (
-            f" Whether settings add up was tested: no departure found (p {_less(found.misfit_p)})."
+            f" For {names(lines)}, whose values rarely repeat, the difference is that of a "
+            "straight line through all values (their logarithms, if positive)."
         )
     if found.left_out:
-        text += f" Without a result, and so left out: {listing([code(a) for a in found.left_out])}."
+        missing = names([code(a) for a in found.left_out])
+        text += f" Left out, because they have no result: {missing}."
     return text
 
 
@@ -106,8 +112,8 @@ def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
         for d in rows[:MOST_ROWS]
     ]
     caption = (
-        "p: Holm over all differences shown. Pairs: arms that differ in this setting alone; with "
-        "none, the difference is put together from several comparisons."
+        "p: adjusted (Holm) over all differences shown. Pairs: pairs of configurations that differ "
+        "only in this setting; with none, the difference is computed from several comparisons."
     )
     if len(rows) > MOST_ROWS:
         caption += f" The first {MOST_ROWS} of {len(rows)}; the others are in the JSON facts."
@@ -119,7 +125,7 @@ def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
         "95 % interval",
         "p",
         "pairs",
-        "what it does",
+        "effect",
     )
     return table(head, cells, numeric=(3, 4, 5, 6), caption=caption)
 
@@ -134,10 +140,10 @@ def _said(
     if low is None or high is None or value is None:
         return "cannot tell"
     if low <= 0 <= high:
-        return "not shown"
+        return "not significant"
     better = (value < 0) == judgement.verdict.lower_is_better
     word = "better" if better else "worse"
-    return word if p_adjusted is not None and p_adjusted < 0.05 else f"maybe {word}"
+    return word if p_adjusted is not None and p_adjusted < 0.05 else f"possibly {word}"
 
 
 def _figure(judgement: Judgement, rows: list[LevelDifference]) -> Figure | None:
@@ -158,8 +164,8 @@ def _figure(judgement: Judgement, rows: list[LevelDifference]) -> Figure | None:
     metric = words(judgement.verdict.metric)
     clear = [mark.label for mark in marks if mark.clear]
     alt = (
-        f"Effects of {plural(len(marks), 'change')} of a setting on {metric}. Clear of zero: "
-        f"{listing(clear, 6) if clear else 'none'}."
+        f"Effects of {count(len(marks), 'change')} of a setting on {metric}. "
+        f"Intervals that exclude zero: {names(clear, 6) if clear else 'none'}."
     )
     better = "left" if judgement.verdict.lower_is_better else "right"
     caption = (
@@ -178,34 +184,34 @@ def _not_separable(found: Effects) -> list[Block]:
         items += _partly_mixed([d for d in partly if d.factor == label])
     together = [f for f in found.factors if len(f.factor.settings) > 1]
     items += [
-        f"{listing([code(name) for name in f.factor.settings])} always change together: what is "
-        "said of one is said of all of them, and no share is any single one's."
+        f"{names([code(name) for name in f.factor.settings])} always change together, so only "
+        "their joint effect is known."
         for f in together
     ]
     if not items:
         return []
-    intro = "What these arms cannot separate:"
+    intro = "Effects that these configurations cannot separate:"
     return [Paragraph(intro), Bullets(tuple(items))]
 
 
 def _mixed(effect: FactorEffect) -> str:
-    others = listing([code(name) for name in effect.mixed_with]) or "the other settings"
+    others = names([code(name) for name in effect.mixed_with]) or "the other settings"
     pairs = sum(len(d.pairs) for d in effect.differences)
-    end = "" if pairs else "; no two arms differ in it alone"
+    end = "" if pairs else "; no two configurations differ only in it"
     return f"{code(effect.factor.label)}: not separable from {others}{end}."
 
 
 def _partly_mixed(own: list[LevelDifference]) -> list[str]:
-    """The steps of one factor that cannot be separated, one line where they are many."""
+    """The steps of one factor that cannot be separated; one line if there are many."""
     if len(own) > 3:
         mixed = list(dict.fromkeys(name for d in own for name in d.mixed_with))
         return [
             f"{code(own[0].factor)}: {len(own)} of its differences are not separable from "
-            f"{listing([code(name) for name in mixed])}."
+            f"{names([code(name) for name in mixed])}."
         ]
     return [
         f"{code(d.factor)} from {code(d.low)} to {code(d.high)}: not separable from "
-        f"{listing([code(name) for name in d.mixed_with])}."
+        f"{names([code(name) for name in d.mixed_with])}."
         for d in own
     ]
 
@@ -217,14 +223,14 @@ def _shapes(judgement: Judgement) -> list[Block]:
 def _shape(judgement: Judgement, shape: Shape) -> str:
     digits = judgement.digits
     steps = "; ".join(
-        f"{step.low:g} to {step.high:g} gains {signed(step.gain, digits)}"
+        f"{step.low:g} to {step.high:g}: {signed(step.gain, digits)}"
         + (f" ({interval(step.low_bound, step.high_bound, digits)})" if step.p is not None else "")
         for step in shape.steps
     )
-    text = f"{code(shape.factor)}, {SHAPES[shape.kind]}. Steps: {steps}."
+    text = f"{code(shape.factor)}: {SHAPES[shape.kind]}. Gains (positive is better): {steps}."
     if shape.drop is not None and shape.drop_low is not None:
         text += (
-            f" Gain per doubling of the first step less that of the last: "
+            f" Gain per doubling of the first step minus that of the last: "
             f"{signed(shape.drop, digits)} ({interval(shape.drop_low, shape.drop_high, digits)})."
         )
     return text
@@ -237,18 +243,18 @@ def _interactions(judgement: Judgement) -> list[Block]:
     if not found.tested:
         return [
             Paragraph(
-                "Whether settings work differently together cannot be told: these arms separate "
-                f"none of the {plural(len(found.not_separable), 'pair')} of settings.",
+                "Interactions cannot be estimated: these configurations do not separate any pair "
+                "of settings.",
                 "small",
             )
         ]
     rows = [_interaction(judgement, one) for one in found.tested[:MOST_ROWS]]
     caption = (
         "How the effect of the first setting changes with the second: the largest difference of "
-        "differences; p (Holm) tests all of them together."
+        "differences, in the metric. p (Holm) tests all of them together."
     )
     if found.not_separable:
-        caption += f" Not separable: {plural(len(found.not_separable), 'more pair')}."
+        caption += f" Not separable: {count(len(found.not_separable), 'more pair')}."
     head = ("setting", "and", "largest at", "difference of differences", "95 % interval", "p")
     shown = table(head, rows, numeric=(3, 4, 5), caption=caption)
     clear = [
@@ -257,8 +263,8 @@ def _interactions(judgement: Judgement) -> list[Block]:
         if one.p_adjusted is not None and one.p_adjusted < 0.05
     ]
     if not clear:
-        return [Details("Interactions: none found beyond chance", (shown,))]
-    remark = f"These work differently together than apart: {'; '.join(clear)}."
+        return [Details("Interactions: none is significant", (shown,))]
+    remark = f"Significant interactions: {'; '.join(clear)}."
     return [Paragraph(remark, "warning"), shown]
 
 
@@ -272,48 +278,3 @@ def _interaction(judgement: Judgement, one: Interaction) -> tuple[str, ...]:
         interval(one.low_bound, one.high_bound, digits),
         p_value(one.p_adjusted),
     )
-
-
-def learning_rate(judgement: Judgement) -> Section | None:
-    """Where the learning rate may be to blame for an arm's place."""
-    flags = judgement.rate_flags
-    if judgement.verdict.best is None or (not flags and len(judgement.verdict.arms) < 2):
-        return None
-    if not flags:
-        text = (
-            "No learning rate is recorded in the settings. Arms that each need another one may "
-            "stand in the wrong order, and these results cannot show it."
-        )
-        return Section("Learning rate", "learning-rate", (Paragraph(text, "warning"),))
-    items = [text for kind in RATE_WORDS for text in _flag_words(flags, kind)]
-    intro = (
-        "A structure compared at a learning rate that does not suit it looks worse than it is. "
-        "The ranking marks the arms concerned."
-    )
-    return Section("Learning rate", "learning-rate", (Paragraph(intro), Bullets(tuple(items))))
-
-
-RATE_WORDS = {
-    "not varied": "only one tried",
-    "at the lowest": "best at lower edge",
-    "at the highest": "best at upper edge",
-    "inside": "",
-}
-
-
-def _flag_words(flags: tuple[LearningRateFlag, ...], kind: str) -> list[str]:
-    """The sentences of one kind; one for all of them where they are many."""
-    own = [flag for flag in flags if flag.kind == kind]
-    if len(own) <= MOST_FLAGS:
-        return [clean(flag.sentence) for flag in own]
-    arms = [code(arm) for flag in own for arm in flag.arms]
-    said = RATE_WORDS[kind] or "the best lies inside the range tried"
-    return [f"{plural(len(own), 'structure')}: {said}. Arms: {listing(arms, 12)}."]
-
-
-def rate_mark(judgement: Judgement, arm: str) -> str:
-    """The learning-rate remark that stands beside an arm in the ranking."""
-    for flag in judgement.rate_flags:
-        if arm in flag.arms:
-            return RATE_WORDS[flag.kind]
-    return ""

@@ -4,7 +4,8 @@ import math
 
 import pytest
 
-from rankwise.analysis.forensics import Ending, StepRecord, diagnose
+from rankwise.analysis.failures import Ending, StepRecord, diagnose
+from rankwise.report.causes import explained
 
 
 def steps(norms, losses=None, rate=1e-3):
@@ -15,8 +16,13 @@ def steps(norms, losses=None, rate=1e-3):
     )
 
 
+def why(ending):
+    """The diagnosis of a run in words."""
+    return explained(diagnose(ending))
+
+
 def test_rising_gradients_are_an_explosion_and_the_remedy_names_a_lower_rate():
-    found = diagnose(Ending("diverged", steps=steps([1, 1, 2, 5, 20, 90, math.inf])))
+    found = why(Ending("diverged", steps=steps([1, 1, 2, 5, 20, 90, math.inf])))
     assert "exploded" in found.cause
     assert found.bad_step == 7
     assert "0.0003" in found.remedy
@@ -25,17 +31,17 @@ def test_rising_gradients_are_an_explosion_and_the_remedy_names_a_lower_rate():
 
 
 def test_a_bad_first_step_is_not_blamed_on_the_learning_rate():
-    found = diagnose(Ending("diverged", steps=steps([math.nan], [math.nan])))
-    assert "very first step" in found.cause
+    found = why(Ending("diverged", steps=steps([math.nan], [math.nan])))
+    assert "The first step was not finite" in found.cause
     assert "a lower learning rate cannot help" in found.remedy
-    same = diagnose(Ending("diverged", message="loss not finite at step 1", bad_step=1))
+    same = why(Ending("diverged", message="loss not finite at step 1", bad_step=1))
     assert same.cause == found.cause
     assert same.bad_step == 1
 
 
 def test_a_spike_points_at_its_batch():
     run = steps([1, 1.1, 0.9, 1, 1.2, 0.8, 60, math.nan])
-    found = diagnose(Ending("diverged", steps=run, batch=("row 17", "row 4")))
+    found = why(Ending("diverged", steps=run, batch=("row 17", "row 4")))
     assert "One batch" in found.cause
     assert "row 17" in found.remedy
     assert not found.certain
@@ -43,12 +49,12 @@ def test_a_spike_points_at_its_batch():
 
 def test_a_sudden_end_in_float16_is_taken_for_overflow():
     run = steps([1, 1.1, 0.9, 1, 1.1, math.inf])
-    assert "float16" in diagnose(Ending("diverged", steps=run, dtype="float16")).cause
-    assert "without warning" in diagnose(Ending("diverged", steps=run, dtype="float32")).cause
+    assert "float16" in why(Ending("diverged", steps=run, dtype="float16")).cause
+    assert "without a sign" in why(Ending("diverged", steps=run, dtype="float32")).cause
 
 
 def test_the_evidence_quotes_the_bad_step_and_the_norms_before_it():
-    found = diagnose(Ending("diverged", steps=steps([1, 1, 2, 5, 20, math.nan])))
+    found = why(Ending("diverged", steps=steps([1, 1, 2, 5, 20, math.nan])))
     assert any("step 6" in words and "0.001" in words for words in found.evidence)
     assert any("1, 2, 5, 20" in words for words in found.evidence)
 
@@ -56,15 +62,15 @@ def test_the_evidence_quotes_the_bad_step_and_the_norms_before_it():
 @pytest.mark.parametrize(
     ("state", "cause", "remedy"),
     [
-        ("out_of_memory", "Memory ran out", "gradient accumulation"),
+        ("out_of_memory", "Out of memory", "gradient accumulation"),
         ("crashed", "raised an error", "message above"),
         ("pruned", "no failure", "not ranked"),
         ("stopped_early", "Early stopping", "best evaluation counts"),
-        ("interrupted", "Interrupted", "goes on"),
+        ("interrupted", "interrupted", "continues"),
     ],
 )
 def test_the_five_other_outcomes_are_told_apart(state, cause, remedy):
-    found = diagnose(Ending(state, "what was said", steps([1, 1]), planned=100))
+    found = why(Ending(state, "what was said", steps([1, 1]), planned=100))
     assert cause in found.cause
     assert remedy in found.remedy
     assert "what was said" in found.evidence
@@ -72,4 +78,4 @@ def test_the_five_other_outcomes_are_told_apart(state, cause, remedy):
 
 
 def test_a_run_in_order_has_no_failure():
-    assert diagnose(Ending("done", steps=steps([1, 1]))).cause == "No failure is recorded."
+    assert why(Ending("done", steps=steps([1, 1]))).cause == "No failure is recorded."

@@ -1,0 +1,186 @@
+"""The ranking: every configuration with its mean, intervals and verdict."""
+
+from rankwise.analysis.verdict import ArmResult, Difference, Verdict
+from rankwise.report import figures
+from rankwise.report.chapters.learning_rate import rate_mark
+from rankwise.report.document import Block, Bullets, Figure, Paragraph, Section, code, table
+from rankwise.report.words import cautions, deciding
+from rankwise.results.judge import Judgement, against_best, ranked, words
+from rankwise.results.records import ArmFacts, Records
+from rankwise.spec.metrics import decimals_of
+from rankwise.text import MISSING, count, interval, names, number, p_value, signed
+
+
+def ranking(judgement: Judgement) -> Section:
+    """Every configuration: mean, interval, difference from the best, and whether it is tied."""
+    verdict, records = judgement.verdict, judgement.records
+    against = {difference.arm: difference for difference in verdict.with_best}
+    results = sorted(verdict.arms, key=lambda arm: (arm.place is None, arm.place or 0))
+    found, arms = {result.arm: result for result in results}, ranked(judgement)
+    rows = [
+        _rank_row(judgement, found[arm.name], arm, against.get(arm.name))
+        if arm.twin_of is None
+        else _twin_row(judgement, arm)
+        for arm in arms
+    ]
+    metric = words(verdict.metric)
+    head = ("", "configuration", "verdict", metric, "from best", "95 % interval", "p", "test")
+    head_more = ("runs", "spread", "own 95 % interval", "learning rate")
+    blocks: list[Block] = [
+        table(
+            (*head, *head_more),
+            rows,
+            numeric=(0, 3, 4, 5, 6, 7, 8, 9, 10),
+            marked=[i for i, a in enumerate(arms) if found[a.twin_of or a.name].tied],
+            caption=_caption(judgement),
+        )
+    ]
+    if verdict.best is not None:
+        blocks.append(_figure(judgement, results))
+    said = (*_untrained(records), *_twins(records), *deciding(verdict))
+    blocks += [Paragraph(text) for text in said]
+    if judgement.on_test is not None:
+        blocks.append(Paragraph(_on_test(judgement, judgement.on_test)))
+    warnings = cautions(verdict)
+    if warnings and verdict.best is not None:
+        blocks.append(Bullets(warnings))
+    return Section("Ranking", "ranking", tuple(blocks))
+
+
+def _on_test(judgement: Judgement, test: Verdict) -> str:
+    """What the test part says about the choice made on validation."""
+    chosen = judgement.choice.arm
+    if test.best is None or chosen is None:
+        return ""
+    text = f"On the test part, which was not used to choose, {code(test.best)} has the best mean"
+    if len(test.tie_group) > 1:
+        text += f", tied with {count(len(test.tie_group) - 1, 'other configuration')}."
+    elif test.winner or test.stands_out:
+        text += " and is significantly better than all others there too."
+    else:
+        text += "."
+    if chosen != test.best:
+        found = test.difference(chosen, test.best)
+        text += (
+            f" The recommended {code(chosen)} differs from it by "
+            f"{signed(found.value, judgement.digits)} "
+            f"({interval(found.low, found.high, judgement.digits)})."
+        )
+    return text
+
+
+def _rank_row(
+    judgement: Judgement, result: ArmResult, arm: ArmFacts, difference: Difference | None
+) -> tuple[str, ...]:
+    verdict, digits = judgement.verdict, judgement.digits
+    if result.place is None:
+        why = "not yet run" if not arm.failed else "no result, not ranked"
+        end = (_runs(arm), MISSING, MISSING, rate_mark(judgement, arm.name))
+        return (MISSING, code(arm.name), why, *[MISSING] * 5, *end)
+    low = high = p = None
+    if difference is not None:
+        low, high, p = difference.low, difference.high, difference.p_adjusted
+    said = "best mean" if difference is None else "tied" if result.tied else "worse"
+    if difference is None and verdict.winner == result.arm:
+        said = "best"
+    if verdict.claim == "nothing" and difference is not None:
+        said = "cannot tell"
+    test = arm.test.get(verdict.metric)
+    return (
+        str(result.place),
+        code(arm.name),
+        said,
+        number(result.mean, digits),
+        signed(difference.value, digits) if difference else MISSING,
+        interval(low, high, digits),
+        p_value(p),
+        number(test, digits),
+        _runs(arm),
+        number(result.spread, digits),
+        interval(result.low, result.high, digits),
+        rate_mark(judgement, arm.name),
+    )
+
+
+def _twin_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
+    """A configuration that shares another's training: shown, and not counted again."""
+    digits, metric = judgement.digits, judgement.verdict.metric
+    said = f"shares the training of {code(arm.twin_of)}"
+    test = number(arm.test.get(metric), digits)
+    none = [MISSING] * 3
+    return (MISSING, code(arm.name), said, number(arm.mean, digits), *none, test, _runs(arm), *none)
+
+
+def _untrained(records: Records) -> list[str]:
+    """The base's metrics on the validation examples before any training."""
+    known = records.study.get("base_metrics", {})
+    found = [f"{words(name)} {number(value, decimals_of(name))}" for name, value in known.items()]
+    return [f"The base model without any training: {names(found)}."] if found else []
+
+
+def _twins(records: Records) -> list[str]:
+    """A sentence for each training that several configurations share."""
+    found = []
+    for arm in records.arms:
+        twins = [code(other.name) for other in records.arms if other.twin_of == arm.name]
+        if twins:
+            share, differ = ("shares", "differs") if len(twins) == 1 else ("share", "differ")
+            found.append(
+                f"{names(twins)} {share} the training of {code(arm.name)} and {differ} from it "
+                "only in generation settings. Their losses come from the same runs and count once; "
+                "only their answers can differ."
+            )
+    return found
+
+
+def _runs(arm: ArmFacts) -> str:
+    planned = len(arm.seeds_done) + len(arm.failed) + len(arm.open)
+    done = len(arm.seeds_done)
+    return f"{done}" if done == planned else f"{done} of {planned}"
+
+
+def _caption(judgement: Judgement) -> str:
+    better = "lower" if judgement.verdict.lower_is_better else "higher"
+    text = (
+        f"{words(judgement.verdict.metric).capitalize()}, {better} is better, each run at its best "
+        "validation step; mean over seeds. From best: difference from the configuration with the "
+        "best mean, at equal seeds and examples; its 95 % interval is narrower than those of the "
+        "means. p is adjusted for all comparisons with the best. Spread: standard deviation over "
+        "seeds. The tie group is highlighted in the HTML page."
+    )
+    if any(judgement.verdict.metric in arm.test for arm in judgement.records.arms):
+        text += " Test: computed once, with the weights of that step; not used for the ranking."
+    return text
+
+
+def _figure(judgement: Judgement, results: list[ArmResult]) -> Figure:
+    verdict = judgement.verdict
+    rows = [_figure_row(judgement, result) for result in results if result.fitted is not None]
+    metric = words(verdict.metric)
+    first, last = rows[0], rows[-1]
+    alt = (
+        f"Ranking of {count(len(rows), 'configuration')} by {metric}, from {first.arm} at "
+        f"{number(first.value, judgement.digits)} to {last.arm} at "
+        f"{number(last.value, judgement.digits)}. Tie group: {names(verdict.tie_group, 4)}."
+    )
+    cut = f" The first {figures.MOST_ARMS} configurations." if len(rows) > figures.MOST_ARMS else ""
+    caption = (
+        f"{metric.capitalize()} of each configuration; grey ticks are single runs. The bar "
+        "is the 95 % interval of its difference from the best mean (dashed line), not adjusted "
+        f"for the number of configurations; p in the table is adjusted.{cut}"
+    )
+    return Figure("ranking", caption, alt, figures.ranking(rows, metric, alt))
+
+
+def _figure_row(judgement: Judgement, result: ArmResult) -> figures.RankRow:
+    value, low, high = against_best(judgement.verdict, result.arm)
+    runs = [run for run in judgement.records.runs_of(result.arm) if run.finished]
+    return figures.RankRow(
+        arm=result.arm,
+        value=value,
+        low=low,
+        high=high,
+        group="tie group" if result.tied else "worse",
+        runs=tuple(float(run.value or 0.0) for run in runs),
+        seeds=tuple(run.seed for run in runs),
+    )

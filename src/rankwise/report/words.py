@@ -1,0 +1,289 @@
+"""The sentences that more than one part of the report says: verdict, recommendation, costs.
+
+Names are marked as code (`document.code`); `document.clean` takes the marks away. `digits` are the
+decimals of the metric.
+"""
+
+from rankwise.analysis.comparisons import MOST_SEEDS, Settlement
+from rankwise.analysis.verdict import ArmResult, Verdict
+from rankwise.report.document import code, strong
+from rankwise.results.judge import Judgement, words
+from rankwise.results.records import ArmFacts, Cost
+from rankwise.text import (
+    count,
+    decimals_for,
+    duration,
+    interval,
+    names,
+    number,
+    percent,
+    signed,
+    size,
+    whole,
+)
+
+FEW_GROUPS = 10
+FEW_SEEDS = 3
+LEAST_SAVING = 0.02
+CLAIMS = {
+    "seeds and examples": "The intervals hold for other seeds and other examples of the same kind.",
+    "seeds": "The intervals hold for other seeds on the same examples. Without scores by example, "
+    "nothing is known about other examples.",
+    "examples": "The intervals hold for other examples of the same kind, but only for these "
+    "trained runs: with one seed per configuration, nothing is known about other seeds.",
+    "nothing": "There are no intervals: with one seed per configuration and no scores by example, "
+    "the noise cannot be estimated.",
+}
+
+BASES = {
+    "winner": "significantly better than all others",
+    "runs": "best of these runs, one seed each",
+    "only": "the only one with a result",
+    "tie": "cheapest of those tied for best",
+    "look": "best mean; no recommendation, the noise is unknown",
+    "none": "no finished run",
+}
+
+
+def verdict_sentences(verdict: Verdict, digits: int) -> tuple[str, ...]:
+    """Headline, noise floor, detectable difference, claim, what would decide ties, cautions."""
+    said = [headline(verdict, digits)]
+    if verdict.best is not None:
+        said += [noise(verdict, digits), detectable(verdict, digits), CLAIMS[verdict.claim]]
+    return (*(text for text in said if text), *deciding(verdict), *cautions(verdict))
+
+
+def headline(verdict: Verdict, digits: int, trained_once: bool = False) -> str:
+    """The winner, the tie, or that no answer is possible and why.
+
+    trained_once: the only result is a training that several configurations share.
+    """
+    metric = words(verdict.metric)
+    ranked = sorted((arm for arm in verdict.arms if arm.place), key=lambda arm: arm.place or 0)
+    if not ranked:
+        return strong(f"No run has finished with a finite {metric}, so nothing can be compared.")
+    best = ranked[0]
+    looks = f"{code(best.arm)} has the best {metric} ({number(best.mean, digits)})"
+    if len(ranked) == 1:
+        what = "training" if trained_once else "configuration"
+        return f"{strong(f'Only one {what} has a result:')} {looks}."
+    if verdict.claim == "nothing":
+        gap = abs((ranked[1].fitted or 0.0) - (best.fitted or 0.0))
+        return (
+            f"{strong('Cannot tell which configuration is best.')} {looks}, "
+            f"{number(gap, digits)} better than {code(ranked[1].arm)}. With one seed per "
+            "configuration, no scores by example and no test size, this may be chance."
+        )
+    if verdict.winner is not None:
+        return f"{strong('Best:')} {_better_than_all(verdict, best, digits)}."
+    if verdict.stands_out is not None:
+        return (
+            f"{strong('Best of these runs:')} {_better_than_all(verdict, best, digits)}. With one "
+            "seed per configuration, another seed may change the order, so no winner is declared."
+        )
+    tied = names([code(name) for name in verdict.tie_group], 4)
+    title = f"{len(verdict.tie_group)} of {len(ranked)} configurations are tied for best:"
+    return f"{strong(title)} {tied}. {looks}, but this may be chance."
+
+
+def _better_than_all(verdict: Verdict, best: ArmResult, digits: int) -> str:
+    nearest, others = verdict.with_best[0], len(verdict.with_best)
+    rest = code(nearest.arm) if others == 1 else f"each of the {others} others"
+    return (
+        f"{code(best.arm)}, {words(verdict.metric)} {number(best.mean, digits)}, is significantly "
+        f"better than {rest}; {code(nearest.arm)} differs from it by "
+        f"{signed(nearest.value, digits)} ({interval(nearest.low, nearest.high, digits)})"
+    )
+
+
+def noise(verdict: Verdict, digits: int) -> str:
+    """The noise floor: how much runs of one configuration differ."""
+    found = verdict.noise
+    if found is None:
+        return "Noise floor: unknown, because no configuration has two finished seeds."
+    paired = f"; {number(found.paired, digits)} in comparisons at the same seeds"
+    return (
+        "Noise floor: the standard deviation between seeds of one configuration is "
+        f"{number(found.within, digits)} "
+        f"(95 % interval {interval(found.low, found.high, digits)}){paired * verdict.paired}."
+    )
+
+
+def detectable(verdict: Verdict, digits: int) -> str:
+    """How small a difference from the best this study can detect; empty where unknown."""
+    found = verdict.detectable
+    if found is None:
+        return ""
+    each = sorted({arm.finished for arm in verdict.arms if arm.finished})
+    seeds = f"{' to '.join(str(n) for n in dict.fromkeys((each[0], each[-1])))} seed"
+    seeds += "s" if each[-1] > 1 else ""
+    examples = f" and {found.examples:,} {verdict.unit}" if found.examples else ""
+    return (
+        f"Detectable difference: with {seeds} per configuration{examples}, a true difference of "
+        f"{number(found.value, digits)} from the best is detected with a probability of "
+        f"{percent(found.power, 0)} or more. Smaller differences may exist."
+    )
+
+
+def deciding(verdict: Verdict, most: int = 3) -> tuple[str, ...]:
+    """What would decide between the best and the tied configurations next to it."""
+    if verdict.claim == "nothing":
+        return ()
+    open_ = [s for s in verdict.settlements if s.difference and not (s.seeds or s.examples)]
+    if len(open_) < 2:
+        return tuple(settlement(verdict, s) for s in verdict.settlements[:most])
+    return (
+        *[settlement(verdict, s) for s in verdict.settlements if s not in open_][:most],
+        f"{names([code(s.arm) for s in open_], 6)} against {code(open_[0].best)}: neither "
+        f"{MOST_SEEDS:,} seeds per configuration nor more examples alone would be enough to decide "
+        "any of these comparisons.",
+    )
+
+
+def settlement(verdict: Verdict, found: Settlement) -> str:
+    """How many seeds or examples would decide one comparison."""
+    pair = f"{code(found.arm)} against {code(found.best)}"
+    if found.difference == 0:
+        return (
+            f"{pair}: the observed difference is zero, so the seeds or examples needed cannot be "
+            "computed."
+        )
+    ways = []
+    if found.seeds is not None:
+        ways.append(f"{found.seeds:,} seeds per configuration instead of {found.seeds_now:.2g}")
+    if found.examples is not None:
+        ways.append(f"{found.examples:,} {verdict.unit} instead of {verdict.examples:,}")
+    if not ways:
+        return (
+            f"{pair}: neither {MOST_SEEDS:,} seeds per configuration nor more examples alone would "
+            "be enough to decide."
+        )
+    end = (
+        ""
+        if "seeds" in verdict.claim
+        else "; a second seed is needed to compute the number of seeds"
+    )
+    return (
+        f"{pair}: if the true difference is the observed one ({abs(found.difference):.3g}), "
+        f"{' or '.join(ways)} would detect it with a probability of about "
+        f"{percent(found.power, 0)}{end}."
+    )
+
+
+def cautions(verdict: Verdict) -> tuple[str, ...]:
+    """What a reader must know before using the verdict."""
+    found = [*_run_cautions(verdict), *_claim_cautions(verdict)]
+    if verdict.unit == "groups of examples" and 0 < verdict.examples < FEW_GROUPS:
+        found.append(
+            f"The examples form only {count(verdict.examples, 'group')}. With so few groups, the "
+            "intervals rest on the assumption that group means are normally distributed."
+        )
+    return tuple(found)
+
+
+def _run_cautions(verdict: Verdict) -> list[str]:
+    found = []
+    for arm in verdict.arms:
+        runs = count(arm.finished + arm.missing, "run")
+        if arm.finished == 0:
+            found.append(f"{code(arm.arm)} is not ranked: none of its {runs} has a score.")
+        elif arm.missing and verdict.seeds > 1:
+            found.append(
+                f"{code(arm.arm)}: {arm.missing} of {runs} without a score; its mean is that of "
+                "the finished runs."
+            )
+        if arm.unstable and arm.spread is not None:
+            spread = number(arm.spread, decimals_for(arm.spread))
+            found.append(
+                f"{code(arm.arm)} has a standard deviation of {spread} over seeds, significantly "
+                "more than the other configurations (F test, 5 % over all of them); its intervals "
+                "use its own standard deviation."
+            )
+    return found
+
+
+def _claim_cautions(verdict: Verdict) -> list[str]:
+    found = []
+    if verdict.unit == "test items" and verdict.examples:
+        found.append(
+            "It is not recorded which test items each run got right, so the intervals treat "
+            "configurations as if tested on different items; scores by example would make them "
+            "narrower."
+        )
+    if "seeds" in verdict.claim and verdict.seeds <= FEW_SEEDS:
+        found.append(
+            f"With {count(verdict.seeds, 'seed')}, a configuration that is less stable than the "
+            "others is rarely detected. Where one had four times the standard deviation of the "
+            "others over seeds, 95 % intervals of its differences included the truth in 83 to "
+            "85 % of simulated studies (docs/calibration.md)."
+        )
+    if "seeds" in verdict.claim and not verdict.paired:
+        found.append(
+            "The configurations have no common seeds, so they are compared without pairing and "
+            "the intervals are wider."
+        )
+    return found
+
+
+def reason(judgement: Judgement) -> str:
+    """Why this configuration is recommended, or why none is, as the end of a sentence."""
+    choice, verdict = judgement.choice, judgement.verdict
+    found = choice.recommendation
+    if found.arm is None and choice.arm is None:
+        return f"no configuration has a finite {words(verdict.metric)}"
+    if found.arm is None:
+        return "the noise is unknown, so the differences may be chance"
+    if choice.basis == "winner":
+        return "it is significantly better than all others"
+    if choice.basis == "runs":
+        return "it is the best of these runs; with one seed each, another seed may change the order"
+    if choice.basis == "only":
+        return "it is the only configuration with a result"
+    if len(found.candidates) == 1:
+        return (
+            f"it has the best {words(verdict.metric)}; each other tied configuration is worse by "
+            "its own 95 % interval, which is not adjusted for the number of configurations"
+        )
+    cost = words(found.cost)
+    if found.price is None:
+        return f"it has the best mean of the tied configurations ({cost}: not known)"
+    lowest = "fewest" if found.cost.endswith("params") else "lowest"
+    text = f"it has the {lowest} {cost} of the configurations that are tied for best"
+    if verdict.behind:
+        text += f", {names([code(name) for name in verdict.behind], 6)} left out"
+    if found.unpriced:
+        text += f"; {cost} not known for {len(found.unpriced)} of them"
+    return text
+
+
+def alternative(judgement: Judgement) -> str:
+    """The configuration for little memory, against the recommended one; empty where none is."""
+    other = judgement.choice.recommendation.alternative
+    if other is None:
+        return ""
+    share = other.saved / (other.memory + other.saved)
+    if share < LEAST_SAVING:
+        return f"no other configuration needs less by {percent(LEAST_SAVING, 0)} or more."
+    text = f"{code(other.arm)} needs {size(other.memory)}, {percent(share)} less"
+    if other.difference is None:
+        return f"{text}, and is tied for best as well."
+    found, digits = other.difference, judgement.digits
+    return (
+        f"{text}; its {words(judgement.verdict.metric)} differs by {signed(found.value, digits)} "
+        f"({interval(found.low, found.high, digits)})."
+    )
+
+
+def cost_text(cost: Cost) -> str:
+    """A cost in the unit that fits."""
+    return {"bytes": size, "seconds": duration}.get(cost.unit, whole)(cost.value)
+
+
+def price_of(arm: ArmFacts, name: str) -> str:
+    """`294,912 trainable parameters`, or nothing where the cost is not known."""
+    cost = arm.costs.get(name)
+    if cost is None:
+        return ""
+    if cost.unit == "parameters":
+        return f"{cost_text(cost)} trainable parameters"
+    return f"{words(name)} {cost_text(cost)}"

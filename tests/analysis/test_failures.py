@@ -41,9 +41,9 @@ def test_a_bad_first_step_is_not_blamed_on_the_learning_rate():
 
 def test_a_spike_points_at_its_batch():
     run = steps([1, 1.1, 0.9, 1, 1.2, 0.8, 60, math.nan])
-    found = why(Ending("diverged", steps=run, batch=("row 17", "row 4")))
+    found = why(Ending("diverged", steps=run))
     assert "One batch" in found.cause
-    assert "row 17" in found.remedy
+    assert "that batch" in found.remedy
     assert not found.certain
 
 

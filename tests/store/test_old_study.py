@@ -44,11 +44,29 @@ def recorded() -> dict[str, Any]:
     return found
 
 
+def without_words(facts: Any) -> Any:
+    """Facts without the sentences made of them, which are worded anew from time to time."""
+    if isinstance(facts, dict):
+        words = ("sentence", "sentences", "would_change")
+        return {k: without_words(value) for k, value in facts.items() if k not in words}
+    return [without_words(one) for one in facts] if isinstance(facts, list) else facts
+
+
+def kept_of(facts: Any, before: Any) -> Any:
+    """The facts without fields that did not exist before."""
+    if isinstance(facts, dict) and isinstance(before, dict):
+        return {k: kept_of(facts[k], before[k]) for k in facts if k in before}
+    if isinstance(facts, list) and isinstance(before, list) and len(facts) == len(before):
+        return [kept_of(one, other) for one, other in zip(facts, before, strict=True)]
+    return facts
+
+
 @pytest.mark.parametrize(
     "part", ["verdict", "on_test", "recommendation", "front", "effects", "curves", "answers"]
 )
 def test_the_facts_of_the_report_are_those_that_were_recorded(old: Path, part: str) -> None:
-    assert read_facts(old)[part] == recorded()[part]
+    before = without_words(recorded()[part])
+    assert kept_of(without_words(read_facts(old)[part]), before) == before
 
 
 @pytest.mark.parametrize("part", ["runs", "arms"])

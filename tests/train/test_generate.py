@@ -330,7 +330,7 @@ def test_an_arm_that_is_added_later_is_answered_and_not_trained(tmp_path, monkey
     monkeypatch.setattr(train_cohort, "new_states", counting)
     short, long = ({"name": f"up-to-{n}", "generation.max_new_tokens": n} for n in (4, 8))
     for arms in ([short], [short, long]):
-        outlook = study_of(tmp_path, "gpt2", "text", generation=ASKED, arms=arms)
+        outlook = study_of(tmp_path, "gpt2", "text", generation=ASKED, configs=arms)
         run_whole(outlook, tmp_path / "out")
     first, added = outlook.runs
     with Store(tmp_path / "out") as store:
@@ -412,7 +412,7 @@ def test_full_fine_tuning_is_asked_beside_adapters_and_rated_by_the_same_base(tm
         | {"generation.max_new_tokens": 8},
     ]
     generation = ASKED | {"max_new_tokens": 4}
-    outlook = study_of(tmp_path, "gpt2", "text", generation=generation, arms=arms)
+    outlook = study_of(tmp_path, "gpt2", "text", generation=generation, configs=arms)
     run_whole(outlook, tmp_path / "out")
     with Store(tmp_path / "out") as store:
         said = answers_by_label(store)

@@ -43,7 +43,6 @@ class Ending:
     warmup    steps of learning-rate warm-up
     max_grad_norm  the clipping norm; None without clipping
     dtype     of the frozen base, such as "float16"
-    batch     what was in the batch of the last step (row numbers or hashes), if recorded
     bad_step  the step that was not finite, where `steps` holds only those before it
     """
 
@@ -54,7 +53,6 @@ class Ending:
     warmup: int = 0
     max_grad_norm: float | None = None
     dtype: str | None = None
-    batch: tuple[str, ...] = ()
     bad_step: int | None = None
 
 

@@ -66,7 +66,7 @@ def explained(found: Diagnosis) -> Explanation:
     if found.kind == "none":
         evidence = _progress(found.ending)
     elif found.bad is not None:
-        evidence = (*_bad(found.bad, found.ending.batch), *_before(found.before))
+        evidence = (*_bad(found.bad), *_before(found.before))
     elif found.ending.state == "diverged":
         evidence = (*message, *_before(found.before))
     else:
@@ -86,19 +86,17 @@ def _cause(found: Diagnosis) -> tuple[str, str]:
             f"Use a learning rate of {rate / 3:.1g}{warm}{clip}.",
         )
     if found.kind == "outlier":
-        rows = f" ({', '.join(ending.batch[:4])})" if ending.batch else ""
         return (
             "One batch gave an unusually large gradient, and the step it caused broke the run.",
-            f"Check the examples of that batch{rows}; clip gradients; lower the learning rate.",
+            "Check the examples of that batch; clip gradients; lower the learning rate.",
         )
     return PLAIN[found.kind]
 
 
-def _bad(bad: StepRecord, batch: Sequence[str]) -> list[str]:
+def _bad(bad: StepRecord) -> list[str]:
     what = "gradient norm" if math.isfinite(bad.loss) else "loss"
     value = bad.grad_norm if math.isfinite(bad.loss) else bad.loss
-    said = [f"The {what} of step {bad.step} was {value}, at learning rate {bad.learning_rate:.3g}."]
-    return [*said, f"Its batch: {', '.join(batch[:8])}."] if batch else said
+    return [f"The {what} of step {bad.step} was {value}, at learning rate {bad.learning_rate:.3g}."]
 
 
 def _before(before: Sequence[StepRecord]) -> list[str]:

@@ -146,11 +146,18 @@ def test_an_exported_adapter_gives_the_same_losses_in_peft(kind, tmp_path):
 
 
 def test_the_best_step_is_kept_and_the_test_part_read_with_it(tmp_path):
-    run = Run(tiny_arms("bert", [{"lora.r": 8, "training.learning_rate": 0.3}])[0], 0)
-    _, store = trained("bert", [run], tmp_path)
+    wild = {"lora.r": 8, "training.learning_rate": 0.3}
+    every = {"eval_steps": 2, "lr_scheduler_type": "constant"}
+    run = Run(tiny_arms("bert", [wild], **every)[0], 0)
+    cohort, store = trained("bert", [run], tmp_path)
     found = store.evaluations(run.id, "validation")
     losses_at = {one.step: one.metrics["eval_loss"] for one in found}
     best = min(losses_at, key=lambda step: losses_at[step])
     (test,) = store.evaluations(run.id, "test")
-    assert test.step == best
+    assert test.step == best < max(losses_at)
+    loaded = PeftModel.from_pretrained(tiny_model("bert"), tmp_path / "adapters" / run.id).eval()
+    with torch.no_grad():
+        batch = collate(tiny_examples("SEQ_CLS", 8, seed=2), cohort.task)
+        read = row_losses(loaded.base_model.model, "SEQ_CLS", batch).total
+    np.testing.assert_allclose(test.losses, read, rtol=0, atol=1e-4)
     assert math.isfinite(test.metrics["eval_accuracy"])

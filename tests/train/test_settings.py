@@ -70,8 +70,7 @@ CASES = {
     ],
     "clipping": [
         {"training.max_grad_norm": 0},
-        # AdamW's step hardly depends on the size of gradients much larger than its epsilon
-        {"training.max_grad_norm": 1e-3, "training.adam_epsilon": 1e-5},
+        {"training.max_grad_norm": 0.02, "training.adam_epsilon": 1e-7},
         {"training.max_grad_norm": 1, "training.learning_rate": 1e-3},
     ],
     "accumulation": [
@@ -114,7 +113,7 @@ def test_a_setting_means_the_same_in_company_alone_and_in_peft(case, kind, tmp_p
 def test_the_case_of_clipping_clips_at_every_step(kind, tmp_path):
     runs = runs_of(kind, CASES["clipping"])
     _, store, _ = trained(kind, tiny_model(kind), runs, tmp_path)
-    assert logged(store, runs[1], "grad_norm").min() > 2 * runs[1].arm.training.max_grad_norm
+    assert logged(store, runs[1], "grad_norm").min() > runs[1].arm.training.max_grad_norm
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])

@@ -68,6 +68,8 @@ def optimizer_of(model, training):
             {"params": [p for n, p in trained if n not in decayed], "weight_decay": 0.0},
         ],
         lr=rate,
+        betas=(training.adam_beta1, training.adam_beta2),
+        eps=training.adam_epsilon,
     )
 
 

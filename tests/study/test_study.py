@@ -9,16 +9,16 @@ import torch
 import yaml
 from peft import PeftModel
 
-from rankwise.base.load import load_base, load_tokenizer
+from black_box import classified, evaluated, make_study, split_of
+from black_box import rankwise as command
 from rankwise.cli.app import main
 from rankwise.report.remarks import remarks_of
 from rankwise.results.from_store import read_records
-from rankwise.spec.models import StudySpec
 from rankwise.store.writer import Store
 from rankwise.study import train_cohort
 from rankwise.train import loop
 from stored import states as states_of
-from tiny_text import tiny_spec
+from tiny_text import rows_of, tiny_spec
 
 ARMS = {
     "grid": {"lora.r": [2, 4]},
@@ -148,7 +148,7 @@ def test_too_little_memory_halves_a_cohort(tmp_path, monkeypatch):
     assert max(sizes) > 8
 
 
-def test_a_model_that_company_would_change_is_trained_alone_and_the_report_says_so(
+def test_a_model_whose_shapes_company_breaks_is_trained_alone_and_the_report_says_so(
     tmp_path, monkeypatch
 ):
     spec, out = written(
@@ -161,18 +161,22 @@ def test_a_model_that_company_would_change_is_trained_alone_and_the_report_says_
     assert "trained alone" in (out / "report.md").read_text()
 
 
-def test_an_exported_adapter_is_what_was_evaluated(tmp_path, monkeypatch):
-    spec_file, out = written(tmp_path)
-    assert rankwise(monkeypatch, "run", spec_file, "--out", out) == 0
-    assert rankwise(monkeypatch, "export", out, "r4", "--to", tmp_path / "adapter") == 0
-    assert rankwise(monkeypatch, "export", out, "best", "--to", tmp_path / "m", "--merged") == 0
-    assert (tmp_path / "m" / "model.safetensors").exists()
-    spec = StudySpec.model_validate(yaml.safe_load(spec_file.read_text()))
-    pad = load_tokenizer(spec.model).pad_token_id
-    base = load_base(spec.model, spec.task, 3, torch.device("cpu"), pad, "eager").model
-    loaded = PeftModel.from_pretrained(base, tmp_path / "adapter")
+def test_an_exported_adapter_is_what_was_evaluated(tmp_path):
+    study = make_study(
+        tmp_path, configurations={"one": {}}, training={"learning_rate": 0.1, "max_steps": 6}
+    ).run()
+    to = tmp_path / "adapter"
+    assert command("export", study.out, "one", "--to", to)[0] == 0
+    rows = split_of(rows_of("labelled"))[1]
+    examples = classified(rows, sorted({row["label"] for row in rows}))
+    measured = float(study.runs()["one", 0]["best_eval_loss"])
+    loaded = PeftModel.from_pretrained(study.base(), to).eval()
     assert loaded.active_peft_config.r == 4
-    assert rankwise(monkeypatch, "export", out, "r4", "--to", tmp_path / "adapter") == 2
+    assert evaluated(loaded, "SEQ_CLS", examples) == pytest.approx(measured, abs=1e-5)
+    assert abs(evaluated(study.base(), "SEQ_CLS", examples) - measured) > 1e-3
+    assert command("export", study.out, "best", "--to", tmp_path / "m", "--merged")[0] == 0
+    assert (tmp_path / "m" / "model.safetensors").exists()
+    assert command("export", study.out, "one", "--to", to)[0] == 2
 
 
 def test_every_command_speaks_json(tmp_path, monkeypatch, capsys):

@@ -71,7 +71,7 @@ CASES = {
     ],
     "clipping": [
         {"training.max_grad_norm": 0},
-        {"training.max_grad_norm": 0.05},
+        {"training.max_grad_norm": 0.02, "training.adam_epsilon": 1e-7},
         {"training.max_grad_norm": 1, "training.learning_rate": 1e-3},
     ],
     "accumulation": [
@@ -108,6 +108,13 @@ KINDS = {
 )
 def test_a_setting_means_the_same_in_company_alone_and_in_peft(case, kind, tmp_path):
     check(kind, runs_of(kind, CASES[case]), tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS["clipping"])
+def test_the_case_of_clipping_clips_at_every_step(kind, tmp_path):
+    runs = runs_of(kind, CASES["clipping"])
+    _, told, _ = trained(kind, tiny_model(kind), runs, tmp_path)
+    assert told.steps(runs[1], "grad_norm").min() > runs[1].arm.training.max_grad_norm
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])

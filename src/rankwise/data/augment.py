@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rankwise.data.columns import full_text
-from rankwise.data.duplicates import repeated
+from rankwise.data.duplicates import repeated, words_of
 from rankwise.data.sources import FUNCTION, function_of, load_function, user_error
 from rankwise.data.split import Part
 from rankwise.data.tables import Row, find_path
@@ -103,7 +103,9 @@ def _leaked(made: Sequence[Row], held_out: Sequence[Row], data: DataSpec) -> set
     new = [full_text(row, data) for row in made]
     held = [full_text(row, data) for row in held_out]
     found = repeated(new, held, data.near_duplicates)
-    return {*found.exact, *found.near}
+    # of equal copies `near` names the first one only
+    gone = {tuple(words_of(new[at])) for at in (*found.exact, *found.near)}
+    return {at for at, text in enumerate(new) if tuple(words_of(text)) in gone}
 
 
 def _change(augment: AugmentSpec, data: DataSpec, base_dir: Path) -> Change:

@@ -170,7 +170,7 @@ def _run_facts(
         last_step=max(last, default=None),
         validation=at_best,
         test=_finite(test[0].metrics) if test else {},
-        last=_finite(evaluations[-1]) if evaluations else {},
+        last=dict(evaluations[-1]) if evaluations else {},
         curve=tuple((int(e["step"]), e[metric]) for e in evaluations if metric in e),
         train_curve=thinned([(step.step, step.loss) for step in steps]),
         tail=() if run.state in ("planned", "running", *FINISHED) else _tail(steps, run),

@@ -99,7 +99,7 @@ def test_arms_that_are_tied_on_test_are_counted_without_the_best_of_them(report:
 
 def test_costs_name_the_way_they_were_come_by(report: Path) -> None:
     text = read(report, "report.md")
-    assert "Memory: each arm alone, peak" in text
+    assert "Memory: each configuration alone, peak" in text
     assert "Trainable parameters: counted from the configuration." in text
 
 

@@ -11,13 +11,13 @@ from rankwise.results.judge import Choice
 from rankwise.results.records import Records
 
 LOOK = (
-    "# Not a recommendation: nothing is known of the noise in this study. This configuration\n"
-    "# looks best; run it and its rivals with more seeds before relying on it.\n"
+    "# Not a recommendation: this study does not show how much results vary between seeds. This\n"
+    "# configuration has the best value; run it and the next ones with more seeds first.\n"
 )
 
 
 def recommended_yaml(records: Records, choice: Choice) -> str:
-    """The recommended configuration as a spec; a comment on top where it merely looks best.
+    """The recommended configuration as a spec; a comment on top says if it is no recommendation.
 
     Raises:
         ValueError: there is no such arm.

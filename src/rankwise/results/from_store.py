@@ -245,7 +245,7 @@ def _costs(
         if value is not None:
             costs[name] = Cost(value, unit, "counted from the configuration")
     if cost is not None and cost.memory_bytes is not None:
-        costs["memory"] = Cost(cost.memory_bytes, "bytes", f"each arm alone, {cost.path}")
+        costs["memory"] = Cost(cost.memory_bytes, "bytes", f"each configuration alone, {cost.path}")
     elif training.memory_bytes is not None:
         costs["memory"] = Cost(training.memory_bytes, "bytes", "predicted, not measured")
     if cost is not None and cost.step_seconds is not None:
@@ -256,11 +256,11 @@ def _costs(
 
 def _times(step: float, evaluation: float, done: Sequence[RunFacts]) -> dict[str, Cost]:
     """Seconds of a step, and of a whole run where one has finished."""
-    costs = {"step_time": Cost(step, "seconds", "each arm alone, timed in a short trial")}
+    costs = {"step_time": Cost(step, "seconds", "each configuration alone, timed in a short trial")}
     if done:
         steps = max(run.last_step or 0 for run in done)
         evaluations = max(len(run.curve) for run in done)
-        path = "each arm alone, time of a step and of an evaluation in a short trial times their "
+        path = "each configuration alone, seconds of a step and of an evaluation times their "
         costs["time"] = Cost(step * steps + evaluation * evaluations, "seconds", f"{path}number")
     return costs
 

@@ -63,7 +63,7 @@ class RunFacts:
 
 @dataclass(frozen=True)
 class Cost:
-    """A price with its origin: value in `unit`, and how it was come by ("solo probe", ...)."""
+    """A cost: value in `unit`, and how it was determined ("counted", "measured alone", ...)."""
 
     value: float
     unit: str

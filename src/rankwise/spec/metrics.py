@@ -27,7 +27,7 @@ class Metric:
         low, high: The least and the largest value it can have.
         mean_over: "targets" or "examples" where it is a mean whose terms are kept example by
             example; None where only the value of the whole part is kept.
-        decimals: Decimals to print where nothing is known of the noise.
+        decimals: Decimals to print where the noise is unknown.
         decides: Whether it may be a study's objective.
     """
 
@@ -94,6 +94,6 @@ def title_of(name: str) -> str:
 
 
 def decimals_of(name: str) -> int:
-    """Decimals to print of a metric where nothing is known of the noise."""
+    """Decimals to print of a metric where the noise is unknown."""
     known = metric_of(name)
     return 4 if known is None else known.decimals

@@ -104,7 +104,7 @@ class Store(Reader):
             return int(db.execute(query, values).fetchone()[0])
 
     def begin_study(self, record: StudyRecord) -> None:
-        """Begins the study, or goes on with it; holds the folder until `close`.
+        """Begins the study, or resumes it; holds the folder until `close`.
 
         Weights and precision of the base and the data may not change within a study, since runs
         are compared across calls. Spec, versions and device may, and a change of versions or

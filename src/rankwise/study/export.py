@@ -59,11 +59,11 @@ def _arm_name(records: Records, arm: str) -> str:
     if arm == "best":
         chosen = judge_records(records).choice.arm
         if chosen is None:
-            raise UserError("best: no arm has a result yet")
+            raise UserError("best: no configuration has a result yet")
         return chosen
     names = [one.name for one in records.arms]
     if arm not in names:
-        raise UserError(f"{arm}: no such arm; there are {', '.join(names)}")
+        raise UserError(f"{arm}: no such configuration; there are {', '.join(names)}")
     return arm
 
 

@@ -251,7 +251,7 @@ class Bank:
 
 
 class WholeModel:
-    """Full fine-tuning behind the face of a bank of one run."""
+    """Full fine-tuning with the interface of a bank that holds one run."""
 
     def __init__(
         self, model: nn.Module, dtype: torch.dtype, seed: int, new_modules: Sequence[str] = ()

@@ -222,7 +222,7 @@ class GumbelNoise(LogitsProcessor):  # type: ignore[misc]
     1954; Maddison, Tarlow and Minka 2014, "A* Sampling", section 2). transformers draws from one
     generator for a whole batch, so that a row's draw would depend on the rows before it. Here it
     is a pure function of (seed, prompt, step), the same for all runs: they differ in what they
-    learnt, not in their luck.
+    learnt, not in what is drawn.
     """
 
     def __init__(self, seed: int, numbers: Sequence[int], runs: int, start: int) -> None:

@@ -79,8 +79,8 @@ def make_bank(base: Base, plans: Sequence[Adapter | None], seeds: Sequence[int])
 def choose_attention(model: nn.Module, task: str, batch: Batch, trials: int = 3) -> str:
     """The faster of eager and sdpa for a training step on this batch, by a short measurement.
 
-    On CPUs sdpa is often the slower one in training; nobody can tell without trying. The study
-    keeps to what was chosen when it began, as the two differ in the last digits.
+    On CPUs sdpa is often the slower one in training, so it has to be measured. The study keeps
+    what was chosen when it began, as the two differ in the last digits.
     """
     seconds: dict[str, float] = {}
     embeddings = model.get_input_embeddings().weight  # type: ignore[operator]

@@ -3,7 +3,7 @@
 import pytest
 
 from rankwise.adapters.adapter import resolve_adapter
-from rankwise.adapters.footprint import footprint
+from rankwise.adapters.memory import footprint
 from rankwise.adapters.targets import resolve_targets
 from rankwise.base.skeleton import skeleton
 from rankwise.spec.models import ModelSpec

@@ -10,9 +10,8 @@ import statsmodels.api as sm
 
 from rankwise.analysis.components import components
 from rankwise.analysis.effects import factor_effects
-from rankwise.analysis.factors import find_factors
+from rankwise.analysis.factors import find_factors, learning_rate_flags
 from rankwise.analysis.interactions import interactions
-from rankwise.analysis.learning_rate import learning_rate_flags
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import shapes
 from rankwise.report.chapters.effects import SHAPES

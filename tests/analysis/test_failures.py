@@ -4,8 +4,8 @@ import math
 
 import pytest
 
-from rankwise.analysis.failures import Ending, StepRecord, diagnose
-from rankwise.report.causes import explained
+from rankwise.analysis.curves import Ending, StepRecord, diagnose
+from rankwise.report.remarks import explained
 
 
 def steps(norms, losses=None, rate=1e-3):

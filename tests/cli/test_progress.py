@@ -6,7 +6,7 @@ import numpy as np
 from rich.console import Console
 
 from rankwise.cli import progress
-from rankwise.study.events import CohortFormed, Remark, StudyBegun
+from rankwise.study.record import CohortFormed, Remark, StudyBegun
 from rankwise.train.evaluate import Evaluation
 from rankwise.train.events import Batched, Ended, Evaluated, Improved, Stepped
 

@@ -15,7 +15,7 @@ from rankwise.report.document import (
     strong,
     table,
 )
-from rankwise.report.markdown import to_markdown
+from rankwise.report.render import to_markdown
 
 TRICKY = [
     "# no heading", "1. no list", "- no list", "+ no list", "a | b", "*a* _b_ __c__", "<b>x</b>",

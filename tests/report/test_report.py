@@ -181,7 +181,9 @@ def test_a_spec_that_nothing_recommends_says_so_and_can_still_be_read(make_study
     assert judgement.choice.basis == "look"
     path = folder / "recommended.yaml"
     path.write_text(recommended_yaml(bare, judgement.choice), encoding="utf-8")
-    assert path.read_text(encoding="utf-8").startswith("# Not a recommendation: nothing is known")
+    assert path.read_text(encoding="utf-8").startswith(
+        "# Not a recommendation: this study does not"
+    )
     spec = load_spec(path)
     assert spec.lora.r == records.arm(str(judgement.choice.arm)).settings["lora.r"]
 

@@ -11,7 +11,7 @@ import yaml
 from peft import LoraConfig, get_peft_model
 
 from rankwise.adapters.adapter import resolve_adapter
-from rankwise.adapters.footprint import footprint
+from rankwise.adapters.memory import footprint
 from rankwise.adapters.peft_files import peft_settings
 from rankwise.base.skeleton import skeleton
 from rankwise.cli.app import main

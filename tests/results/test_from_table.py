@@ -12,10 +12,9 @@ import pytest
 
 from rankwise.errors import DataError
 from rankwise.report.json import as_json, facts_of, read_facts
-from rankwise.report.markdown import to_markdown
-from rankwise.report.outside import write_outside_report
 from rankwise.report.remarks import remarks_of
-from rankwise.report.write import tell
+from rankwise.report.render import to_markdown
+from rankwise.report.write import tell, write_outside_report
 from rankwise.results.from_table import read_outside
 from rankwise.results.judge import judge_records
 

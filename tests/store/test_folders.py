@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rankwise.store.folders import ADAPTERS, link_names
+from rankwise.store.reader import ADAPTERS, link_names
 from rankwise.store.writer import Store
 
 

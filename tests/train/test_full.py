@@ -8,7 +8,7 @@ import torch
 import transformers
 
 from peft_loop import plain_loop
-from rankwise.adapters.footprint import footprint
+from rankwise.adapters.memory import footprint
 from rankwise.spec.arms import Run
 from rankwise.train.bank import WholeModel
 from rankwise.train.optimizer import make_optimizer

@@ -16,9 +16,8 @@ from rankwise.results.from_store import read_records
 from rankwise.spec.arms import Run
 from rankwise.spec.models import ModelSpec, StudySpec
 from rankwise.store.writer import Store
-from rankwise.study import merged_loss
-from rankwise.study.export import merge
-from rankwise.study.merged_loss import unmerged
+from rankwise.study import export
+from rankwise.study.export import merge, unmerged
 from rankwise.study.plan import look_ahead
 from rankwise.study.run import run_study
 from rankwise.train.batch import Task
@@ -184,11 +183,11 @@ def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path, m
     def exhausted(*_):
         raise torch.OutOfMemoryError("out of memory")
 
-    monkeypatch.setattr(merged_loss, "_merged_loss", exhausted)
+    monkeypatch.setattr(export, "_merged_loss", exhausted)
     with Store(tmp_path / "out") as store:
         store.restart_run(ids[best])  # its loss when merged is forgotten with it
         other = next(run for run in ids if run.startswith("rounded") and run != best)
-        assert len(list(merged_loss.measure_merged(outlook, store, tmp_path / "out", task))) == 1
+        assert len(list(export.measure_merged(outlook, store, tmp_path / "out", task))) == 1
         (text,) = [t for k, t in remarks_of(read_records(store)) if k == "quantization"]
         assert text == f"{other}: memory does not hold the unquantised base, to merge it into"
         assert unmerged(outlook, store) == []

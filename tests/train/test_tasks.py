@@ -20,7 +20,7 @@ from rankwise.study.run import run_study
 from rankwise.train.batch import Task
 from rankwise.train.cohort import Member, take_out
 from rankwise.train.evaluate import Evaluation, Untouched, evaluate
-from rankwise.train.likeness import likeness_to_targets
+from rankwise.train.generate import likeness_to_targets
 from rankwise.train.loop import load_best_weights, read_test
 from rankwise.train.prepare import Bases
 from rankwise.train.run_state import RunState

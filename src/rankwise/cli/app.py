@@ -100,7 +100,7 @@ def report(
     if mapping is None and out is None and (source / "study.db").exists():
         path = write_report(source)
     else:
-        from rankwise.report.outside import write_outside_report
+        from rankwise.report.write import write_outside_report
 
         path = write_outside_report(source, mapping, out)
     if as_json:

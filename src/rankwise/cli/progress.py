@@ -11,7 +11,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from rankwise.study.events import CohortFormed, Remark, StudyBegun, StudyEvent
+from rankwise.study.record import CohortFormed, Remark, StudyBegun, StudyEvent
 from rankwise.train.events import Batched, Ended, Evaluated, Improved, Stepped
 
 REFRESH = 0.5  # seconds between two pictures

@@ -9,20 +9,19 @@ from typing import Any
 from rankwise.analysis.comparisons import Settlement
 from rankwise.analysis.curves import Curve
 from rankwise.analysis.effects import Effects
+from rankwise.analysis.factors import LearningRateFlag
 from rankwise.analysis.front import Alternative, Front
 from rankwise.analysis.groups import Group
 from rankwise.analysis.interactions import Interactions
-from rankwise.analysis.learning_rate import LearningRateFlag
 from rankwise.analysis.means import NoiseFloor
 from rankwise.analysis.shapes import Shape
 from rankwise.analysis.verdict import ArmResult, DetectableEffect, Difference, Verdict
-from rankwise.report.causes import Explanation, explained
-from rankwise.report.chapters.curves import described
 from rankwise.report.chapters.groups import group_runs
 from rankwise.report.chapters.learning_rate import flag_sentence
 from rankwise.report.chapters.recommendation import would_change
+from rankwise.report.chapters.runs import described
 from rankwise.report.document import clean, code
-from rankwise.report.remarks import remarks_of
+from rankwise.report.remarks import Explanation, explained, remarks_of
 from rankwise.report.snippets import recommended_spec
 from rankwise.report.words import alternative, reason, settlement, verdict_sentences
 from rankwise.results.from_store import read_records

@@ -1,29 +1,31 @@
-"""The whole report: its chapters in order, and the files it is written to."""
+"""The report's files: which chapters in which order, Markdown, HTML, figures and runs.csv."""
 
-from collections.abc import Callable
+import csv
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from rankwise.report import snippets
 from rankwise.report.chapters.answers import answers
 from rankwise.report.chapters.cost import costs, front
-from rankwise.report.chapters.curves import curves
 from rankwise.report.chapters.effects import effects
-from rankwise.report.chapters.failures import failures
-from rankwise.report.chapters.full import against_full
-from rankwise.report.chapters.groups import groups
-from rankwise.report.chapters.lead import lead
+from rankwise.report.chapters.groups import groups, ranks
 from rankwise.report.chapters.learning_rate import learning_rate
-from rankwise.report.chapters.ranking import ranking
-from rankwise.report.chapters.ranks import ranks
-from rankwise.report.chapters.recommendation import recommendation
+from rankwise.report.chapters.ranking import lead, ranking
+from rankwise.report.chapters.recommendation import against_full, recommendation
 from rankwise.report.chapters.repeat import repeat
+from rankwise.report.chapters.runs import curves, failures
 from rankwise.report.charts import svg_file
 from rankwise.report.document import Document, Section, figures_of
-from rankwise.report.html import to_html
-from rankwise.report.markdown import to_markdown
-from rankwise.report.runs_csv import write_runs_csv
+from rankwise.report.json import OUTSIDE_FILE, as_json, facts_of
+from rankwise.report.remarks import cause_of
+from rankwise.report.render import to_html, to_markdown
 from rankwise.results.from_store import read_records
+from rankwise.results.from_table import read_outside
 from rankwise.results.judge import Judgement, judge_records
+from rankwise.results.records import ArmFacts, Records, RunFacts
 from rankwise.store.reader import Reader
 
 CHAPTERS: tuple[Callable[[Judgement], Section | None], ...] = (
@@ -83,3 +85,75 @@ def write_document(document: Document, folder: Path) -> Path:
 
 def _write(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def write_outside_report(
+    path: Path, mapping: Mapping[str, Any] | Path | None = None, out: Path | None = None
+) -> Path:
+    """Writes the report on outside results into `out` and returns the path of report.html.
+
+    Args:
+        path: a CSV or TSV file with a row a run, or a folder of PEFT's result files.
+        mapping: the fields of `Columns`, or a YAML file of them; None for PEFT's files, or where
+            the columns have the standard names.
+        out: folder to write report.md, report.html, facts.json and figures/ into; beside `path`
+            with -report added to its name where not given.
+
+    Raises:
+        DataError: the file cannot be read, or the mapping does not fit it.
+    """
+    path = Path(path)
+    folder = out or path.parent / f"{path.stem}-report"
+    judgement = judge_records(read_outside(path, mapping))
+    folder.mkdir(parents=True, exist_ok=True)
+    facts = json.dumps(as_json(facts_of(judgement)), indent=1, allow_nan=False)
+    (folder / OUTSIDE_FILE).write_text(facts + "\n", encoding="utf-8")
+    return write_document(tell(judgement), folder)
+
+
+COUNTED = ("trainable_params", "total_params", "storage_bytes", "memory_bytes")
+
+
+def write_runs_csv(store: Reader, records: Records, path: Path) -> None:
+    """Writes settings, costs, and metrics at the best and the last step and on the test part."""
+    costs = _costs(store)
+    rows = [_row(run, records.arm(run.arm), costs[run.arm]) for run in records.runs]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with Path(path).open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _costs(store: Reader) -> dict[str, dict[str, Any]]:
+    """What is counted before a run, and what was measured of it alone, by configuration."""
+    trainings, probes = {one.id: asdict(one) for one in store.trainings()}, store.costs()
+    found = {}
+    for config in store.configs():
+        row = {name: trainings[config.training_id][name] for name in COUNTED}
+        if config.training_id in probes:
+            probe = asdict(probes[config.training_id])
+            row |= {f"probe_{name}": value for name, value in probe.items()}
+        found[config.name] = {name: value for name, value in row.items() if value is not None}
+    return found
+
+
+def _row(run: RunFacts, arm: ArmFacts, costs: Mapping[str, Any]) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "run": run.id,
+        "arm": arm.name,
+        "seed": run.seed,
+        "state": run.state,
+        "cause": cause_of(run),
+    }
+    for name, value in arm.settings.items():
+        plain = isinstance(value, str | int | float)
+        row[name] = value if plain else json.dumps(value, ensure_ascii=False)
+    row |= costs
+    if run.best_step is not None:
+        row["best_step"] = run.best_step
+    row |= {f"best_{name}": value for name, value in run.validation.items()}
+    row |= {f"last_{name}": value for name, value in run.last.items()}
+    if run.test:
+        row["test_step"] = run.best_step
+    return row | {f"test_{name}": value for name, value in run.test.items()}

@@ -13,20 +13,22 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.analysis.failures import StepRecord
+from rankwise.analysis.curves import StepRecord
 from rankwise.results.records import (
     Answer,
     ArmFacts,
     Cost,
     Records,
     RunFacts,
+    by_example,
+    by_run,
     generation_of,
     is_failure,
     means,
     spreads,
     varying_settings,
+    weights_of,
 )
-from rankwise.results.scores import by_example, by_run, weights_of
 from rankwise.spec.metrics import lower_is_better
 from rankwise.store.reader import Reader
 from rankwise.store.schema import (

@@ -15,8 +15,15 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rankwise.errors import DataError
-from rankwise.results.records import ArmFacts, Cost, Records, RunFacts, is_failure, varying_settings
-from rankwise.results.scores import by_run
+from rankwise.results.records import (
+    ArmFacts,
+    Cost,
+    Records,
+    RunFacts,
+    by_run,
+    is_failure,
+    varying_settings,
+)
 from rankwise.results.tables import PEFT_COLUMNS, csv_rows, peft_rows
 from rankwise.spec.metrics import lower_is_better
 from rankwise.store.schema import Fact

@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.analysis.components import Components, components
+from rankwise.analysis.curves import Diagnosis, Ending, diagnose
 from rankwise.analysis.effects import Effects, factor_effects
-from rankwise.analysis.failures import Diagnosis, Ending, diagnose
+from rankwise.analysis.factors import LearningRateFlag, learning_rate_flags
 from rankwise.analysis.front import Front, Recommendation, front, recommend
 from rankwise.analysis.interactions import Interactions, interactions
-from rankwise.analysis.learning_rate import LearningRateFlag, learning_rate_flags
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import Shape, shapes
 from rankwise.analysis.verdict import Verdict, judge, judge_parts

@@ -13,9 +13,10 @@ from typing import Any
 from pydantic import ValidationError
 
 from rankwise.errors import SpecError
-from rankwise.spec.errors import no_such_setting, readable, shown
+from rankwise.spec.errors import arm_settings, no_such_setting, readable, setting_names, shown
 from rankwise.spec.identity import (
     NO_MEANING,
+    arm_names,
     canonical,
     effective_settings,
     identity,
@@ -29,8 +30,6 @@ from rankwise.spec.models import (
     StudySpec,
     TrainingSpec,
 )
-from rankwise.spec.names import arm_names
-from rankwise.spec.settings import arm_settings, setting_names
 
 MAX_ARMS = 10_000
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")

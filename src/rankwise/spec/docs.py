@@ -11,8 +11,8 @@ from typing import Annotated, Any
 from pydantic import TypeAdapter
 from pydantic.fields import FieldInfo
 
+from rankwise.spec.errors import arm_settings, fields_of, section_of
 from rankwise.spec.models import Section, StudySpec
-from rankwise.spec.settings import arm_settings, fields_of, section_of
 
 
 def json_schema() -> dict[str, Any]:

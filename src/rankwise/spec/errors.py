@@ -1,13 +1,44 @@
-"""Mistakes in a spec as messages: place, what must be there, what was found, nearest names."""
+"""The settings of a spec by their dotted names, and mistakes in a spec as messages."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
-from rankwise.spec.settings import setting_names
+from rankwise.spec.models import Section, StudySpec
 from rankwise.text import closest, nearest, shorten
+
+
+def setting_names(model: type[BaseModel]) -> tuple[str, ...]:
+    """The dotted names of all settings of a model, sections included."""
+    return tuple(name for name, _ in fields_of(model))
+
+
+def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every setting of `model` as (dotted name, field), a section before its own settings."""
+    for name, field in model.model_fields.items():
+        yield prefix + name, field
+        section = section_of(field)
+        if section is not None:
+            yield from fields_of(section, f"{prefix}{name}.")
+
+
+def section_of(field: FieldInfo) -> type[Section] | None:
+    """The model of a field that is a section of the spec, else None."""
+    kind = field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+
+
+def arm_settings() -> Iterator[tuple[str, FieldInfo]]:
+    """The settings in which the configurations of one study may differ, as (dotted name, field)."""
+    varying = ("training.", "lora.", "ranks.", "generation.", "data.augment.")
+    single = ("method", "data.max_samples", "model.quantization")
+    for name, field in fields_of(StudySpec):
+        if name in single or name.startswith(varying):
+            yield name, field
+
 
 MISTAKES_SHOWN = 5
 KINDS = {

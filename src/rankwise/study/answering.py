@@ -31,9 +31,9 @@ from rankwise.train.generate import (
     Question,
     end_tokens,
     generate,
+    likeness_to_targets,
     readable,
 )
-from rankwise.train.likeness import likeness_to_targets
 
 Questions = Mapping[GenerationSpec, Sequence[Question]]
 RATED_ROWS = 32

@@ -1,6 +1,10 @@
-"""Events of training become records of the store and adapters on disk; nothing else does."""
+"""What a study tells, and how events of training become records and adapters on disk.
 
-from collections.abc import Iterable
+Nothing else writes results into the store.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 
 from rankwise.adapters.peft_files import AdapterWriter
 from rankwise.spec.arms import Run
@@ -9,6 +13,48 @@ from rankwise.store.writer import Store
 from rankwise.train.bank import WholeModel
 from rankwise.train.cohort import Cohort, Member
 from rankwise.train.events import Ended, Evaluated, Event, Improved, Stepped
+
+
+@dataclass(frozen=True)
+class CohortFormed:
+    """Runs begin to train together.
+
+    Attributes:
+        number: Of the cohort, from 1.
+        of: How many cohorts there are, as far as is known.
+        steps: Steps of each run, by its name.
+        metric: The validation metric that decides.
+    """
+
+    number: int
+    of: int
+    steps: Mapping[str, int]
+    metric: str
+
+
+@dataclass(frozen=True)
+class StudyBegun:
+    """What is to be done in this call.
+
+    Attributes:
+        steps: Steps of each run that will be trained, by its name.
+        work_per_token: Floating-point operations of one training token, about.
+        peak: Operations a second of a large product on this device, measured; None: unknown.
+    """
+
+    steps: Mapping[str, int]
+    work_per_token: float
+    peak: float | None
+
+
+@dataclass(frozen=True)
+class Remark:
+    """A sentence for whoever watches."""
+
+    text: str
+
+
+StudyEvent = Event | CohortFormed | StudyBegun | Remark
 
 
 def run_id(store: Store, run: Run) -> int:

@@ -14,16 +14,14 @@ from typing import Any
 import torch
 
 from rankwise.spec.arms import Run
-from rankwise.store.folders import link_names
+from rankwise.store.reader import link_names
 from rankwise.store.schema import FINISHED, Failure, RunRecord
 from rankwise.store.writer import Store
 from rankwise.study.answering import rate_answers, unrated
-from rankwise.study.begin import Study, begin, open_study, yardstick
-from rankwise.study.events import Remark, StudyBegun, StudyEvent
-from rankwise.study.measured_ranks import with_stored_ranks
-from rankwise.study.merged_loss import measure_merged
+from rankwise.study.begin import Study, begin, open_study, with_stored_ranks, yardstick
+from rankwise.study.export import measure_merged
 from rankwise.study.plan import Outlook, base_name, shared_trainings
-from rankwise.study.record import run_id
+from rankwise.study.record import Remark, StudyBegun, StudyEvent, run_id
 from rankwise.study.train_cohort import TrainApart, train_cohort
 from rankwise.text import first_line
 from rankwise.train.evaluate import Untouched

@@ -10,11 +10,9 @@ from rankwise.spec.arms import Run
 from rankwise.spec.models import GenerationSpec
 from rankwise.store.schema import FINISHED, CostRecord, RunRecord
 from rankwise.study.answering import ask_runs
-from rankwise.study.begin import Study, parts_of_one
-from rankwise.study.events import CohortFormed, Remark, StudyEvent
-from rankwise.study.measured_ranks import with_measured_ranks
+from rankwise.study.begin import Study, parts_of_one, with_measured_ranks
 from rankwise.study.plan import base_name
-from rankwise.study.record import record, run_id
+from rankwise.study.record import CohortFormed, Remark, StudyEvent, record, run_id
 from rankwise.text import first_line
 from rankwise.train.bank import Bank, Trainable
 from rankwise.train.cohort import Cohort, Member, form_cohort, new_states

@@ -9,7 +9,7 @@ from torch import nn
 from rankwise.data.order import IntArray, pad_inputs
 from rankwise.data.shapes import Example
 from rankwise.tasks import causal_lm, seq_2_seq_lm, seq_cls
-from rankwise.tasks.batch import Batch, RowLosses
+from rankwise.tasks.losses import Batch, RowLosses
 
 
 class Learnt(Protocol):

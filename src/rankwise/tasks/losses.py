@@ -1,14 +1,8 @@
-"""The losses of token targets, row by row; shared by the tasks whose targets are text.
-
-Logits are computed only where there is a label. The output layer is told which positions those
-are (`LabelledPositions`); it also flattens its input first, because a non-contiguous slice in
-front of a large vocabulary makes `linear` copy the vocabulary matrix for every row.
-
-Legend: N rows, T tokens, L labels of a row, P labelled positions, V vocabulary.
-"""
+"""Rows of a batch, and what they cost: losses at the labelled positions only."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,7 +10,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from rankwise.data.order import IGNORED
-from rankwise.tasks.batch import Batch, RowLosses
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows of K runs, one run after the other.
+
+    Attributes:
+        input_ids: (K*N, T).
+        attention_mask: (K*N, T).
+        labels: (K*N, T) for a causal LM, (K*N, L) for sequence to sequence, (K*N,) classes.
+    """
+
+    input_ids: Tensor
+    attention_mask: Tensor
+    labels: Tensor
+
+
+@dataclass(frozen=True)
+class RowLosses:
+    """What a batch cost, row by row.
+
+    Attributes:
+        total: (K*N,) sum of a row's target losses, fp32, with gradient.
+        targets: (K*N,) number of targets in the row.
+        predicted: (K*N,) predicted class, where examples have classes.
+    """
+
+    total: Tensor
+    targets: Tensor
+    predicted: Tensor | None = None
 
 
 class LabelledPositions(nn.Module):

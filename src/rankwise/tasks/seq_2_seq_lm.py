@@ -10,8 +10,7 @@ from torch import nn
 
 from rankwise.data.order import IGNORED, IntArray, stack
 from rankwise.data.shapes import Example
-from rankwise.tasks.batch import Batch, RowLosses
-from rankwise.tasks.losses import token_losses
+from rankwise.tasks.losses import Batch, RowLosses, token_losses
 
 
 def labels_of(examples: Sequence[Example], length: int) -> IntArray:

@@ -12,7 +12,7 @@ from torch import nn
 
 from rankwise.data.order import IntArray
 from rankwise.data.shapes import Example
-from rankwise.tasks.batch import Batch, RowLosses
+from rankwise.tasks.losses import Batch, RowLosses
 
 
 def labels_of(examples: Sequence[Example], length: int) -> IntArray:

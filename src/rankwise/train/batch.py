@@ -16,8 +16,8 @@ import torch
 
 from rankwise.data.examples import Example
 from rankwise.data.order import padded_length, rows_at
-from rankwise.tasks.batch import Batch
 from rankwise.tasks.by_name import make_batch
+from rankwise.tasks.losses import Batch
 from rankwise.train.dropout import BatchKey
 
 # A product of fewer rows than this leaves the hardware idle. Best of 512 to 8,192 on two CPU cores

@@ -24,6 +24,7 @@ from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
+from rankwise.analysis.answers import chrf, rouge_l
 from rankwise.data.examples import Example, prompt_ids
 from rankwise.data.order import pad_inputs
 from rankwise.errors import SpecError
@@ -251,3 +252,34 @@ def _answer(row: Sequence[int], ends: Sequence[int]) -> Answer:
         if token in ends:
             return Answer(tuple(row[:length]), False)
     return Answer(tuple(row), True)
+
+
+WRITTEN_EXAMPLES = 64  # targets that a model writes at every evaluation
+
+
+def likeness_to_targets(
+    bank: Forward, runs: Sequence[int], examples: Sequence[Example], task: Task, tokenizer: Any
+) -> list[dict[str, float]]:
+    """eval_rougeL (mean, 0..1) and eval_chrf (of the corpus, 0..100) of each run.
+
+    Of the targets that it writes for the first `WRITTEN_EXAMPLES`, by greedy search, no longer
+    than the longest true one: such a model is used for what it writes, not for its loss.
+    """
+    some = examples[:WRITTEN_EXAMPLES]
+    references = [example.reference or "" for example in some]
+    prompts = [
+        Question(number, example.text, example.input_ids, example.reference)
+        for number, example in enumerate(some)
+    ]
+    longest = max(len(example.labels) for example in some)
+    asked = GenerationSpec.model_validate({"max_new_tokens": longest})
+    ends = end_tokens(bank.model, tokenizer)
+    answers_KP = generate(bank, runs, prompts, asked, task, ends)
+    texts_KP = [[readable(one.ids, tokenizer) for one in answers] for answers in answers_KP]
+    return [
+        {
+            "eval_rougeL": float(rouge_l(texts, references).mean()),
+            "eval_chrf": chrf(texts, references),
+        }
+        for texts in texts_KP
+    ]

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from rankwise.adapters.init_weights import dense_weight
-from rankwise.tasks.batch import Batch
 from rankwise.tasks.by_name import row_losses
+from rankwise.tasks.losses import Batch
 
 
 @dataclass

@@ -24,7 +24,7 @@ from rankwise.train.batch import Part, chosen_rows, parts_of
 from rankwise.train.cohort import Cohort, Member
 from rankwise.train.evaluate import Evaluation, evaluate
 from rankwise.train.events import Batched, Ended, Evaluated, Event, Improved, Stepped
-from rankwise.train.likeness import likeness_to_targets
+from rankwise.train.generate import likeness_to_targets
 
 
 def train(cohort: Cohort) -> Iterator[tuple[Event, ...]]:

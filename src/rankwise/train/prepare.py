@@ -9,8 +9,8 @@ from torch import nn
 from rankwise.adapters.adapter import Adapter
 from rankwise.base.load import Base, load_base
 from rankwise.spec.models import ModelSpec
-from rankwise.tasks.batch import Batch
 from rankwise.tasks.by_name import row_losses
+from rankwise.tasks.losses import Batch
 from rankwise.train.bank import Bank, Trainable, WholeModel
 from rankwise.train.batch import Part
 

@@ -18,8 +18,8 @@ from torch.autograd.graph import saved_tensors_hooks
 
 from rankwise.adapters.init_weights import seed_of
 from rankwise.data.examples import Example
-from rankwise.tasks.batch import Batch
 from rankwise.tasks.by_name import row_losses
+from rankwise.tasks.losses import Batch
 from rankwise.train.bank import Bank, Trainable
 from rankwise.train.batch import Part, Task
 from rankwise.train.evaluate import evaluate

@@ -1,6 +1,6 @@
 """The learning rate: whether it was tuned for every combination of the other settings."""
 
-from rankwise.analysis.learning_rate import LearningRateFlag
+from rankwise.analysis.factors import LearningRateFlag
 from rankwise.report.document import Bullets, Paragraph, Section, clean, code
 from rankwise.results.judge import Judgement
 from rankwise.text import count, names, significant

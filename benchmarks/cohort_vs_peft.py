@@ -94,12 +94,12 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     from rankwise.cli.app import quiet_libraries
     from rankwise.spec.load import load_spec
     from rankwise.study.begin import device_name
-    from rankwise.study.plan import look_ahead, pick_device
+    from rankwise.study.plan import pick_device, plan_study
 
     quiet_libraries()
     if options.threads:
         torch.set_num_threads(options.threads)
-    outlook = look_ahead(load_spec(options.spec), options.spec.parent)
+    outlook = plan_study(load_spec(options.spec), options.spec.parent)
     device = pick_device("auto")
     if options.method == "cohort":
         found = time_cohort(outlook, device, options.count, options.arms)

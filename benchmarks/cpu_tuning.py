@@ -19,7 +19,7 @@ import torch
 from rankwise.cli.app import quiet_libraries
 from rankwise.spec.arms import Run
 from rankwise.spec.load import load_spec
-from rankwise.study.plan import look_ahead
+from rankwise.study.plan import plan_study
 from rankwise.tasks.by_name import row_losses
 from rankwise.train import batch, evaluate
 from rankwise.train.prepare import Bases, make_bank
@@ -37,7 +37,7 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5)
     options = parser.parse_args()
     quiet_libraries()
-    outlook = look_ahead(load_spec(options.spec), options.spec.parent)
+    outlook = plan_study(load_spec(options.spec), options.spec.parent)
     spec, cpu = outlook.spec, torch.device("cpu")
     pad = outlook.tokenizer.pad_token_id
     base = Bases(spec.model, spec.task, outlook.num_labels, pad, cpu, "eager").frozen("none")

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from rankwise.analysis.components import components
 from rankwise.analysis.scores import Scores
+from rankwise.analysis.variance import components
 from rankwise.analysis.verdict import judge_parts
 from rankwise.cli.app import quiet_libraries
 from rankwise.cli.progress import show
 from rankwise.spec.load import load_spec
 from rankwise.spec.models import StudySpec
 from rankwise.store.reader import Reader
-from rankwise.study.plan import look_ahead
+from rankwise.study.plan import plan_study
 from rankwise.study.run import run_study
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--deals", type=int, default=1000)
     options = parser.parse_args()
     quiet_libraries()
-    outlook = look_ahead(one_arm(load_spec(QUICKSTART)), QUICKSTART.parent)
+    outlook = plan_study(one_arm(load_spec(QUICKSTART)), QUICKSTART.parent)
     show(run_study(outlook, options.out))
     losses_RE, groups_E = losses_of(options.out)
     print(f"{len(losses_RE)} runs of one arm, {losses_RE.shape[1]} examples")

@@ -6,11 +6,11 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from rankwise.analysis.components import components
 from rankwise.analysis.curves import describe_curve
 from rankwise.analysis.front import front, recommend
 from rankwise.analysis.groups import GroupRun, at_equal_budget, summarize_groups
 from rankwise.analysis.scores import Scores
+from rankwise.analysis.variance import components
 from rankwise.analysis.verdict import judge
 from rankwise.errors import DataError
 

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import statsmodels.api as sm
 
-from rankwise.analysis.components import components
 from rankwise.analysis.effects import factor_effects
 from rankwise.analysis.factors import find_factors, learning_rate_flags
 from rankwise.analysis.interactions import interactions
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import shapes
+from rankwise.analysis.variance import components
 from rankwise.report.chapters.effects import SHAPES
 from rankwise.report.chapters.learning_rate import flag_sentence
 

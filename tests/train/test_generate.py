@@ -17,7 +17,7 @@ from rankwise.spec.models import GenerationSpec, StudySpec
 from rankwise.store.writer import Store
 from rankwise.study import train_cohort
 from rankwise.study.answering import perplexities
-from rankwise.study.plan import look_ahead
+from rankwise.study.plan import plan_study
 from rankwise.study.run import run_study
 from rankwise.train.bank import Bank, WholeModel
 from rankwise.train.batch import Task
@@ -207,7 +207,7 @@ def test_perplexity_under_the_base_is_that_of_transformers(kind):
 
 def study_of(folder, kind, shape, **more):
     spec = StudySpec.model_validate(tiny_spec(folder, kind, shape, **more))
-    return look_ahead(spec, folder)
+    return plan_study(spec, folder)
 
 
 def run_whole(outlook, folder):

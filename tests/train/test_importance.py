@@ -13,7 +13,7 @@ from rankwise.results.from_store import read_records
 from rankwise.spec.models import StudySpec
 from rankwise.store.writer import Store
 from rankwise.study import run as study
-from rankwise.study.plan import look_ahead
+from rankwise.study.plan import plan_study
 from rankwise.tasks.by_name import row_losses
 from rankwise.train.batch import Task, chosen_rows, collate
 from rankwise.train.importance import measure_importance
@@ -86,7 +86,7 @@ def studied(folder, **more):
     ]
     settings = {"lora": {"r": 6, "target_modules": "all-linear"}, "configs": arms, **more}
     spec = StudySpec.model_validate(tiny_spec(folder, "bert", "labelled", **settings))
-    for _ in study.run_study(look_ahead(spec, folder), folder / "out"):
+    for _ in study.run_study(plan_study(spec, folder), folder / "out"):
         pass
     with Store(folder / "out") as store:
         assert {run.state for run in store.runs()} == {"done"}

@@ -18,7 +18,7 @@ from rankwise.spec.models import ModelSpec, StudySpec
 from rankwise.store.writer import Store
 from rankwise.study import export
 from rankwise.study.export import merge, unmerged
-from rankwise.study.plan import look_ahead
+from rankwise.study.plan import plan_study
 from rankwise.study.run import run_study
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import Untouched, evaluate
@@ -152,7 +152,7 @@ def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path, m
         {"name": "whole", "lora.r": 4, "model.quantization": "none"},
     ]
     spec = StudySpec.model_validate(spec)
-    outlook = look_ahead(spec, tmp_path)
+    outlook = plan_study(spec, tmp_path)
     for _ in run_study(outlook, tmp_path / "out"):
         pass
     with Store(tmp_path / "out") as store:

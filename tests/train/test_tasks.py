@@ -15,7 +15,7 @@ from rankwise.results.from_store import read_records
 from rankwise.spec.arms import Run
 from rankwise.spec.models import StudySpec
 from rankwise.store.writer import Store
-from rankwise.study.plan import look_ahead
+from rankwise.study.plan import plan_study
 from rankwise.study.run import run_study
 from rankwise.train.batch import Task
 from rankwise.train.cohort import Member, take_out
@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 def prepared(folder, kind, shape, **more):
     """(outlook, its base with weights of some size, its task)."""
     spec = StudySpec.model_validate(tiny_spec(folder, kind, shape, **more))
-    outlook = look_ahead(spec, folder)
+    outlook = plan_study(spec, folder)
     pad = outlook.tokenizer.pad_token_id
     bases = Bases(spec.model, spec.task, outlook.num_labels, pad, CPU, "eager")
     model = shaken(bases.frozen("none").model, 0.2)
@@ -215,7 +215,7 @@ def test_a_study_of_sequences_is_decided_by_what_is_written(tmp_path):
     spec = tiny_spec(tmp_path, "t5", "translation", objective={"metric": "eval_chrf"})
     spec["training"] |= {"max_steps": 20, "learning_rate": 0.1, "eval_steps": 10}
     spec["lora"]["target_modules"] = "all-linear"
-    outlook = look_ahead(StudySpec.model_validate(spec), tmp_path)
+    outlook = plan_study(StudySpec.model_validate(spec), tmp_path)
     for _ in run_study(outlook, tmp_path / "out"):
         pass
     (run,) = outlook.runs

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import optimize, stats
 
-from rankwise.analysis.components import Components
 from rankwise.analysis.scores import Floats
+from rankwise.analysis.variance import Components
 
 MOST_SEEDS = 1000
 MOST_TIMES_EXAMPLES = 1000

@@ -18,7 +18,6 @@ import numpy as np
 from scipy import stats
 
 from rankwise.analysis.comparisons import holm
-from rankwise.analysis.components import Components, Estimates
 from rankwise.analysis.factors import (
     Factor,
     Factors,
@@ -28,6 +27,7 @@ from rankwise.analysis.factors import (
     isolated_pairs,
 )
 from rankwise.analysis.scores import Floats
+from rankwise.analysis.variance import Components, Estimates
 
 LEVEL = 0.05
 TOLERANCE = 1e-8

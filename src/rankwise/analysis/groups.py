@@ -9,7 +9,7 @@ from itertools import combinations
 
 import numpy as np
 
-from rankwise.analysis.components import Components
+from rankwise.analysis.variance import Components
 from rankwise.errors import DataError
 from rankwise.text import names
 

@@ -11,10 +11,10 @@ import numpy as np
 from scipy import stats
 
 from rankwise.analysis.comparisons import holm
-from rankwise.analysis.components import Components, Estimates
 from rankwise.analysis.effects import TOLERANCE, build_model, wald_p
 from rankwise.analysis.factors import Factor, Settings, columns, find_factors
 from rankwise.analysis.scores import Floats
+from rankwise.analysis.variance import Components, Estimates
 
 MOST_FACTORS = 8
 

@@ -9,9 +9,9 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from rankwise.analysis.components import Components
 from rankwise.analysis.noise import Pool
 from rankwise.analysis.scores import Floats, Ints, Scores
+from rankwise.analysis.variance import Components
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Literal
 import numpy as np
 
 from rankwise.analysis.comparisons import holm
-from rankwise.analysis.components import Components
 from rankwise.analysis.effects import LEVEL, Effects, Model, build_model, contrast_estimates
 from rankwise.analysis.factors import Factor, Settings, find_factors
 from rankwise.analysis.scores import Floats
+from rankwise.analysis.variance import Components
 
 Kind = Literal[
     "saturating", "steady", "accelerating", "turning", "trend", "not shown", "cannot tell"

@@ -16,9 +16,9 @@ from rankwise.analysis.comparisons import (
     holm_with_best,
     settle,
 )
-from rankwise.analysis.components import Claim, Components, Estimates, components
 from rankwise.analysis.means import NoiseFloor, mean_intervals, noise_floor, spreads
 from rankwise.analysis.scores import Floats, Ints, Scores
+from rankwise.analysis.variance import Claim, Components, Estimates, components
 
 LEVEL = 0.05
 # A detectable difference is computed for a power of PLANNED and stated with CLAIMED: it rests on an

@@ -180,9 +180,9 @@ def look(spec: Path, overrides: list[str] | None) -> Any:
     study = load_spec(spec, overrides or [])
     make_arms(study)  # report a mistake in the configurations before torch is imported
     quiet_libraries()
-    from rankwise.study.plan import look_ahead
+    from rankwise.study.plan import plan_study
 
-    return look_ahead(study, spec.parent)
+    return plan_study(study, spec.parent)
 
 
 def quiet_libraries() -> None:

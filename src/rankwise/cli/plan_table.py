@@ -10,7 +10,7 @@ from rich.table import Table
 from rankwise.adapters.linear import linear_modules
 from rankwise.base.load import choose_dtype
 from rankwise.spec.arms import Arm
-from rankwise.study.plan import Outlook, base_name, pick_device, shared_trainings
+from rankwise.study.plan import StudyPlan, base_name, pick_device, shared_trainings
 from rankwise.text import count
 
 # Time of a training step over the time of its matrix products alone, as measured on two CPU cores
@@ -18,7 +18,7 @@ from rankwise.text import count
 OVERHEAD = 4.0
 
 
-def plan_facts(outlook: Outlook) -> dict[str, Any]:
+def plan_facts(outlook: StudyPlan) -> dict[str, Any]:
     """The plan, JSON-ready. Memory and time are estimates."""
     spec = outlook.spec
     device = pick_device(spec.hardware.device)
@@ -48,7 +48,9 @@ def plan_facts(outlook: Outlook) -> dict[str, Any]:
     }
 
 
-def _arm_facts(outlook: Outlook, arm: Arm, device: torch.device, seconds: float) -> dict[str, Any]:
+def _arm_facts(
+    outlook: StudyPlan, arm: Arm, device: torch.device, seconds: float
+) -> dict[str, Any]:
     counts, adapter = outlook.footprints[arm.id], outlook.adapters[arm.id]
     modules = [] if adapter is None else list(adapter.modules)
     return {
@@ -67,7 +69,7 @@ def _arm_facts(outlook: Outlook, arm: Arm, device: torch.device, seconds: float)
     }
 
 
-def run_flops(outlook: Outlook, arm: Arm) -> float:
+def run_flops(outlook: StudyPlan, arm: Arm) -> float:
     """Floating point operations of a run's matrix products.
 
     Per weight and token: 2 forward, 2 backward for the gradient of the input, and 2 for the

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.analysis.components import Components, components
 from rankwise.analysis.curves import Diagnosis, Ending, diagnose
 from rankwise.analysis.effects import Effects, factor_effects
 from rankwise.analysis.factors import LearningRateFlag, learning_rate_flags
@@ -15,6 +14,7 @@ from rankwise.analysis.front import Front, Recommendation, front, recommend
 from rankwise.analysis.interactions import Interactions, interactions
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import Shape, shapes
+from rankwise.analysis.variance import Components, components
 from rankwise.analysis.verdict import Verdict, judge, judge_parts
 from rankwise.results.records import (
     ArmFacts,

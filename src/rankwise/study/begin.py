@@ -27,7 +27,7 @@ from rankwise.study.answering import (
     ask_base,
     base_metrics,
 )
-from rankwise.study.plan import Outlook, base_name, pick_device
+from rankwise.study.plan import StudyPlan, base_name, pick_device
 from rankwise.tasks.by_name import target_count
 from rankwise.tasks.losses import Batch
 from rankwise.text import first_line
@@ -40,7 +40,7 @@ from rankwise.train.prepare import Bases, choose_attention, versions_of
 SEED = 0  # of the batches that importance is read on: the same for every seed of an arm
 
 
-def write_training(outlook: Outlook, arm: Arm, store: Store, task: Task) -> int:
+def write_training(outlook: StudyPlan, arm: Arm, store: Store, task: Task) -> int:
     """Write down what a configuration trains and costs; its number in the store.
 
     Ranks that are still to be measured are left out.
@@ -54,7 +54,7 @@ def write_training(outlook: Outlook, arm: Arm, store: Store, task: Task) -> int:
     return store.add_training(arm.training_id, **costs, ranks=ranks, adapter=words)
 
 
-def with_stored_ranks(outlook: Outlook, store: Store) -> Outlook:
+def with_stored_ranks(outlook: StudyPlan, store: Store) -> StudyPlan:
     """The outlook with the ranks that an earlier call has measured."""
     numbers = {training.key: training.id for training in store.trainings()}
     for arm in outlook.arms:
@@ -69,8 +69,8 @@ def with_stored_ranks(outlook: Outlook, store: Store) -> Outlook:
 
 
 def with_measured_ranks(
-    outlook: Outlook, base: Base, quantization: str, task: Task, store: Store
-) -> Outlook:
+    outlook: StudyPlan, base: Base, quantization: str, task: Task, store: Store
+) -> StudyPlan:
     """The outlook with ranks by importance for all arms over this base that await them.
 
     Arms of equal data, modules and rows of a batch share one measurement. What an arm costs is
@@ -111,7 +111,7 @@ def with_measured_ranks(
     return outlook
 
 
-def _batches(outlook: Outlook, arm: Arm, task: Task) -> Iterator[Batch]:
+def _batches(outlook: StudyPlan, arm: Arm, task: Task) -> Iterator[Batch]:
     """The first training batches of the arm, as a run of seed `SEED` would see them."""
     examples = outlook.train[arm.training_id]
     rows = arm.training.per_device_train_batch_size
@@ -120,7 +120,7 @@ def _batches(outlook: Outlook, arm: Arm, task: Task) -> Iterator[Batch]:
         yield collate(chosen, task)
 
 
-def _with_adapter(outlook: Outlook, arm: Arm, adapter: Adapter) -> Outlook:
+def _with_adapter(outlook: StudyPlan, arm: Arm, adapter: Adapter) -> StudyPlan:
     counts = footprint(outlook.structure, adapter)
     return replace(
         outlook,
@@ -142,7 +142,7 @@ class Study:
         sharing: By id of a run that is trained, all runs that its training stands for.
     """
 
-    outlook: Outlook
+    outlook: StudyPlan
     folder: Path
     store: Store
     bases: Bases
@@ -152,7 +152,7 @@ class Study:
     sharing: Mapping[str, Sequence[Run]] = field(default_factory=dict)
 
 
-def open_study(outlook: Outlook, folder: Path, store: Store) -> Study:
+def open_study(outlook: StudyPlan, folder: Path, store: Store) -> Study:
     """A study ready to go on; nothing is loaded yet, and the attention of its beginning is kept."""
     spec = outlook.spec
     device = pick_device(spec.hardware.device)
@@ -169,7 +169,7 @@ def open_study(outlook: Outlook, folder: Path, store: Store) -> Study:
     )
 
 
-def yardstick(study: Study) -> Base:
+def reference_base(study: Study) -> Base:
     """The base that is measured and rates answers: as the first arm of the plan holds it."""
     return study.bases.frozen(study.outlook.runs[0].arm.quantization)
 
@@ -178,7 +178,7 @@ def begin(study: Study) -> None:
     """Write down what the study is, with what, on what, and what the untouched base can do."""
     outlook, store = study.outlook, study.store
     spec = outlook.spec
-    base = yardstick(study)
+    base = reference_base(study)
     if study.bases.attention == "auto":
         batch = parts_of_one(study, outlook.runs[0])[-1].batch
         study.bases.attention = choose_attention(base.model, spec.task, batch)

@@ -18,7 +18,7 @@ from rankwise.spec.models import ModelSpec
 from rankwise.store.reader import ADAPTERS, Reader
 from rankwise.store.schema import FINISHED, RunRecord
 from rankwise.store.writer import Store
-from rankwise.study.plan import Outlook
+from rankwise.study.plan import StudyPlan
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import Untouched, evaluate
 
@@ -118,7 +118,7 @@ def merge(
     tokenizer.save_pretrained(to)
 
 
-def unmerged(outlook: Outlook, store: Store) -> list[tuple[Arm, RunRecord]]:
+def unmerged(outlook: StudyPlan, store: Store) -> list[tuple[Arm, RunRecord]]:
     """Quantised configurations that are trained and not yet measured, with their best run.
 
     The best by the study's objective, as `rankwise export` chooses it.
@@ -132,7 +132,7 @@ def unmerged(outlook: Outlook, store: Store) -> list[tuple[Arm, RunRecord]]:
     return found
 
 
-def _best_run(outlook: Outlook, store: Store, arm: Arm) -> RunRecord | None:
+def _best_run(outlook: StudyPlan, store: Store, arm: Arm) -> RunRecord | None:
     metric = outlook.spec.objective.metric
     sign = 1 if lower_is_better(metric) else -1
     keys = {training.id: training.key for training in store.trainings()}
@@ -145,7 +145,7 @@ def _best_run(outlook: Outlook, store: Store, arm: Arm) -> RunRecord | None:
     return min(scored)[2] if scored else None
 
 
-def measure_merged(outlook: Outlook, store: Store, folder: Path, task: Task) -> Iterator[str]:
+def measure_merged(outlook: StudyPlan, store: Store, folder: Path, task: Task) -> Iterator[str]:
     """Measure what `unmerged` names; yields what was found, one sentence a configuration.
 
     Where memory does not hold the unquantised model, which may be why it was quantised, the
@@ -165,7 +165,7 @@ def measure_merged(outlook: Outlook, store: Store, folder: Path, task: Task) -> 
             yield f"{label}: validation loss {after:.4f} merged into the unquantised base"
 
 
-def _merged_loss(outlook: Outlook, adapter: Path, task: Task) -> float:
+def _merged_loss(outlook: StudyPlan, adapter: Path, task: Task) -> float:
     """Validation loss of the merged model, in the study's precision on the study's device."""
     spec = outlook.spec
     model = merged_model(adapter, spec.model, spec.task, outlook.num_labels, task.pad_token_id)

@@ -35,7 +35,7 @@ COMFORTABLE = 0.7  # share of the free memory that a cohort may use, where memor
 
 
 @dataclass(frozen=True)
-class Outlook:
+class StudyPlan:
     """A checked study.
 
     Attributes:
@@ -136,7 +136,7 @@ class Outlook:
         }
 
 
-def look_ahead(spec: StudySpec, base_dir: Path) -> Outlook:
+def plan_study(spec: StudySpec, base_dir: Path) -> StudyPlan:
     """Read the data, build the model's structure, and check that everything fits.
 
     Args:
@@ -171,7 +171,7 @@ def look_ahead(spec: StudySpec, base_dir: Path) -> Outlook:
     }
     for asked, prompts in questions.items():
         _check_room(spec, structure, asked, prompts)
-    return Outlook(
+    return StudyPlan(
         spec,
         arms,
         tuple(Run(arm, seed) for arm in arms for seed in spec.seeds),

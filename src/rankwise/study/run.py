@@ -18,9 +18,9 @@ from rankwise.store.reader import link_names
 from rankwise.store.schema import FINISHED, Failure, RunRecord
 from rankwise.store.writer import Store
 from rankwise.study.answering import rate_answers, unrated
-from rankwise.study.begin import Study, begin, open_study, with_stored_ranks, yardstick
+from rankwise.study.begin import Study, begin, open_study, reference_base, with_stored_ranks
 from rankwise.study.export import measure_merged
-from rankwise.study.plan import Outlook, base_name, shared_trainings
+from rankwise.study.plan import StudyPlan, base_name, shared_trainings
 from rankwise.study.record import Remark, StudyBegun, StudyEvent, run_id
 from rankwise.study.train_cohort import TrainApart, train_cohort
 from rankwise.text import first_line
@@ -31,7 +31,7 @@ AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
 """States of a run that a further call does again; `diverged` would only diverge again."""
 
 
-def run_study(outlook: Outlook, folder: Path) -> Iterator[tuple[StudyEvent, ...]]:
+def run_study(outlook: StudyPlan, folder: Path) -> Iterator[tuple[StudyEvent, ...]]:
     """Train what is missing; yields what happens, in tuples between which it may be stopped.
 
     Args:
@@ -50,14 +50,14 @@ def run_study(outlook: Outlook, folder: Path) -> Iterator[tuple[StudyEvent, ...]
             yield from _train(study, missing, incomplete)
         if unrated(store, outlook.arms):
             yield (Remark("rating the answers by the untouched base"),)
-            base = Untouched(yardstick(study).model)
+            base = Untouched(reference_base(study).model)
             rate_answers(base, outlook.arms, outlook.questions, study.task, store)
         study.bases.let_go()
         for found in measure_merged(outlook, store, folder, study.task):
             yield (Remark(found),)
 
 
-def with_stored_names(outlook: Outlook, store: Store) -> Outlook:
+def with_stored_names(outlook: StudyPlan, store: Store) -> StudyPlan:
     """The outlook with the names under which the store knows its arms.
 
     An arm is named by what varies in its study, so a spec with one more value in its grid would
@@ -75,7 +75,7 @@ def run_states(store: Store) -> dict[tuple[str, int], RunRecord]:
     return {(keys[run.training_id], run.seed): run for run in store.runs()}
 
 
-def missing_runs(outlook: Outlook, store: Store) -> list[Run]:
+def missing_runs(outlook: StudyPlan, store: Store) -> list[Run]:
     """The runs of the plan that are not trained, one for each training and seed."""
     stored = run_states(store)
 
@@ -86,7 +86,7 @@ def missing_runs(outlook: Outlook, store: Store) -> list[Run]:
     return [run for run in shared_trainings(outlook.runs) if state_of(run) in AGAIN]
 
 
-def incomplete_runs(outlook: Outlook, store: Store) -> list[Run]:
+def incomplete_runs(outlook: StudyPlan, store: Store) -> list[Run]:
     """The trained runs that lack the test part, or answers to what a configuration asks."""
     stored = run_states(store)
     configs = {config.key: config.id for config in store.configs()}
@@ -134,7 +134,7 @@ def _train(
 def _what_is_to_do(study: Study, runs: Sequence[Run]) -> StudyBegun:
     outlook, device = study.outlook, study.task.device
     steps = {run.id: outlook.steps(run.arm) for run in runs}
-    dtype = yardstick(study).dtype
+    dtype = reference_base(study).dtype
     work = max((outlook.work_per_token(run.arm) for run in runs), default=0.0)
     return StudyBegun(steps, work, product_peak(dtype, device))
 

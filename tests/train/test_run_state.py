@@ -66,7 +66,7 @@ def check_same(run, told, state, parts, at_end, atol=1e-5):
     for group in ("weights", "best_weights"):
         for name, weight in getattr(state, group).items():
             found = getattr(at_end, group)[name]
-            torch.testing.assert_close(found, weight, rtol=0, atol=10 * atol)
+            torch.testing.assert_close(found, weight, rtol=0, atol=atol)
 
 
 def check_journey(kind, runs, folder, **more):
@@ -201,16 +201,52 @@ for number, state in enumerate(take_out(cohort)):
 """
 
 
+def gone_on(runs, folder):
+    """The states of runs at their end, after a new process has trained them on together."""
+    tests = Path(__file__).parents[1]
+    subprocess.run([sys.executable, "-c", GO_ON, str(tests), str(folder)], check=True)
+    return [load_run_state(run, folder / f"end{n}.safetensors") for n, run in enumerate(runs)]
+
+
 def test_a_new_process_goes_on_with_the_same_bytes(tmp_path):
     runs = runs_of("gpt2", LORA)
     cohort, _ = trained("gpt2", runs, tmp_path)
     whole = take_out(cohort)
     cohort, _ = trained("gpt2", runs, tmp_path, batches=3)
     saved(cohort, tmp_path)
-    tests = Path(__file__).parents[1]
-    subprocess.run([sys.executable, "-c", GO_ON, str(tests), str(tmp_path)], check=True)
-    for number, (run, state) in enumerate(zip(runs, whole, strict=True)):
-        at_end = load_run_state(run, tmp_path / f"end{number}.safetensors")
+    for at_end, state in zip(gone_on(runs, tmp_path), whole, strict=True):
         assert at_end.seen == state.seen
         for name, weight in state.weights.items():
             assert torch.equal(at_end.weights[name], weight)
+
+
+def test_runs_at_other_steps_join_in_a_new_process(tmp_path):
+    runs = runs_of("gpt2", LORA)
+    steps = set()
+    for number, (run, batches) in enumerate(zip(runs, (5, 2, 1), strict=True)):
+        cohort, _ = trained("gpt2", [run], tmp_path / "before", batches=batches)
+        (state,) = take_out(cohort)
+        steps.add((state.step, state.batches))
+        save_run_state(state, tmp_path / f"{number}.safetensors")
+    assert len(steps) == 3
+    for run, at_end in zip(runs, gone_on(runs, tmp_path), strict=True):
+        cohort, told = trained("gpt2", [run], tmp_path / "alone")
+        (alone,) = take_out(cohort)
+        losses = [one["loss"] for one in at_end.seen]  # of all steps, for there are no more
+        np.testing.assert_allclose(losses, told.steps(run), rtol=0, atol=1e-5)
+        assert (at_end.step, at_end.best_step) == (alone.step, alone.best_step)
+        for name, weight in alone.weights.items():
+            torch.testing.assert_close(at_end.weights[name], weight, rtol=0, atol=1e-5)
+
+
+def test_a_run_that_is_evaluated_late_is_evaluated_when_it_goes_on(tmp_path):
+    """Stopped between a batch and the evaluation that was due after it."""
+    run = runs_of("gpt2", LORA)[1]
+    _, told = trained("gpt2", [run], tmp_path)
+    cohort, before = trained("gpt2", [run], tmp_path, batches=3)
+    assert before.evaluations(run) == []
+    states = list(saved(cohort, tmp_path).values())
+    _, after = trained("gpt2", [run], tmp_path, states=states)
+    assert [one.step for one in after.evaluations(run)] == [3, 6, 8]
+    for one, other in zip(after.evaluations(run), told.evaluations(run), strict=True):
+        np.testing.assert_array_equal(one.evaluation.losses_E, other.evaluation.losses_E)

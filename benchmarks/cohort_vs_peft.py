@@ -139,6 +139,8 @@ def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, An
     bank = make_bank(base, plans, seeds)
     states = new_states(runs, outlook.train)
     cohort = form_cohort(bank, states, task, outlook.train, outlook.data.validation)
+    import sklearn.metrics  # noqa: F401  imported once a process, by the first evaluation
+
     evaluated: dict[str, float] = {}
     started = time.perf_counter()
     for events in train(cohort):

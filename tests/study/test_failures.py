@@ -112,6 +112,28 @@ def test_a_test_part_that_was_not_read_is_read_later_with_the_best_weights(
     assert "test_eval_loss" in whole
 
 
+def test_too_little_memory_for_what_trained_runs_lack_loses_nothing(
+    tmp_path, monkeypatch, capsys, trained
+):
+    spec, out = written(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(train_cohort, "read_test", failing(RuntimeError("not now")))
+        assert rankwise(patch, "run", spec, "--out", out) == 0
+    before, trained[:] = train_cohort.make_bank, []
+
+    def narrow(base, adapters, seeds):
+        if len(seeds) > 1:
+            raise torch.OutOfMemoryError("too little for two")
+        return before(base, adapters, seeds)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_cohort, "make_bank", narrow)
+        assert rankwise(patch, "run", spec, "--out", out) == 0
+    assert states_of(monkeypatch, capsys, out) == {"done": 4}
+    assert trained == []
+    assert all(columns_of(out, "test_eval_loss"))
+
+
 def columns_of(out, name):
     import csv
 

@@ -13,10 +13,8 @@ from rankwise.results.from_store import Records, RunFacts, read_records
 from rankwise.results.judge import judge_records
 from rankwise.results.records import best_run
 from rankwise.spec.arms import Arm
-from rankwise.spec.metrics import lower_is_better
 from rankwise.spec.models import ModelSpec
 from rankwise.store.reader import ADAPTERS, Reader
-from rankwise.store.schema import FINISHED, RunRecord
 from rankwise.store.writer import Store
 from rankwise.study.plan import StudyPlan
 from rankwise.train.batch import Task
@@ -118,31 +116,14 @@ def merge(
     tokenizer.save_pretrained(to)
 
 
-def unmerged(outlook: StudyPlan, store: Store) -> list[tuple[Arm, RunRecord]]:
-    """Quantised configurations that are trained and not yet measured, with their best run.
-
-    The best by the study's objective, as `rankwise export` chooses it.
-    """
-    merged = store.merged()
-    found = []
-    for arm in outlook.arms:
-        run = _best_run(outlook, store, arm) if arm.quantization != "none" else None
-        if run is not None and run.id not in merged:
-            found.append((arm, run))
-    return found
-
-
-def _best_run(outlook: StudyPlan, store: Store, arm: Arm) -> RunRecord | None:
-    metric = outlook.spec.objective.metric
-    sign = 1 if lower_is_better(metric) else -1
-    keys = {training.id: training.key for training in store.trainings()}
-    scored = []
-    for run in store.runs():
-        trained = run.state in FINISHED and keys[run.training_id] == arm.training_id
-        if trained and run.best_step is not None:
-            value = store.evaluation_at(run.id, run.best_step).metrics[metric]
-            scored.append((sign * value, run.seed, run))
-    return min(scored)[2] if scored else None
+def unmerged(outlook: StudyPlan, store: Store) -> list[tuple[Arm, RunFacts]]:
+    """Quantised configurations that are trained and not yet measured, with their best run."""
+    quantised = [arm for arm in outlook.arms if arm.quantization != "none"]
+    if not quantised:
+        return []
+    merged, records = store.merged(), read_records(store)
+    best = [(arm, best_run(records, arm.name)) for arm in quantised]
+    return [(arm, run) for arm, run in best if run is not None and run.run not in merged]
 
 
 def measure_merged(outlook: StudyPlan, store: Store, folder: Path, task: Task) -> Iterator[str]:
@@ -151,18 +132,19 @@ def measure_merged(outlook: StudyPlan, store: Store, folder: Path, task: Task) -
     Where memory does not hold the unquantised model, which may be why it was quantised, the
     store keeps that.
     """
-    for arm, run in unmerged(outlook, store):
-        label = f"{arm.name}/seed-{run.seed}"
+    for _, run in unmerged(outlook, store):
+        assert run.run is not None
+        assert run.folder is not None
         try:
-            after = _merged_loss(outlook, folder / "adapters" / run.folder, task)
+            after = _merged_loss(outlook, folder / ADAPTERS / run.folder, task)
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
-            store.save_merged(run.id, None)
-            yield f"{label}: memory does not hold the unquantised base, to merge into"
+            store.save_merged(run.run, None)
+            yield f"{run.id}: memory does not hold the unquantised base, to merge into"
         else:
-            store.save_merged(run.id, after)
-            yield f"{label}: validation loss {after:.4f} merged into the unquantised base"
+            store.save_merged(run.run, after)
+            yield f"{run.id}: validation loss {after:.4f} merged into the unquantised base"
 
 
 def _merged_loss(outlook: StudyPlan, adapter: Path, task: Task) -> float:

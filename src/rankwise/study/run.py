@@ -160,23 +160,25 @@ def _after_failure(
 ) -> Iterator[tuple[StudyEvent, ...]]:
     """What becomes of the runs of a cohort that failed; those that had ended keep their results.
 
-    Too little memory: the others train in two halves, and a run for which there is too little
-    even alone is given up. A failure before the first step: each tries alone, for it may be the
-    fault of one. A failure in training: those in training have crashed.
+    Too little memory: the others go on in two halves, and a run for which there is too little
+    even alone is given up. So do runs that were trained before and only lack something. A failure
+    before the first step: each tries alone, for it may be the fault of one. A failure in
+    training: those in training have crashed.
     """
     store = study.store
     states = {run: store.run(run_id(store, run)).state for run in runs}
     running = [run for run in runs if states[run] == "running"]
     unfinished = running or [run for run in runs if states[run] == "planned"]
+    again = unfinished or [run for run in runs if states[run] in FINISHED]
     if _is_shortage(error) and len(runs) > 1:
-        middle = len(unfinished) // 2
-        halves = (tuple(unfinished[:middle]), tuple(unfinished[middle:]))
+        middle = len(again) // 2
+        halves = (tuple(again[:middle]), tuple(again[middle:]))
         waiting.extendleft(half for half in reversed(halves) if half)
         study.cohorts += 2
         for run in unfinished:
             store.restart_run(run_id(store, run))
         store.add_fact("memory", runs=len(runs))
-        yield (Remark(f"out of memory with {len(runs)} runs together; training them in halves"),)
+        yield (Remark(f"out of memory with {len(runs)} runs together; going on in halves"),)
     elif not running and len(unfinished) > 1:
         yield from _train_apart(study, runs, waiting, {"error": _cause(error)})
     else:

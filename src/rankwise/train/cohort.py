@@ -8,7 +8,7 @@ Legend: K runs, E examples.
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -160,10 +160,11 @@ class Cohort:
     task: Task
     validation: Sequence[Example]
     tokenizer: Any = None
-    runs: tuple[Run, ...] = field(init=False)
 
-    def __post_init__(self) -> None:
-        self.runs = tuple(member.state.run for member in self.members)
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """The runs, in the order of their places."""
+        return tuple(member.state.run for member in self.members)
 
 
 def form_cohort(

@@ -99,17 +99,17 @@ def measure(options: argparse.Namespace) -> dict[str, Any]:
     quiet_libraries()
     if options.threads:
         torch.set_num_threads(options.threads)
-    outlook = plan_study(load_spec(options.spec), options.spec.parent)
+    plan = plan_study(load_spec(options.spec), options.spec.parent)
     device = pick_device("auto")
     if options.method == "cohort":
-        found = time_cohort(outlook, device, options.count, options.arms)
+        found = time_cohort(plan, device, options.count, options.arms)
     else:
-        found = time_trainer(outlook, device, options.method, options.count)
+        found = time_trainer(plan, device, options.method, options.count)
     dtype = str(choose_dtype("auto", device)).removeprefix("torch.")
     return {**found, "device": device_name(device), "dtype": dtype}
 
 
-def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, Any]:
+def time_cohort(plan: Any, device: Any, size: int, arms: int) -> dict[str, Any]:
     """One cohort of `size` runs: all arms at the first seed, then at the next.
 
     The loss is that of the first `arms` arms at the first seed, which the baselines train too.
@@ -119,26 +119,25 @@ def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, An
     from rankwise.spec.arms import Run
     from rankwise.train.batch import Task, chosen_rows, parts_of
     from rankwise.train.cohort import form_cohort, new_states
-    from rankwise.train.events import Evaluated
-    from rankwise.train.loop import train
+    from rankwise.train.loop import Evaluated, train
     from rankwise.train.prepare import Bases, choose_attention, make_bank
 
-    spec, tokenizer = outlook.spec, outlook.tokenizer
+    spec, tokenizer = plan.spec, plan.tokenizer
     pad = tokenizer.pad_token_id
-    bases = Bases(spec.model, spec.task, outlook.num_labels, pad, device, "eager")
+    bases = Bases(spec.model, spec.task, plan.num_labels, pad, device, "eager")
     base = bases.frozen("none")
-    count = len(outlook.arms)
-    runs = [Run(outlook.arms[i % count], i // count) for i in range(size)]
-    (runs,) = outlook.cohorts(runs, device)
-    plans = [outlook.adapters[run.arm.id] for run in runs]
+    count = len(plan.arms)
+    runs = [Run(plan.arms[i % count], i // count) for i in range(size)]
+    (runs,) = plan.cohorts(runs, device)
+    plans = [plan.adapters[run.arm.id] for run in runs]
     task = Task(spec.task, pad, spec.data.max_length, device)
     seeds, first = [run.seed for run in runs], [0] * size
-    rows = chosen_rows([outlook.data.train] * size, seeds, 16, first)
+    rows = chosen_rows([plan.data.train] * size, seeds, 16, first)
     parts = list(parts_of(rows, seeds, first, task))
     choose_attention(base.model, spec.task, parts[-1].batch)
     bank = make_bank(base, plans, seeds)
-    states = new_states(runs, outlook.train)
-    cohort = form_cohort(bank, states, task, outlook.train, outlook.data.validation)
+    states = new_states(runs, plan.train)
+    cohort = form_cohort(bank, states, task, plan.train, plan.data.validation)
     import sklearn.metrics  # noqa: F401  imported once a process, by the first evaluation
 
     evaluated: dict[str, float] = {}
@@ -150,12 +149,12 @@ def time_cohort(outlook: Any, device: Any, size: int, arms: int) -> dict[str, An
     if device.type == "cuda":
         torch.cuda.synchronize()
     seconds = (time.perf_counter() - started) / size
-    compared = [run for run in runs if run.arm in outlook.arms[:arms] and run.seed == 0]
+    compared = [run for run in runs if run.arm in plan.arms[:arms] and run.seed == 0]
     last = [evaluated[run.id] for run in compared]
     return {"seconds": seconds, "loss": statistics.mean(last)}
 
 
-def time_trainer(outlook: Any, device: Any, method: str, count: int) -> dict[str, Any]:
+def time_trainer(plan: Any, device: Any, method: str, count: int) -> dict[str, Any]:
     """peft + Trainer on the first `count` arms at the first seed, one after another."""
     import torch
     import transformers
@@ -167,8 +166,8 @@ def time_trainer(outlook: Any, device: Any, method: str, count: int) -> dict[str
     from rankwise.data.order import rows_at
     from rankwise.train.prepare import ATTENTIONS, Bases
 
-    spec = outlook.spec
-    training_rows, validation = outlook.data.train, outlook.data.validation
+    spec = plan.spec
+    training_rows, validation = plan.data.train, plan.data.validation
     bf16 = choose_dtype("auto", device) is torch.bfloat16
     same_work = method != "trainer"
     losses, seconds = [], []
@@ -183,14 +182,14 @@ def time_trainer(outlook: Any, device: Any, method: str, count: int) -> dict[str
         model = spec.model.model_copy(
             update={"dtype": "auto" if method == "same-work-bf16" else "float32"}
         )
-        pad = outlook.tokenizer.pad_token_id
-        bases = Bases(model, spec.task, outlook.num_labels, pad, device, attention)
+        pad = plan.tokenizer.pad_token_id
+        bases = Bases(model, spec.task, plan.num_labels, pad, device, attention)
         base = bases.frozen("none").model
         if same_work:
             for module in base.modules():
                 if isinstance(module, torch.nn.Dropout):
                     module.p = 0.0
-        config = LoraConfig(**peft_settings(outlook.adapters[arm.id], spec.task))
+        config = LoraConfig(**peft_settings(plan.adapters[arm.id], spec.task))
         return get_peft_model(base, config)
 
     def as_rows(examples: Any) -> list[dict[str, Any]]:
@@ -228,7 +227,7 @@ def time_trainer(outlook: Any, device: Any, method: str, count: int) -> dict[str
             args=arguments,
             train_dataset=as_rows(rows),
             eval_dataset=as_rows(validation),
-            data_collator=transformers.DataCollatorWithPadding(outlook.tokenizer),
+            data_collator=transformers.DataCollatorWithPadding(plan.tokenizer),
         )
         started = time.perf_counter()
         trainer.train()
@@ -239,10 +238,10 @@ def time_trainer(outlook: Any, device: Any, method: str, count: int) -> dict[str
     with tempfile.TemporaryDirectory() as folder:
         attention = "sdpa"
         if same_work:  # the faster attention, by a few steps of each
-            trial = {a: run_one(outlook.arms[0], a, 6, folder)[0] for a in ATTENTIONS}
+            trial = {a: run_one(plan.arms[0], a, 6, folder)[0] for a in ATTENTIONS}
             attention = min(trial, key=lambda name: trial[name])
-        for arm in outlook.arms[:count]:
-            took, loss = run_one(arm, attention, outlook.steps(arm), folder)
+        for arm in plan.arms[:count]:
+            took, loss = run_one(arm, attention, plan.steps(arm), folder)
             seconds.append(took)
             losses.append(loss)
     return {

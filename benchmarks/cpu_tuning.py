@@ -37,15 +37,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=5)
     options = parser.parse_args()
     quiet_libraries()
-    outlook = plan_study(load_spec(options.spec), options.spec.parent)
-    spec, cpu = outlook.spec, torch.device("cpu")
-    pad = outlook.tokenizer.pad_token_id
-    base = Bases(spec.model, spec.task, outlook.num_labels, pad, cpu, "eager").frozen("none")
-    arms = outlook.arms
+    plan = plan_study(load_spec(options.spec), options.spec.parent)
+    spec, cpu = plan.spec, torch.device("cpu")
+    pad = plan.tokenizer.pad_token_id
+    base = Bases(spec.model, spec.task, plan.num_labels, pad, cpu, "eager").frozen("none")
+    arms = plan.arms
     wanted = [Run(arms[i % len(arms)], i // len(arms)) for i in range(options.runs)]
-    (runs,) = outlook.cohorts(wanted, cpu)
+    (runs,) = plan.cohorts(wanted, cpu)
     task = batch.Task(spec.task, pad, spec.data.max_length, cpu)
-    plans = [outlook.adapters[run.arm.id] for run in runs]
+    plans = [plan.adapters[run.arm.id] for run in runs]
     seeds = [run.seed for run in runs]
     bank = make_bank(base, plans, seeds)
     rows = runs[0].arm.training.per_device_train_batch_size
@@ -53,7 +53,7 @@ def main() -> None:
     def step(tokens: int, number: int) -> None:
         batch.PAYING_TOKENS = {"cpu": tokens}
         numbers = [number] * len(runs)
-        chosen = batch.chosen_rows([outlook.data.train] * len(runs), seeds, rows, numbers)
+        chosen = batch.chosen_rows([plan.data.train] * len(runs), seeds, rows, numbers)
         for part in batch.parts_of(chosen, seeds, numbers, task):
             with bank.running(range(len(runs)), part.key) as model:
                 losses = row_losses(model, task.name, part.batch)
@@ -61,7 +61,7 @@ def main() -> None:
 
     def evaluation(tokens: int, number: int) -> None:
         evaluate.TOKENS_OF_AN_EVALUATION = {"cpu": tokens}
-        evaluate.evaluate(bank, range(len(runs)), outlook.data.validation[:EXAMPLES], task, 64)
+        evaluate.evaluate(bank, range(len(runs)), plan.data.validation[:EXAMPLES], task, 64)
 
     print(f"{torch.get_num_threads()} threads, {options.runs} runs, milliseconds a run (medians)")
     for name, work in (("step", step), (f"evaluation of {EXAMPLES}", evaluation)):

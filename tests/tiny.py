@@ -19,8 +19,7 @@ from rankwise.spec.models import StudySpec
 from rankwise.train.bank import Bank, WholeModel
 from rankwise.train.batch import Task
 from rankwise.train.cohort import Cohort, form_cohort, new_states
-from rankwise.train.events import Batched, Ended, Evaluated, Improved, Stepped
-from rankwise.train.loop import train
+from rankwise.train.loop import Batched, Ended, Evaluated, Improved, Stepped, train
 from rankwise.train.run_state import RunState
 
 VOCABULARY = 64

@@ -5,8 +5,8 @@ from peft import LoraConfig, get_peft_model
 from torch import nn
 
 from rankwise.adapters.adapter import Adapter, adapted_module, resolve_adapter, target_words
-from rankwise.adapters.linear import linear_modules
 from rankwise.adapters.peft_files import peft_config, peft_settings
+from rankwise.base.modules import linear_modules
 from rankwise.spec.models import LoraSpec
 from skeletons import arm_of, tiny, with_peft
 

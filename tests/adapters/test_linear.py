@@ -2,7 +2,7 @@
 
 import pytest
 
-from rankwise.adapters.linear import role_of
+from rankwise.base.modules import role_of
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,9 @@ import pytest
 from peft.utils.other import get_pattern_key
 
 from rankwise.adapters.adapter import Adapter, adapted_module
-from rankwise.adapters.linear import Target, role_of
 from rankwise.adapters.peft_files import peft_settings
 from rankwise.adapters.ranks import allocate, budget_of, cost_of
+from rankwise.base.modules import Target, role_of
 from rankwise.errors import SpecError
 from rankwise.spec.models import LoraSpec, RanksSpec
 

@@ -2,9 +2,8 @@
 
 import pytest
 
-from rankwise.adapters.linear import pattern_for
 from rankwise.adapters.targets import resolve_targets
-from rankwise.base.heads import saved_modules
+from rankwise.base.modules import pattern_for, saved_modules
 from rankwise.errors import SpecError
 from rankwise.spec.models import LoraSpec
 from skeletons import PAIRS, tiny, with_peft

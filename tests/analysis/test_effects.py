@@ -10,12 +10,11 @@ import statsmodels.api as sm
 
 from rankwise.analysis.effects import factor_effects
 from rankwise.analysis.factors import find_factors, learning_rate_flags
-from rankwise.analysis.interactions import interactions
+from rankwise.analysis.interactions import interactions, shapes
 from rankwise.analysis.scores import Scores
-from rankwise.analysis.shapes import shapes
 from rankwise.analysis.variance import components
 from rankwise.report.chapters.effects import SHAPES
-from rankwise.report.chapters.learning_rate import flag_sentence
+from rankwise.report.chapters.recommendation import flag_sentence
 
 SWEEP = {
     "exp3": (24, 64, 0.10, "linear", 1.2727),

@@ -8,7 +8,7 @@ from rich.console import Console
 from rankwise.cli import progress
 from rankwise.study.record import CohortFormed, Remark, StudyBegun
 from rankwise.train.evaluate import Evaluation
-from rankwise.train.events import Batched, Ended, Evaluated, Improved, Stepped
+from rankwise.train.loop import Batched, Ended, Evaluated, Improved, Stepped
 
 
 def evaluated(run, step, loss):

@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from rankwise.data.duplicates import repeated, shingles_of, words_of
+from rankwise.data.rows import repeated, shingles_of, words_of
 
 
 def brute(texts: list[str], earlier: list[str], distance: float) -> list[int]:

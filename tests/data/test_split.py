@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rankwise.data.duplicates import repeated
+from rankwise.data.rows import repeated
 from rankwise.data.sources import Rows, read_rows
 from rankwise.data.split import Part, Split, split_rows
 from rankwise.errors import DataError

@@ -14,8 +14,8 @@ from rankwise.report.document import (
     code,
     strong,
     table,
+    to_markdown,
 )
-from rankwise.report.render import to_markdown
 
 TRICKY = [
     "# no heading", "1. no list", "- no list", "+ no list", "a | b", "*a* _b_ __c__", "<b>x</b>",

@@ -13,7 +13,7 @@ from markdown_it import MarkdownIt
 
 from rankwise.report import figures
 from rankwise.report.charts import svg_file
-from rankwise.report.snippets import recommended_yaml
+from rankwise.report.trainers import recommended_yaml
 from rankwise.report.write import write_report
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records

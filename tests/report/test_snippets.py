@@ -15,8 +15,7 @@ from rankwise.adapters.memory import footprint
 from rankwise.adapters.peft_files import peft_settings
 from rankwise.base.skeleton import skeleton
 from rankwise.cli.app import main
-from rankwise.report.snippets import peft_snippet
-from rankwise.report.trainers import axolotl_snippet, llama_factory_snippet
+from rankwise.report.trainers import axolotl_snippet, llama_factory_snippet, peft_snippet
 from rankwise.results.from_store import read_records
 from rankwise.spec.arms import make_arms
 from rankwise.spec.load import load_spec

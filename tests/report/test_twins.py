@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from rankwise.report.compare import compare_arms
+from rankwise.report.document import to_markdown
 from rankwise.report.json import read_facts
-from rankwise.report.render import to_markdown
 from rankwise.report.write import tell
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from rankwise.errors import DataError
+from rankwise.report.document import to_markdown
 from rankwise.report.json import as_json, facts_of, read_facts
 from rankwise.report.remarks import remarks_of
-from rankwise.report.render import to_markdown
 from rankwise.report.write import tell, write_outside_report
 from rankwise.results.from_table import read_outside
 from rankwise.results.judge import judge_records

@@ -12,9 +12,19 @@ import pytest
 import transformers
 
 import rankwise
-from rankwise.spec.metrics import METRICS, MetricName, gain, lower_is_better, metric_of, title_of
 from rankwise.spec.models import DataSpec
-from rankwise.spec.tasks import TASKS, TaskName, has_classes, is_causal
+from rankwise.spec.tasks import (
+    METRICS,
+    TASKS,
+    MetricName,
+    TaskName,
+    gain,
+    has_classes,
+    is_causal,
+    lower_is_better,
+    metric_of,
+    title_of,
+)
 from rankwise.train.evaluate import Evaluation
 
 ROOT = Path(rankwise.__file__).parent

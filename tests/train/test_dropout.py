@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from rankwise.train import dropout
-from rankwise.train.dropout import BatchKey, hashed_bits, keep_mask
+from rankwise.train import batch
+from rankwise.train.batch import BatchKey, hashed_bits, keep_mask
 
 SHAPE = (40, 64)
 CPU = torch.device("cpu")
@@ -19,11 +19,11 @@ def mask(request, monkeypatch):
         class Elsewhere:
             type = "elsewhere"
 
-        original = dropout._random_bits
-        real = dropout.hashed_bits
-        monkeypatch.setattr(dropout, "hashed_bits", lambda starts, n, _: real(starts, n, stream))
+        original = batch._random_bits
+        real = batch.hashed_bits
+        monkeypatch.setattr(batch, "hashed_bits", lambda starts, n, _: real(starts, n, stream))
         monkeypatch.setattr(
-            dropout, "_random_bits", lambda *words: original(*words[:-1], Elsewhere())
+            batch, "_random_bits", lambda *words: original(*words[:-1], Elsewhere())
         )
 
     def draw(seed=0, step=0, module=0, rows=(0, 1, 2, 3), p=0.25, shape=SHAPE):

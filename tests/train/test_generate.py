@@ -210,8 +210,8 @@ def study_of(folder, kind, shape, **more):
     return plan_study(spec, folder)
 
 
-def run_whole(outlook, folder):
-    for _ in run_study(outlook, folder):
+def run_whole(plan, folder):
+    for _ in run_study(plan, folder):
         pass
 
 
@@ -223,7 +223,7 @@ def shared(tmp_path_factory):
     """A study of two adapters, each with two limits, two seeds; and how many runs were trained."""
     folder = tmp_path_factory.mktemp("shared")
     grid = {"lora.r": [2, 4], "generation.max_new_tokens": [4, 8]}
-    outlook = study_of(folder, "llama", "pairs", generation=ASKED, grid=grid, seeds=[0, 1])
+    plan = study_of(folder, "llama", "pairs", generation=ASKED, grid=grid, seeds=[0, 1])
     trained = []
 
     def counting(runs, part):
@@ -232,9 +232,9 @@ def shared(tmp_path_factory):
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_cohort, "new_states", counting)
-        run_whole(outlook, folder / "out")
-        run_whole(outlook, folder / "out")  # nothing is left to do
-    return outlook, folder / "out", trained
+        run_whole(plan, folder / "out")
+        run_whole(plan, folder / "out")  # nothing is left to do
+    return plan, folder / "out", trained
 
 
 def answers_by_label(store):
@@ -247,24 +247,24 @@ def answers_by_label(store):
     }
 
 
-def pairs_of(outlook):
+def pairs_of(plan):
     """(run with the small limit, run with the large one) of each adapter and seed."""
     found = {}
-    for run in outlook.runs:
+    for run in plan.runs:
         found.setdefault((run.arm.training_id, run.seed), []).append(run)
     assert [len(pair) for pair in found.values()] == [2] * 4
     return list(found.values())
 
 
 def test_arms_that_differ_in_generation_alone_are_trained_once(shared):
-    outlook, folder, trained = shared
+    plan, folder, trained = shared
     assert len(trained) == len(set(trained)) == 4
     with Store(folder) as store:
         assert {run.state for run in store.runs()} == {"done"}
         assert len(store.runs()) == 4
         assert set(store.costs()) == {training.id for training in store.trainings()}
         facts = {run.id: run for run in read_records(store).runs}
-        for one, other in pairs_of(outlook):
+        for one, other in pairs_of(plan):
             assert id_of(store, one) == id_of(store, other)
             mine, yours = facts[one.id], facts[other.id]
             assert replace(mine, id="", arm="") == replace(yours, id="", arm="")
@@ -276,10 +276,10 @@ def test_arms_that_differ_in_generation_alone_are_trained_once(shared):
 
 
 def test_each_arm_answers_within_its_own_limit(shared):
-    outlook, folder, _ = shared
+    plan, folder, _ = shared
     with Store(folder) as store:
         said = answers_by_label(store)
-    for small, large in pairs_of(outlook):
+    for small, large in pairs_of(plan):
         assert len(said[small.id]) == len(said[large.id]) == 4
         for short, long in zip(said[small.id], said[large.id], strict=True):
             assert short.ids == long.ids[:4]
@@ -289,12 +289,12 @@ def test_each_arm_answers_within_its_own_limit(shared):
 
 
 def test_the_untouched_base_answers_the_same_prompts_and_rates_all_answers(shared):
-    outlook, folder, _ = shared
+    plan, folder, _ = shared
     with Store(folder) as store:
         records, base = store.answers(), store.base_metrics()
     of_base = [record for record in records if record.run_id is None]
     assert len(of_base) == 2  # one for each limit
-    assert len(records) == 2 + len(outlook.runs)
+    assert len(records) == 2 + len(plan.runs)
     for record in records:
         assert [one.prompt for one in record.answers] == [one.prompt for one in of_base[0].answers]
         assert record.answers[0].reference is None
@@ -305,8 +305,8 @@ def test_the_untouched_base_answers_the_same_prompts_and_rates_all_answers(share
 
 
 def test_answers_that_were_not_rated_are_rated_later_without_training(shared):
-    outlook, folder, trained = shared
-    run = outlook.runs[0]
+    plan, folder, trained = shared
+    run = plan.runs[0]
     with Store(folder, create=True) as store:
         before = answers_by_label(store)
         bare = copy.deepcopy(before[run.id])
@@ -314,7 +314,7 @@ def test_answers_that_were_not_rated_are_rated_later_without_training(shared):
             one.measures.pop("base_perplexity", None)
         config = next(config.id for config in store.configs() if config.key == run.arm.id)
         store.save_answers(config, id_of(store, run), bare)
-    run_whole(outlook, folder)
+    run_whole(plan, folder)
     with Store(folder) as store:
         assert answers_by_label(store) == before
     assert len(trained) == 4
@@ -330,9 +330,9 @@ def test_an_arm_that_is_added_later_is_answered_and_not_trained(tmp_path, monkey
     monkeypatch.setattr(train_cohort, "new_states", counting)
     short, long = ({"name": f"up-to-{n}", "generation.max_new_tokens": n} for n in (4, 8))
     for arms in ([short], [short, long]):
-        outlook = study_of(tmp_path, "gpt2", "text", generation=ASKED, configs=arms)
-        run_whole(outlook, tmp_path / "out")
-    first, added = outlook.runs
+        plan = study_of(tmp_path, "gpt2", "text", generation=ASKED, configs=arms)
+        run_whole(plan, tmp_path / "out")
+    first, added = plan.runs
     with Store(tmp_path / "out") as store:
         assert {run.state for run in store.runs()} == {"done"}
         assert len(store.runs()) == 1
@@ -385,22 +385,22 @@ def test_what_cannot_be_asked_is_refused_before_anything_loads(
 )
 def test_models_are_asked_as_they_were_trained(tmp_path, kind, shape, own, held_out):
     generation = {"prompts": ["a cat"], "prompts_from_validation": 2, "max_new_tokens": 8}
-    outlook = study_of(tmp_path, kind, shape, generation=generation)
-    (prompts,) = outlook.questions.values()
+    plan = study_of(tmp_path, kind, shape, generation=generation)
+    (prompts,) = plan.questions.values()
     assert [question.number for question in prompts] == [0, 1, 2]
-    assert outlook.tokenizer.decode(prompts[0].ids) == own
+    assert plan.tokenizer.decode(prompts[0].ids) == own
     for question in prompts[1:]:
         number, animal = question.text.removesuffix("?").split(": where is the ")
-        assert outlook.tokenizer.decode(question.ids) == held_out.format(number, animal)
+        assert plan.tokenizer.decode(question.ids) == held_out.format(number, animal)
         assert question.reference.startswith(f" the {animal} sits on")
 
 
 def test_of_plain_text_the_first_half_asks_for_the_second(tmp_path):
-    outlook = study_of(tmp_path, "gpt2", "text", generation=ASKED | {"prompts": []})
-    (prompts,) = outlook.questions.values()
-    chosen = [outlook.data.validation[place] for place in (0, 4, 8)]  # of twelve
+    plan = study_of(tmp_path, "gpt2", "text", generation=ASKED | {"prompts": []})
+    (prompts,) = plan.questions.values()
+    chosen = [plan.data.validation[place] for place in (0, 4, 8)]  # of twelve
     assert [question.text + question.reference + "</s>" for question in prompts] == [
-        outlook.tokenizer.decode(example.input_ids) for example in chosen
+        plan.tokenizer.decode(example.input_ids) for example in chosen
     ]
 
 
@@ -412,15 +412,15 @@ def test_full_fine_tuning_is_asked_beside_adapters_and_rated_by_the_same_base(tm
         | {"generation.max_new_tokens": 8},
     ]
     generation = ASKED | {"max_new_tokens": 4}
-    outlook = study_of(tmp_path, "gpt2", "text", generation=generation, configs=arms)
-    run_whole(outlook, tmp_path / "out")
+    plan = study_of(tmp_path, "gpt2", "text", generation=generation, configs=arms)
+    run_whole(plan, tmp_path / "out")
     with Store(tmp_path / "out") as store:
         said = answers_by_label(store)
         assert {run.state for run in store.runs()} == {"done"}
     for short, long in zip(said["full/seed-0"], said["full-long/seed-0"], strict=True):
         assert short.ids == long.ids[:4]
-    base = Bases(outlook.spec.model, "CAUSAL_LM", None, 0, torch.device("cpu"), "eager")
-    prompts = outlook.questions[outlook.arms[1].generation]
+    base = Bases(plan.spec.model, "CAUSAL_LM", None, 0, torch.device("cpu"), "eager")
+    prompts = plan.questions[plan.arms[1].generation]
     spoken = [(q.ids, one.ids) for q, one in zip(prompts, said["full/seed-0"], strict=True)]
     rated = [one.measures["base_perplexity"] for one in said["full/seed-0"]]
     expected = perplexities(Untouched(base.frozen("none").model), spoken, task_of("gpt2"))
@@ -437,12 +437,12 @@ def test_a_failing_generation_costs_no_training(tmp_path, monkeypatch):
         raise RuntimeError("no answer today")
 
     monkeypatch.setattr("rankwise.study.answering.generate", fails)
-    outlook = study_of(tmp_path, "gpt2", "text", generation=ASKED)
-    run_whole(outlook, tmp_path / "out")
+    plan = study_of(tmp_path, "gpt2", "text", generation=ASKED)
+    run_whole(plan, tmp_path / "out")
     with Store(tmp_path / "out") as store:
         (run,) = store.runs()
         assert run.state == "done"
         assert store.evaluations(run.id, "test")
         said = [sentence for kind, sentence in map(remark, store.facts()) if kind != "data"]
-        assert f"no answers of {outlook.runs[0].id}: no answer today" in said
+        assert f"no answers of {plan.runs[0].id}: no answer today" in said
         assert store.answers() == ()

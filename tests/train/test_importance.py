@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from rankwise.adapters.linear import linear_modules
+from rankwise.base.modules import linear_modules
 from rankwise.report.remarks import remarks_of
 from rankwise.report.write import write_report
 from rankwise.results.from_store import read_records
@@ -16,7 +16,7 @@ from rankwise.study import run as study
 from rankwise.study.plan import plan_study
 from rankwise.tasks.by_name import row_losses
 from rankwise.train.batch import Task, chosen_rows, collate
-from rankwise.train.importance import measure_importance
+from rankwise.train.probe import measure_importance
 from tiny import LENGTH, TASKS, tiny_examples, tiny_model
 from tiny_text import tiny_spec
 

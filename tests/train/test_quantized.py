@@ -5,10 +5,9 @@ import pytest
 import torch
 
 from peft_loop import peft_model, plain_loop, trained_weights
-from rankwise.adapters.init_weights import dense_weight
+from rankwise.adapters.adapter import dense_weight
 from rankwise.adapters.memory import weight_bytes
-from rankwise.base.load import load_base
-from rankwise.base.quantize import QUANTISED
+from rankwise.base.load import QUANTISED, load_base
 from rankwise.errors import ModelError
 from rankwise.report.remarks import remarks_of
 from rankwise.report.write import write_report
@@ -152,11 +151,11 @@ def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path, m
         {"name": "whole", "lora.r": 4, "model.quantization": "none"},
     ]
     spec = StudySpec.model_validate(spec)
-    outlook = plan_study(spec, tmp_path)
-    for _ in run_study(outlook, tmp_path / "out"):
+    plan = plan_study(spec, tmp_path)
+    for _ in run_study(plan, tmp_path / "out"):
         pass
     with Store(tmp_path / "out") as store:
-        assert unmerged(outlook, store) == []
+        assert unmerged(plan, store) == []
         ids, records, merged = labels(store), read_records(store), store.merged()
         losses = {
             label: store.evaluation_at(run, store.run(run).best_step).metrics["eval_loss"]
@@ -175,7 +174,7 @@ def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path, m
     merge(tmp_path / "out" / "adapters" / best, tmp_path / "merged", spec.model, spec.task, None)
     model = CLASSES["CAUSAL_LM"].from_pretrained(tmp_path / "merged").eval()
     task = Task("CAUSAL_LM", 0, spec.data.max_length, CPU)
-    (found,) = evaluate(Untouched(model), [0], outlook.data.validation, task, 4)
+    (found,) = evaluate(Untouched(model), [0], plan.data.validation, task, 4)
     assert found.loss == pytest.approx(after, abs=1e-5)
     assert found.loss != pytest.approx(losses[best], abs=1e-5)
 
@@ -187,7 +186,7 @@ def test_a_study_says_what_merging_into_the_unquantised_base_changes(tmp_path, m
     with Store(tmp_path / "out") as store:
         store.restart_run(ids[best])  # its loss when merged is forgotten with it
         other = next(run for run in ids if run.startswith("rounded") and run != best)
-        assert len(list(export.measure_merged(outlook, store, tmp_path / "out", task))) == 1
+        assert len(list(export.measure_merged(plan, store, tmp_path / "out", task))) == 1
         (text,) = [t for k, t in remarks_of(read_records(store)) if k == "quantization"]
         assert text == f"{other}: memory does not hold the unquantised base, to merge it into"
-        assert unmerged(outlook, store) == []
+        assert unmerged(plan, store) == []

@@ -32,13 +32,13 @@ CPU = torch.device("cpu")
 
 
 def prepared(folder, kind, shape, **more):
-    """(outlook, its base with weights of some size, its task)."""
+    """(plan, its base with weights of some size, its task)."""
     spec = StudySpec.model_validate(tiny_spec(folder, kind, shape, **more))
-    outlook = plan_study(spec, folder)
-    pad = outlook.tokenizer.pad_token_id
-    bases = Bases(spec.model, spec.task, outlook.num_labels, pad, CPU, "eager")
+    plan = plan_study(spec, folder)
+    pad = plan.tokenizer.pad_token_id
+    bases = Bases(spec.model, spec.task, plan.num_labels, pad, CPU, "eager")
     model = shaken(bases.frozen("none").model, 0.2)
-    return outlook, model, Task(spec.task, pad, spec.data.max_length, CPU)
+    return plan, model, Task(spec.task, pad, spec.data.max_length, CPU)
 
 
 def shaken(model, spread):
@@ -49,8 +49,8 @@ def shaken(model, spread):
     return model
 
 
-def measured(outlook, model, task, rows=5):
-    (result,) = evaluate(Untouched(model), [0], outlook.data.validation, task, rows)
+def measured(plan, model, task, rows=5):
+    (result,) = evaluate(Untouched(model), [0], plan.data.validation, task, rows)
     return result
 
 
@@ -60,10 +60,10 @@ def tokens(*texts):
 
 @pytest.mark.parametrize("shape", ["pairs", "chat"])
 def test_the_loss_is_that_of_the_answer_alone(tmp_path, shape):
-    outlook, model, task = prepared(tmp_path, "llama", shape)
-    result = measured(outlook, model, task)
-    encode = outlook.tokenizer.encode
-    for example, found in zip(outlook.data.validation, result.losses_E, strict=True):
+    plan, model, task = prepared(tmp_path, "llama", shape)
+    result = measured(plan, model, task)
+    encode = plan.tokenizer.encode
+    for example, found in zip(plan.data.validation, result.losses_E, strict=True):
         # written out by hand, from the texts: what is asked, then what is answered
         if shape == "pairs":
             prompt, answer = example.text, f"{example.reference}</s>"
@@ -81,36 +81,36 @@ def test_the_loss_is_that_of_the_answer_alone(tmp_path, shape):
 
 
 def test_perplexity_of_plain_text_is_exp_of_the_mean_over_all_tokens(tmp_path):
-    outlook, model, task = prepared(tmp_path, "gpt2", "text")
+    plan, model, task = prepared(tmp_path, "gpt2", "text")
     total, count = 0.0, 0
-    for example in outlook.data.validation:
+    for example in plan.data.validation:
         (row,) = tokens(example.input_ids)
         logits = model(input_ids=row).logits[0, :-1]
         total += torch.nn.functional.cross_entropy(logits, row[0, 1:], reduction="sum").item()
         count += row.shape[1] - 1
-    metrics = measured(outlook, model, task).metrics()
+    metrics = measured(plan, model, task).metrics()
     assert metrics["eval_loss"] == pytest.approx(total / count, rel=1e-5)
     assert metrics["eval_perplexity"] == pytest.approx(math.exp(total / count), rel=1e-5)
 
 
 def test_the_loss_of_a_sequence_to_sequence_model_is_its_own(tmp_path):
-    outlook, model, task = prepared(tmp_path, "t5", "translation")
-    result = measured(outlook, model, task)
-    for example, found in zip(outlook.data.validation, result.losses_E, strict=True):
+    plan, model, task = prepared(tmp_path, "t5", "translation")
+    result = measured(plan, model, task)
+    for example, found in zip(plan.data.validation, result.losses_E, strict=True):
         row, labels = tokens(example.input_ids, example.labels)
         expected = model(input_ids=row, labels=labels).loss.item()
         assert found == pytest.approx(expected, rel=1e-5)
-        assert outlook.tokenizer.decode(labels[0]) == f"{example.reference}</s>"
+        assert plan.tokenizer.decode(labels[0]) == f"{example.reference}</s>"
 
 
 def test_measures_of_three_classes_are_those_of_scikit_learn(tmp_path):
-    outlook, model, task = prepared(tmp_path, "bert", "labelled")
-    assert outlook.num_labels == 3
-    result = measured(outlook, model, task)
+    plan, model, task = prepared(tmp_path, "bert", "labelled")
+    assert plan.num_labels == 3
+    result = measured(plan, model, task)
     truth, told = [], []
-    for example in outlook.data.validation:
+    for example in plan.data.validation:
         (row,) = tokens(example.input_ids)
-        truth.append(outlook.data.label_names.index(example.reference))
+        truth.append(plan.data.label_names.index(example.reference))
         told.append(model(input_ids=row).logits.argmax(-1).item())
     assert len(set(told)) > 1
     metrics = result.metrics()
@@ -121,9 +121,9 @@ def test_measures_of_three_classes_are_those_of_scikit_learn(tmp_path):
 
 
 def test_likeness_to_targets_is_that_of_the_libraries_on_what_transformers_writes(tmp_path):
-    outlook, model, task = prepared(tmp_path, "t5", "translation")
-    examples = outlook.data.validation
-    (found,) = likeness_to_targets(Untouched(model), [0], examples, task, outlook.tokenizer)
+    plan, model, task = prepared(tmp_path, "t5", "translation")
+    examples = plan.data.validation
+    (found,) = likeness_to_targets(Untouched(model), [0], examples, task, plan.tokenizer)
     longest = max(len(example.labels) for example in examples)
     texts = []
     for example in examples:
@@ -131,7 +131,7 @@ def test_likeness_to_targets_is_that_of_the_libraries_on_what_transformers_write
         told = model.generate(
             input_ids=row, attention_mask=torch.ones_like(row), max_new_tokens=longest
         )
-        texts.append(outlook.tokenizer.decode(told[0], skip_special_tokens=True))
+        texts.append(plan.tokenizer.decode(told[0], skip_special_tokens=True))
     references = [example.reference for example in examples]
     scorer = RougeScorer(["rougeL"])
     rouge = [
@@ -215,10 +215,10 @@ def test_a_study_of_sequences_is_decided_by_what_is_written(tmp_path):
     spec = tiny_spec(tmp_path, "t5", "translation", objective={"metric": "eval_chrf"})
     spec["training"] |= {"max_steps": 20, "learning_rate": 0.1, "eval_steps": 10}
     spec["lora"]["target_modules"] = "all-linear"
-    outlook = plan_study(StudySpec.model_validate(spec), tmp_path)
-    for _ in run_study(outlook, tmp_path / "out"):
+    plan = plan_study(StudySpec.model_validate(spec), tmp_path)
+    for _ in run_study(plan, tmp_path / "out"):
         pass
-    (run,) = outlook.runs
+    (run,) = plan.runs
     with Store(tmp_path / "out") as store:
         rows = store.evaluation_metrics(id_of(store, run))
         told = [row["eval_chrf"] for row in rows]

@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from rankwise.adapters.adapter import Adapter
-from rankwise.adapters.linear import Target, linear_modules
 from rankwise.adapters.ranks import cost_of
-from rankwise.base.heads import kept_precise, within
+from rankwise.base.modules import Target, kept_precise, linear_modules, within
 from rankwise.errors import SpecError
 from rankwise.spec.arms import Arm
 from rankwise.spec.tasks import has_classes

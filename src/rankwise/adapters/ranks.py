@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 
-from rankwise.adapters.linear import ATTENTION, LAYER, Target, pattern_for
+from rankwise.base.modules import ATTENTION, LAYER, Target, pattern_for
 from rankwise.errors import SpecError
 from rankwise.spec.models import LoraSpec, RanksSpec
 from rankwise.text import nearest

@@ -11,11 +11,15 @@ from typing import Any
 
 from torch import nn
 
-from rankwise.adapters.linear import ATTENTION, Role, Target, linear_modules, pattern_for
-from rankwise.base.heads import (
+from rankwise.base.modules import (
+    ATTENTION,
     HEADS,
+    Role,
+    Target,
     kind_of,
     last_names,
+    linear_modules,
+    pattern_for,
     saved_names,
     saved_patterns,
     task_of,

@@ -9,8 +9,7 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from rankwise.analysis.noise import Pool
-from rankwise.analysis.scores import Floats, Ints, Scores
+from rankwise.analysis.scores import Floats, Ints, Pool, Scores
 from rankwise.analysis.variance import Components
 
 

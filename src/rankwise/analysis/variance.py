@@ -21,8 +21,17 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
-from rankwise.analysis.noise import Design, Pool, fit_design, seed_pools
-from rankwise.analysis.scores import Floats, Ints, Runs, Scores, finished_runs
+from rankwise.analysis.scores import (
+    Design,
+    Floats,
+    Ints,
+    Pool,
+    Runs,
+    Scores,
+    finished_runs,
+    fit_design,
+    seed_pools,
+)
 
 Claim = Literal["seeds and examples", "seeds", "examples", "nothing"]
 # Differences this small relative to the scores are rounding of equal runs.

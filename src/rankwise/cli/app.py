@@ -47,10 +47,10 @@ def rankwise(
 @app.command()
 def plan(spec: SpecFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Show what a study would do: configurations, parameters, memory, time. Loads no weights."""
-    outlook = look(spec, overrides)
-    from rankwise.cli.plan_table import plan_facts, print_plan
+    plan = look(spec, overrides)
+    from rankwise.cli.tables import plan_facts, print_plan
 
-    facts = plan_facts(outlook)
+    facts = plan_facts(plan)
     print(json.dumps(facts, indent=2)) if as_json else print_plan(facts)
 
 
@@ -64,13 +64,13 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a study, or continue it: finished runs are not repeated."""
-    outlook = look(spec, overrides)
+    plan = look(spec, overrides)
     from rankwise.cli.progress import show
     from rankwise.report.write import write_report
     from rankwise.study.run import run_study
 
-    folder = out or Path("studies") / outlook.spec.study
-    show(run_study(outlook, folder), quiet=as_json)
+    folder = out or Path("studies") / plan.spec.study
+    show(run_study(plan, folder), quiet=as_json)
     write_report(folder)
     _print_status(folder, as_json)
     if any(state in ("crashed", "out_of_memory") for state in _states(folder)):
@@ -214,7 +214,7 @@ def _states(folder: Path) -> list[str]:
 
 
 def _print_status(folder: Path, as_json: bool) -> None:
-    from rankwise.cli.status import print_status, status_facts
+    from rankwise.cli.tables import print_status, status_facts
 
     facts = status_facts(folder)
     print(json.dumps(facts, indent=2)) if as_json else print_status(facts)

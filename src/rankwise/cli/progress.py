@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from rankwise.study.record import CohortFormed, Remark, StudyBegun, StudyEvent
-from rankwise.train.events import Batched, Ended, Evaluated, Improved, Stepped
+from rankwise.train.loop import Batched, Ended, Evaluated, Improved, Stepped
 
 REFRESH = 0.5  # seconds between two pictures
 PLAIN = 10.0  # seconds between two lines where there is no terminal

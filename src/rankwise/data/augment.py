@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rankwise.data.columns import full_text
-from rankwise.data.duplicates import repeated, words_of
+from rankwise.data.rows import full_text, repeated, words_of
 from rankwise.data.sources import FUNCTION, function_of, load_function, user_error
 from rankwise.data.split import Part
 from rankwise.data.tables import Row, find_path

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.data.columns import label_of
 from rankwise.data.order import IGNORED
+from rankwise.data.rows import label_of
 from rankwise.data.split import Part
 from rankwise.data.tokenize import (
     Dialogue,

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from rankwise.data.columns import full_text, label_names, label_of, usable_rows
-from rankwise.data.duplicates import repeated, words_of
 from rankwise.data.order import permutation
+from rankwise.data.rows import full_text, label_names, label_of, repeated, usable_rows, words_of
 from rankwise.data.sources import WHOLE, Rows
 from rankwise.data.tables import Row
 from rankwise.errors import DataError

@@ -21,13 +21,13 @@ from rankwise.report.document import (
     code,
     strong,
     table,
+    to_markdown,
 )
-from rankwise.report.render import to_markdown
 from rankwise.report.words import cost_text
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import scores_of, scores_on_test, words
 from rankwise.results.records import ArmFacts, Floats, Records, distinct
-from rankwise.spec.metrics import decimals_of, lower_is_better
+from rankwise.spec.tasks import decimals_of, lower_is_better
 from rankwise.store.reader import Reader
 from rankwise.text import (
     MISSING,

@@ -15,9 +15,9 @@ from rankwise.report.document import (
     code,
     strong,
     table,
+    to_markdown,
 )
 from rankwise.report.literature import FINDINGS, Finding, setting_key
-from rankwise.report.render import to_markdown
 from rankwise.report.words import BASES
 from rankwise.results.from_store import read_records
 from rankwise.results.from_table import read_outside

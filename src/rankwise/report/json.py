@@ -12,17 +12,15 @@ from rankwise.analysis.effects import Effects
 from rankwise.analysis.factors import LearningRateFlag
 from rankwise.analysis.front import Alternative, Front
 from rankwise.analysis.groups import Group
-from rankwise.analysis.interactions import Interactions
+from rankwise.analysis.interactions import Interactions, Shape
 from rankwise.analysis.means import NoiseFloor
-from rankwise.analysis.shapes import Shape
 from rankwise.analysis.verdict import ArmResult, DetectableEffect, Difference, Verdict
 from rankwise.report.chapters.groups import group_runs
-from rankwise.report.chapters.learning_rate import flag_sentence
-from rankwise.report.chapters.recommendation import would_change
+from rankwise.report.chapters.recommendation import flag_sentence, would_change
 from rankwise.report.chapters.runs import described
 from rankwise.report.document import clean, code
 from rankwise.report.remarks import Explanation, explained, remarks_of
-from rankwise.report.snippets import recommended_spec
+from rankwise.report.trainers import recommended_spec
 from rankwise.report.words import alternative, reason, settlement, verdict_sentences
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import Judgement, judge_records

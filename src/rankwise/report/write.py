@@ -7,21 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rankwise.report import snippets
+from rankwise.report import trainers
 from rankwise.report.chapters.answers import answers
 from rankwise.report.chapters.cost import costs, front
 from rankwise.report.chapters.effects import effects
 from rankwise.report.chapters.groups import groups, ranks
-from rankwise.report.chapters.learning_rate import learning_rate
 from rankwise.report.chapters.ranking import lead, ranking
-from rankwise.report.chapters.recommendation import against_full, recommendation
+from rankwise.report.chapters.recommendation import against_full, learning_rate, recommendation
 from rankwise.report.chapters.repeat import repeat
 from rankwise.report.chapters.runs import curves, failures
 from rankwise.report.charts import svg_file
-from rankwise.report.document import Document, Section, figures_of
+from rankwise.report.document import Document, Section, figures_of, to_html, to_markdown
 from rankwise.report.json import OUTSIDE_FILE, as_json, facts_of
 from rankwise.report.remarks import cause_of
-from rankwise.report.render import to_html, to_markdown
 from rankwise.results.from_store import read_records
 from rankwise.results.from_table import read_outside
 from rankwise.results.judge import Judgement, judge_records
@@ -61,7 +59,7 @@ def write_report(folder: Path) -> Path:
     path = write_document(tell(judgement), Path(folder))
     choice = judgement.choice
     if choice.arm is not None:
-        _write(Path(folder) / "recommended.yaml", snippets.recommended_yaml(records, choice))
+        _write(Path(folder) / "recommended.yaml", trainers.recommended_yaml(records, choice))
     return path
 
 

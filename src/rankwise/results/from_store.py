@@ -29,7 +29,7 @@ from rankwise.results.records import (
     varying_settings,
     weights_of,
 )
-from rankwise.spec.metrics import lower_is_better
+from rankwise.spec.tasks import lower_is_better
 from rankwise.store.reader import Reader
 from rankwise.store.schema import (
     FINISHED,

@@ -25,7 +25,7 @@ from rankwise.results.records import (
     varying_settings,
 )
 from rankwise.results.tables import PEFT_COLUMNS, csv_rows, peft_rows
-from rankwise.spec.metrics import lower_is_better
+from rankwise.spec.tasks import lower_is_better
 from rankwise.store.schema import Fact
 
 CostName = Literal["trainable_params", "memory", "time", "storage"]

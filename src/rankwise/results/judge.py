@@ -11,9 +11,8 @@ from rankwise.analysis.curves import Diagnosis, Ending, diagnose
 from rankwise.analysis.effects import Effects, factor_effects
 from rankwise.analysis.factors import LearningRateFlag, learning_rate_flags
 from rankwise.analysis.front import Front, Recommendation, front, recommend
-from rankwise.analysis.interactions import Interactions, interactions
+from rankwise.analysis.interactions import Interactions, Shape, interactions, shapes
 from rankwise.analysis.scores import Scores
-from rankwise.analysis.shapes import Shape, shapes
 from rankwise.analysis.variance import Components, components
 from rankwise.analysis.verdict import Verdict, judge, judge_parts
 from rankwise.results.records import (
@@ -24,7 +23,7 @@ from rankwise.results.records import (
     is_failure,
     varying_settings,
 )
-from rankwise.spec.metrics import decimals_of, lower_is_better, title_of, weighs_targets
+from rankwise.spec.tasks import decimals_of, lower_is_better, title_of, weighs_targets
 from rankwise.text import decimals_for, setting
 
 COST_WORDS = {

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.analysis.curves import StepRecord
-from rankwise.spec.metrics import weighs_targets
+from rankwise.spec.tasks import weighs_targets
 from rankwise.store.schema import FINISHED, Evaluation, ExamplesRecord, Fact
 
 Floats = NDArray[np.float64]

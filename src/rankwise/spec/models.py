@@ -8,9 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rankwise.spec.metrics import MetricName
 from rankwise.spec.sections import AugmentSpec, Count, DataSpec, ModelSpec, Section, SplitSpec
-from rankwise.spec.tasks import TASKS, TaskName, has_classes
+from rankwise.spec.tasks import TASKS, MetricName, TaskName, has_classes
 from rankwise.spec.training import GenerationSpec, LoraSpec, RanksSpec, TrainingSpec, alpha_of
 
 __all__ = [

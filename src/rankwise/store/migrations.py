@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
-from rankwise.spec.metrics import lower_is_better
+from rankwise.spec.tasks import lower_is_better
 from rankwise.store.schema import TABLES, to_number
 
 FIRST_TABLES = """

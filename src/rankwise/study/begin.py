@@ -34,18 +34,18 @@ from rankwise.text import first_line
 from rankwise.train.batch import Part, Task, chosen_rows, collate, parts_of
 from rankwise.train.evaluate import Untouched
 from rankwise.train.generate import WRITTEN_EXAMPLES
-from rankwise.train.importance import measure_importance
 from rankwise.train.prepare import Bases, choose_attention, versions_of
+from rankwise.train.probe import measure_importance
 
 SEED = 0  # of the batches that importance is read on: the same for every seed of an arm
 
 
-def write_training(outlook: StudyPlan, arm: Arm, store: Store, task: Task) -> int:
+def write_training(plan: StudyPlan, arm: Arm, store: Store, task: Task) -> int:
     """Write down what a configuration trains and costs; its number in the store.
 
     Ranks that are still to be measured are left out.
     """
-    adapter, costs = outlook.adapters[arm.id], outlook.costs(arm, task.device)
+    adapter, costs = plan.adapters[arm.id], plan.costs(arm, task.device)
     ranks: dict[str, ModuleRank] = {}
     words: dict[str, Any] = {}
     if adapter is not None and not adapter.provisional:
@@ -54,30 +54,30 @@ def write_training(outlook: StudyPlan, arm: Arm, store: Store, task: Task) -> in
     return store.add_training(arm.training_id, **costs, ranks=ranks, adapter=words)
 
 
-def with_stored_ranks(outlook: StudyPlan, store: Store) -> StudyPlan:
-    """The outlook with the ranks that an earlier call has measured."""
+def with_stored_ranks(plan: StudyPlan, store: Store) -> StudyPlan:
+    """The plan with the ranks that an earlier call has measured."""
     numbers = {training.key: training.id for training in store.trainings()}
-    for arm in outlook.arms:
-        adapter, number = outlook.adapters[arm.id], numbers.get(arm.training_id)
+    for arm in plan.arms:
+        adapter, number = plan.adapters[arm.id], numbers.get(arm.training_id)
         if adapter is None or not adapter.provisional or number is None:
             continue
         known = {name: module.rank for name, module in store.ranks(number).items()}
         if known:
-            found = resolve_adapter(outlook.structure, arm, outlook.spec.task, ranks=known)
-            outlook = _with_adapter(outlook, arm, found)
-    return outlook
+            found = resolve_adapter(plan.structure, arm, plan.spec.task, ranks=known)
+            plan = _with_adapter(plan, arm, found)
+    return plan
 
 
 def with_measured_ranks(
-    outlook: StudyPlan, base: Base, quantization: str, task: Task, store: Store
+    plan: StudyPlan, base: Base, quantization: str, task: Task, store: Store
 ) -> StudyPlan:
-    """The outlook with ranks by importance for all arms over this base that await them.
+    """The plan with ranks by importance for all arms over this base that await them.
 
     Arms of equal data, modules and rows of a batch share one measurement. What an arm costs is
     counted anew, as its budget is met within 1 % only; ranks and costs go to the store.
 
     Args:
-        outlook: The study.
+        plan: The study.
         base: The frozen base, with nothing in it.
         quantization: How the base is held; arms over others wait for theirs.
         task: How examples become tensors.
@@ -87,19 +87,19 @@ def with_measured_ranks(
         SpecError: importance tells nothing, or the budget cannot be met.
     """
     measured: dict[tuple[object, ...], dict[str, float]] = {}
-    for arm in outlook.arms:
-        adapter = outlook.adapters[arm.id]
+    for arm in plan.arms:
+        adapter = plan.adapters[arm.id]
         if adapter is None or not adapter.provisional or arm.quantization != quantization:
             continue
         names = tuple(adapter.modules)
         rows, count = arm.training.per_device_train_batch_size, arm.ranks.batches
-        key = (id(outlook.train[arm.training_id]), names, rows, count)
+        key = (id(plan.train[arm.training_id]), names, rows, count)
         if key not in measured:
-            batches = _batches(outlook, arm, task)
+            batches = _batches(plan, arm, task)
             measured[key] = measure_importance(base.model, names, batches, task.name)
-        found = resolve_adapter(outlook.structure, arm, task.name, measured[key])
-        outlook = _with_adapter(outlook, arm, found)
-        write_training(outlook, arm, store, task)
+        found = resolve_adapter(plan.structure, arm, task.name, measured[key])
+        plan = _with_adapter(plan, arm, found)
+        write_training(plan, arm, store, task)
         store.add_fact(
             "ranks",
             config=arm.name,
@@ -108,24 +108,24 @@ def with_measured_ranks(
             batches=arm.ranks.batches,
             head_seed=SEED if base.new_modules else None,
         )
-    return outlook
+    return plan
 
 
-def _batches(outlook: StudyPlan, arm: Arm, task: Task) -> Iterator[Batch]:
+def _batches(plan: StudyPlan, arm: Arm, task: Task) -> Iterator[Batch]:
     """The first training batches of the arm, as a run of seed `SEED` would see them."""
-    examples = outlook.train[arm.training_id]
+    examples = plan.train[arm.training_id]
     rows = arm.training.per_device_train_batch_size
     for batch in range(arm.ranks.batches):
         (chosen,) = chosen_rows([examples], [SEED], rows, [batch])
         yield collate(chosen, task)
 
 
-def _with_adapter(outlook: StudyPlan, arm: Arm, adapter: Adapter) -> StudyPlan:
-    counts = footprint(outlook.structure, adapter)
+def _with_adapter(plan: StudyPlan, arm: Arm, adapter: Adapter) -> StudyPlan:
+    counts = footprint(plan.structure, adapter)
     return replace(
-        outlook,
-        adapters={**outlook.adapters, arm.id: adapter},
-        footprints={**outlook.footprints, arm.id: counts},
+        plan,
+        adapters={**plan.adapters, arm.id: adapter},
+        footprints={**plan.footprints, arm.id: counts},
     )
 
 
@@ -142,7 +142,7 @@ class Study:
         sharing: By id of a run that is trained, all runs that its training stands for.
     """
 
-    outlook: StudyPlan
+    plan: StudyPlan
     folder: Path
     store: Store
     bases: Bases
@@ -152,35 +152,35 @@ class Study:
     sharing: Mapping[str, Sequence[Run]] = field(default_factory=dict)
 
 
-def open_study(outlook: StudyPlan, folder: Path, store: Store) -> Study:
+def open_study(plan: StudyPlan, folder: Path, store: Store) -> Study:
     """A study ready to go on; nothing is loaded yet, and the attention of its beginning is kept."""
-    spec = outlook.spec
+    spec = plan.spec
     device = pick_device(spec.hardware.device)
-    pad = outlook.tokenizer.pad_token_id
+    pad = plan.tokenizer.pad_token_id
     attention: str = spec.model.attn_implementation
     if attention == "auto" and store.begun():
         attention = store.study().base.attention
     return Study(
-        outlook,
+        plan,
         folder,
         store,
-        Bases(spec.model, spec.task, outlook.num_labels, pad, device, attention),
+        Bases(spec.model, spec.task, plan.num_labels, pad, device, attention),
         Task(spec.task, pad, spec.data.max_length, device),
     )
 
 
 def reference_base(study: Study) -> Base:
     """The base that is measured and rates answers: as the first arm of the plan holds it."""
-    return study.bases.frozen(study.outlook.runs[0].arm.quantization)
+    return study.bases.frozen(study.plan.runs[0].arm.quantization)
 
 
 def begin(study: Study) -> None:
     """Write down what the study is, with what, on what, and what the untouched base can do."""
-    outlook, store = study.outlook, study.store
-    spec = outlook.spec
+    plan, store = study.plan, study.store
+    spec = plan.spec
     base = reference_base(study)
     if study.bases.attention == "auto":
-        batch = parts_of_one(study, outlook.runs[0])[-1].batch
+        batch = parts_of_one(study, plan.runs[0])[-1].batch
         study.bases.attention = choose_attention(base.model, spec.task, batch)
     store.begin_study(
         StudyRecord(
@@ -194,13 +194,13 @@ def begin(study: Study) -> None:
                 sha256=base.fingerprint,
                 dtype=str(base.dtype).removeprefix("torch."),
                 attention=study.bases.attention,
-                total_params=next(iter(outlook.footprints.values())).base,
+                total_params=next(iter(plan.footprints.values())).base,
             ),
-            data_fingerprint=outlook.data.fingerprint,
-            label_names=outlook.data.label_names,
+            data_fingerprint=plan.data.fingerprint,
+            label_names=plan.data.label_names,
         )
     )
-    for note in outlook.notes:
+    for note in plan.notes:
         store.add_fact("text", about="data", text=note)
     _write_examples(study)
     _write_configurations(study)
@@ -209,32 +209,32 @@ def begin(study: Study) -> None:
 
 def _write_configurations(study: Study) -> None:
     """Trainings, configurations and runs of the plan; those that are there already stay."""
-    outlook, store = study.outlook, study.store
-    numbers = {arm.id: write_training(outlook, arm, store, study.task) for arm in outlook.arms}
-    for arm in outlook.arms:
+    plan, store = study.plan, study.store
+    numbers = {arm.id: write_training(plan, arm, store, study.task) for arm in plan.arms}
+    for arm in plan.arms:
         store.add_config(arm.id, numbers[arm.id], arm.name, arm.settings)
-    for run in outlook.runs:
+    for run in plan.runs:
         store.add_run(numbers[run.arm.id], run.seed)
 
 
 def _measure_base(study: Study, base: Base) -> None:
     """What the untouched base can do: its validation metrics and its answers, measured once."""
-    outlook, store, task = study.outlook, study.store, study.task
-    untouched, validation = Untouched(base.model), outlook.data.validation
+    plan, store, task = study.plan, study.store, study.task
+    untouched, validation = Untouched(base.model), plan.data.validation
     if not store.base_metrics():
-        rows = outlook.spec.training.per_device_eval_batch_size
-        store.save_base_metrics(base_metrics(untouched, validation, task, rows, outlook.tokenizer))
+        rows = plan.spec.training.per_device_eval_batch_size
+        store.save_base_metrics(base_metrics(untouched, validation, task, rows, plan.tokenizer))
     if TASKS[task.name].compares_texts:
         examples = min(len(validation), WRITTEN_EXAMPLES)
         store.add_fact("likeness", examples=examples, of=len(validation))
     try:
-        ask_base(untouched, outlook.arms, outlook.questions, task, outlook.tokenizer, store)
+        ask_base(untouched, plan.arms, plan.questions, task, plan.tokenizer, store)
     except (RuntimeError, MemoryError) as error:
         store.add_fact("no_answers", who="the untouched base", error=first_line(error))
 
 
 def _write_examples(study: Study) -> None:
-    data = study.outlook.data
+    data = study.plan.data
     parts: tuple[tuple[Split, Sequence[Example]], ...] = (
         ("validation", data.validation),
         ("test", data.test),
@@ -251,7 +251,7 @@ def _write_examples(study: Study) -> None:
 
 def parts_of_one(study: Study, run: Run) -> list[Part]:
     """The parts of a run's first batch."""
-    examples = study.outlook.train[run.arm.training_id]
+    examples = study.plan.train[run.arm.training_id]
     rows = chosen_rows([examples], [run.seed], run.arm.training.per_device_train_batch_size, [0])
     return list(parts_of(rows, [run.seed], [0], study.task))
 

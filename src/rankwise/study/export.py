@@ -116,9 +116,9 @@ def merge(
     tokenizer.save_pretrained(to)
 
 
-def unmerged(outlook: StudyPlan, store: Store) -> list[tuple[Arm, RunFacts]]:
+def unmerged(plan: StudyPlan, store: Store) -> list[tuple[Arm, RunFacts]]:
     """Quantised configurations that are trained and not yet measured, with their best run."""
-    quantised = [arm for arm in outlook.arms if arm.quantization != "none"]
+    quantised = [arm for arm in plan.arms if arm.quantization != "none"]
     if not quantised:
         return []
     merged, records = store.merged(), read_records(store)
@@ -126,17 +126,17 @@ def unmerged(outlook: StudyPlan, store: Store) -> list[tuple[Arm, RunFacts]]:
     return [(arm, run) for arm, run in best if run is not None and run.run not in merged]
 
 
-def measure_merged(outlook: StudyPlan, store: Store, folder: Path, task: Task) -> Iterator[str]:
+def measure_merged(plan: StudyPlan, store: Store, folder: Path, task: Task) -> Iterator[str]:
     """Measure what `unmerged` names; yields what was found, one sentence a configuration.
 
     Where memory does not hold the unquantised model, which may be why it was quantised, the
     store keeps that.
     """
-    for _, run in unmerged(outlook, store):
+    for _, run in unmerged(plan, store):
         assert run.run is not None
         assert run.folder is not None
         try:
-            after = _merged_loss(outlook, folder / ADAPTERS / run.folder, task)
+            after = _merged_loss(plan, folder / ADAPTERS / run.folder, task)
         except (RuntimeError, MemoryError) as error:
             if isinstance(error, RuntimeError) and "memory" not in str(error):
                 raise
@@ -147,13 +147,13 @@ def measure_merged(outlook: StudyPlan, store: Store, folder: Path, task: Task) -
             yield f"{run.id}: validation loss {after:.4f} merged into the unquantised base"
 
 
-def _merged_loss(outlook: StudyPlan, adapter: Path, task: Task) -> float:
+def _merged_loss(plan: StudyPlan, adapter: Path, task: Task) -> float:
     """Validation loss of the merged model, in the study's precision on the study's device."""
-    spec = outlook.spec
-    model = merged_model(adapter, spec.model, spec.task, outlook.num_labels, task.pad_token_id)
+    spec = plan.spec
+    model = merged_model(adapter, spec.model, spec.task, plan.num_labels, task.pad_token_id)
     model.to(device=task.device, dtype=choose_dtype(spec.model.dtype, task.device)).eval()
     rows = spec.training.per_device_eval_batch_size
-    (found,) = evaluate(Untouched(model), [0], outlook.data.validation, task, rows)
+    (found,) = evaluate(Untouched(model), [0], plan.data.validation, task, rows)
     del model
     gc.collect()
     return found.loss

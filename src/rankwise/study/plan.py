@@ -15,9 +15,9 @@ import torch
 from torch import nn
 
 from rankwise.adapters.adapter import Adapter, resolve_adapter
-from rankwise.adapters.linear import linear_modules
 from rankwise.adapters.memory import Footprint, Memory, footprint, max_runs, predict_memory
 from rankwise.base.load import choose_dtype, load_tokenizer
+from rankwise.base.modules import linear_modules
 from rankwise.base.skeleton import skeleton
 from rankwise.data.augment import check_augment
 from rankwise.data.examples import Example, StudyData, make_examples, train_examples

@@ -12,7 +12,7 @@ from rankwise.store.schema import Failure
 from rankwise.store.writer import Store
 from rankwise.train.bank import WholeModel
 from rankwise.train.cohort import Cohort, Member
-from rankwise.train.events import Ended, Evaluated, Event, Improved, Stepped
+from rankwise.train.loop import Ended, Evaluated, Event, Improved, Stepped
 
 
 @dataclass(frozen=True)

@@ -31,11 +31,11 @@ AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
 """States of a run that a further call does again; `diverged` would only diverge again."""
 
 
-def run_study(outlook: StudyPlan, folder: Path) -> Iterator[tuple[StudyEvent, ...]]:
+def run_study(plan: StudyPlan, folder: Path) -> Iterator[tuple[StudyEvent, ...]]:
     """Train what is missing; yields what happens, in tuples between which it may be stopped.
 
     Args:
-        outlook: The study, checked.
+        plan: The study, checked.
         folder: Where its results are, or shall be.
 
     Raises:
@@ -43,30 +43,30 @@ def run_study(outlook: StudyPlan, folder: Path) -> Iterator[tuple[StudyEvent, ..
         StoreError: the folder holds another study, or is in use.
     """
     with Store(folder, create=True) as store:
-        outlook = with_stored_ranks(with_stored_names(outlook, store), store)
-        study = open_study(outlook, folder, store)
-        missing, incomplete = missing_runs(outlook, store), incomplete_runs(outlook, store)
+        plan = with_stored_ranks(with_stored_names(plan, store), store)
+        study = open_study(plan, folder, store)
+        missing, incomplete = missing_runs(plan, store), incomplete_runs(plan, store)
         if missing or incomplete:
             yield from _train(study, missing, incomplete)
-        if unrated(store, outlook.arms):
+        if unrated(store, plan.arms):
             yield (Remark("rating the answers by the untouched base"),)
             base = Untouched(reference_base(study).model)
-            rate_answers(base, outlook.arms, outlook.questions, study.task, store)
+            rate_answers(base, plan.arms, plan.questions, study.task, store)
         study.bases.let_go()
-        for found in measure_merged(outlook, store, folder, study.task):
+        for found in measure_merged(plan, store, folder, study.task):
             yield (Remark(found),)
 
 
-def with_stored_names(outlook: StudyPlan, store: Store) -> StudyPlan:
-    """The outlook with the names under which the store knows its arms.
+def with_stored_names(plan: StudyPlan, store: Store) -> StudyPlan:
+    """The plan with the names under which the store knows its arms.
 
     An arm is named by what varies in its study, so a spec with one more value in its grid would
     name old arms anew, and their runs would seem to be missing.
     """
     known = {config.key: config.name for config in store.configs()}
-    arms = {arm.id: replace(arm, name=known.get(arm.id, arm.name)) for arm in outlook.arms}
-    runs = tuple(Run(arms[run.arm.id], run.seed) for run in outlook.runs)
-    return replace(outlook, arms=tuple(arms.values()), runs=runs)
+    arms = {arm.id: replace(arm, name=known.get(arm.id, arm.name)) for arm in plan.arms}
+    runs = tuple(Run(arms[run.arm.id], run.seed) for run in plan.runs)
+    return replace(plan, arms=tuple(arms.values()), runs=runs)
 
 
 def run_states(store: Store) -> dict[tuple[str, int], RunRecord]:
@@ -75,7 +75,7 @@ def run_states(store: Store) -> dict[tuple[str, int], RunRecord]:
     return {(keys[run.training_id], run.seed): run for run in store.runs()}
 
 
-def missing_runs(outlook: StudyPlan, store: Store) -> list[Run]:
+def missing_runs(plan: StudyPlan, store: Store) -> list[Run]:
     """The runs of the plan that are not trained, one for each training and seed."""
     stored = run_states(store)
 
@@ -83,21 +83,21 @@ def missing_runs(outlook: StudyPlan, store: Store) -> list[Run]:
         found = stored.get((run.arm.training_id, run.seed))
         return "planned" if found is None else found.state
 
-    return [run for run in shared_trainings(outlook.runs) if state_of(run) in AGAIN]
+    return [run for run in shared_trainings(plan.runs) if state_of(run) in AGAIN]
 
 
-def incomplete_runs(outlook: StudyPlan, store: Store) -> list[Run]:
+def incomplete_runs(plan: StudyPlan, store: Store) -> list[Run]:
     """The trained runs that lack the test part, or answers to what a configuration asks."""
     stored = run_states(store)
     configs = {config.key: config.id for config in store.configs()}
     answered = {(record.config_id, record.run_id) for record in store.answers()}
     found = []
-    for run, together in shared_trainings(outlook.runs).items():
+    for run, together in shared_trainings(plan.runs).items():
         record = stored.get((run.arm.training_id, run.seed))
         if record is None or record.state not in FINISHED:
             continue
-        untested = bool(outlook.data.test) and not store.evaluation_metrics(record.id, "test")
-        asking = [one for one in together if one.arm.generation in outlook.questions]
+        untested = bool(plan.data.test) and not store.evaluation_metrics(record.id, "test")
+        asking = [one for one in together if one.arm.generation in plan.questions]
         silent = any((configs.get(one.arm.id), record.id) not in answered for one in asking)
         if untested or silent:
             found.append(run)
@@ -108,11 +108,11 @@ def _train(
     study: Study, missing: list[Run], incomplete: list[Run]
 ) -> Iterator[tuple[StudyEvent, ...]]:
     """Train the missing runs, and give the incomplete ones what they lack, cohort by cohort."""
-    outlook, device = study.outlook, study.task.device
-    together = shared_trainings(outlook.runs)
+    plan, device = study.plan, study.task.device
+    together = shared_trainings(plan.runs)
     study.sharing = {run.id: runs for run, runs in together.items()}
-    yield (Remark(f"loading {base_name(outlook.spec.model)}"),)
-    waiting = deque((*outlook.cohorts(missing, device), *outlook.cohorts(incomplete, device)))
+    yield (Remark(f"loading {base_name(plan.spec.model)}"),)
+    waiting = deque((*plan.cohorts(missing, device), *plan.cohorts(incomplete, device)))
     study.cohorts = len(waiting)
     begin(study)
     for run in missing:
@@ -132,10 +132,10 @@ def _train(
 
 
 def _what_is_to_do(study: Study, runs: Sequence[Run]) -> StudyBegun:
-    outlook, device = study.outlook, study.task.device
-    steps = {run.id: outlook.steps(run.arm) for run in runs}
+    plan, device = study.plan, study.task.device
+    steps = {run.id: plan.steps(run.arm) for run in runs}
     dtype = reference_base(study).dtype
-    work = max((outlook.work_per_token(run.arm) for run in runs), default=0.0)
+    work = max((plan.work_per_token(run.arm) for run in runs), default=0.0)
     return StudyBegun(steps, work, product_peak(dtype, device))
 
 

@@ -49,19 +49,19 @@ def train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[tuple[StudyEvent
     base, bank = _load(study, runs)
     try:
         _check_together(study, bank, runs, base)
-        outlook = study.outlook
+        plan = study.plan
         cohort = form_cohort(
             bank,
             _states(study, runs),
             study.task,
-            outlook.train,
-            outlook.data.validation,
-            outlook.spec.objective.metric,
-            outlook.tokenizer,
+            plan.train,
+            plan.data.validation,
+            plan.spec.objective.metric,
+            plan.tokenizer,
         )
         study.cohort += 1
         steps = {member.id: member.state.max_steps for member in cohort.members}
-        metric = outlook.spec.objective.metric
+        metric = plan.spec.objective.metric
         for member in cohort.members:
             if member.running:
                 study.store.set_state(run_id(study.store, member.state.run), "running")
@@ -78,7 +78,7 @@ def train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[tuple[StudyEvent
 
 def adapter_writer(study: Study, base: Base) -> AdapterWriter:
     """Writes adapters of this study over this base."""
-    model = study.outlook.spec.model
+    model = study.plan.spec.model
     name = base_name(model) if model.name is None else locate_model(model.name).folder
     return AdapterWriter(study.folder / "adapters", name, study.task.name, base.model)
 
@@ -90,10 +90,8 @@ def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
         base = study.bases.whole()
         return base, make_bank(base, [None], seeds)
     base = study.bases.frozen(arm.quantization)
-    study.outlook = with_measured_ranks(
-        study.outlook, base, arm.quantization, study.task, study.store
-    )
-    adapters = [study.outlook.adapters[run.arm.id] for run in runs]
+    study.plan = with_measured_ranks(study.plan, base, arm.quantization, study.task, study.store)
+    adapters = [study.plan.adapters[run.arm.id] for run in runs]
     return base, make_bank(base, adapters, seeds)
 
 
@@ -101,15 +99,15 @@ def _states(study: Study, runs: Sequence[Run]) -> list[RunState]:
     """Runs before their first step, or where an earlier call has trained them, at their end."""
     records = [study.store.run(run_id(study.store, run)) for run in runs]
     if not all(record.state in FINISHED for record in records):
-        return new_states(runs, study.outlook.train)
+        return new_states(runs, study.plan.train)
     return [_finished(study, run, record) for run, record in zip(runs, records, strict=True)]
 
 
 def _finished(study: Study, run: Run, record: RunRecord) -> RunState:
-    adapter = study.outlook.adapters[run.arm.id]
+    adapter = study.plan.adapters[run.arm.id]
     weights = read_adapter(study.folder / "adapters" / record.folder, adapter)
     assert record.best_step is not None
-    steps = study.outlook.steps(run.arm)
+    steps = study.plan.steps(run.arm)
     return RunState(
         run, steps, best_weights=weights, best_step=record.best_step, status=record.state
     )
@@ -145,7 +143,7 @@ def _test(
     study: Study, cohort: Cohort, members: Sequence[Member], base: Base, writer: AdapterWriter
 ) -> None:
     """Read the test part once, with each run's best weights."""
-    test = study.outlook.data.test
+    test = study.plan.data.test
     unread = [
         member
         for member in members
@@ -159,20 +157,20 @@ def _ask(
     study: Study, cohort: Cohort, members: Sequence[Member], base: Base, writer: AdapterWriter
 ) -> None:
     """Put the prompts to the best weights, for every configuration that shares the training."""
-    outlook = study.outlook
+    plan = study.plan
     known = {(record.config_id, record.run_id) for record in study.store.answers()}
     configs = {config.key: config.id for config in study.store.configs()}
     answering: dict[GenerationSpec, list[tuple[int, Run]]] = {}
     for member in members:
         for run in study.sharing[member.id]:
             answered = (configs[run.arm.id], run_id(study.store, run)) in known
-            if run.arm.generation in outlook.questions and not answered:
+            if run.arm.generation in plan.questions and not answered:
                 answering.setdefault(run.arm.generation, []).append((member.place, run))
     for asked, pairs in answering.items():
         places, runs = [place for place, _ in pairs], [run for _, run in pairs]
-        questions = outlook.questions[asked]
+        questions = plan.questions[asked]
         ask_runs(
-            cohort.bank, places, runs, asked, questions, study.task, outlook.tokenizer, study.store
+            cohort.bank, places, runs, asked, questions, study.task, plan.tokenizer, study.store
         )
 
 

@@ -13,11 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from rankwise.adapters.adapter import Adapter
-from rankwise.adapters.init_weights import fresh_weights, initial_factors, seed_of
-from rankwise.base.heads import kept_precise, within
+from rankwise.adapters.adapter import Adapter, fresh_weights, initial_factors, seed_of
+from rankwise.base.modules import kept_precise, within
 from rankwise.errors import ModelError
-from rankwise.train.dropout import BatchKey
+from rankwise.train.batch import BatchKey
 from rankwise.train.layers import (
     Banked,
     BankedBias,

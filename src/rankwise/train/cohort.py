@@ -17,8 +17,8 @@ from torch import nn
 from rankwise.data.examples import Example
 from rankwise.data.order import rows_at
 from rankwise.spec.arms import Run
-from rankwise.spec.metrics import gain
 from rankwise.spec.models import TrainingSpec
+from rankwise.spec.tasks import gain
 from rankwise.tasks.by_name import target_count
 from rankwise.train.bank import Trainable
 from rankwise.train.batch import Task

@@ -17,8 +17,7 @@ from rankwise.analysis.answers import accuracy, macro_f1, matthews
 from rankwise.data.examples import Example
 from rankwise.spec.tasks import has_classes
 from rankwise.tasks.by_name import row_losses
-from rankwise.train.batch import Task, collate
-from rankwise.train.dropout import BatchKey
+from rankwise.train.batch import BatchKey, Task, collate
 
 TOKENS_OF_A_PASS = 8192  # bounds the memory of one pass
 # Best of 512 to 8,192 on two CPU cores (MiniLM, bf16, a cohort of 8): small enough for the cache,

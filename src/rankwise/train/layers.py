@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from rankwise.adapters.init_weights import dense_weight
+from rankwise.adapters.adapter import dense_weight
 from rankwise.errors import ModelError
-from rankwise.train.dropout import BatchKey, keep_mask
+from rankwise.train.batch import BatchKey, keep_mask
 from rankwise.train.fused import AdaptedLinear
 
 

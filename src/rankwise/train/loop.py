@@ -1,4 +1,4 @@
-"""The training loop: a cohort from the batch it is at to its last evaluation.
+"""The training loop: a cohort from the batch it is at to its last evaluation, and its events.
 
 It reads top to bottom: evaluate, batch, loss, backward, step, tell. The runs move through batches
 together, each at its own step; a run takes its optimizer step when its own accumulation window
@@ -11,7 +11,8 @@ Legend: K runs in training, N rows of a run.
 import math
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,8 +24,79 @@ from rankwise.tasks.by_name import row_losses
 from rankwise.train.batch import Part, chosen_rows, parts_of
 from rankwise.train.cohort import Cohort, Member
 from rankwise.train.evaluate import Evaluation, evaluate
-from rankwise.train.events import Batched, Ended, Evaluated, Event, Improved, Stepped
 from rankwise.train.generate import likeness_to_targets
+
+
+@dataclass(frozen=True)
+class Batched:
+    """One batch of the cohort went through the model and back.
+
+    Attributes:
+        runs: The runs in it.
+        tokens: Tokens of all their rows.
+        padded: The same with the padding that was computed as well.
+        seconds: What it took, optimizer steps included.
+    """
+
+    runs: tuple[str, ...]
+    tokens: int
+    padded: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Stepped:
+    """A run took an optimizer step.
+
+    Attributes:
+        step: Its number, from 1.
+        loss: Mean loss over the targets of the step, before it.
+        grad_norm: Norm of the run's gradient, before clipping.
+        learning_rate: That of the step (of A, where LoRA+ gives B another one).
+    """
+
+    run: str
+    step: int
+    loss: float
+    grad_norm: float
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A run was evaluated on a split, with the weights of this step."""
+
+    run: str
+    split: Literal["validation", "test"]
+    step: int
+    evaluation: Evaluation
+
+
+@dataclass(frozen=True)
+class Improved:
+    """The run's best validation so far; its weights are in the run's state."""
+
+    run: str
+    step: int
+    value: float
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A run has no further step.
+
+    Attributes:
+        state: done, stopped_early or diverged.
+        facts: Of a divergence: `what` was not finite (loss or gradient norm), the `step` and its
+            `learning_rate`, and the steps `before`.
+    """
+
+    run: str
+    state: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+Event = Batched | Stepped | Evaluated | Improved | Ended
 
 
 def train(cohort: Cohort) -> Iterator[tuple[Event, ...]]:

@@ -1,8 +1,7 @@
 """What each setting does, and which effects cannot be separated."""
 
 from rankwise.analysis.effects import Effects, FactorEffect, LevelDifference
-from rankwise.analysis.interactions import Interaction
-from rankwise.analysis.shapes import Shape
+from rankwise.analysis.interactions import Interaction, Shape
 from rankwise.report import figures
 from rankwise.report.document import (
     Block,

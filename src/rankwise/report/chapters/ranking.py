@@ -2,7 +2,7 @@
 
 from rankwise.analysis.verdict import ArmResult, Difference, Verdict
 from rankwise.report import figures
-from rankwise.report.chapters.learning_rate import rate_mark
+from rankwise.report.chapters.recommendation import rate_mark
 from rankwise.report.document import Block, Bullets, Figure, Paragraph, Section, code, strong, table
 from rankwise.report.words import (
     CLAIMS,
@@ -16,7 +16,7 @@ from rankwise.report.words import (
 )
 from rankwise.results.judge import Judgement, against_best, ranked, words
 from rankwise.results.records import ArmFacts, Records
-from rankwise.spec.metrics import decimals_of
+from rankwise.spec.tasks import decimals_of
 from rankwise.text import MISSING, count, interval, names, number, p_value, signed
 
 

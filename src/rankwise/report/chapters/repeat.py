@@ -16,7 +16,7 @@ from rankwise.report.document import (
 from rankwise.report.remarks import remarks_of
 from rankwise.results.judge import Judgement, words
 from rankwise.results.records import ArmFacts, Records, RunFacts
-from rankwise.spec.metrics import decimals_of
+from rankwise.spec.tasks import decimals_of
 from rankwise.text import MISSING, count, names, number, setting, whole
 
 MOST_RUNS = 300

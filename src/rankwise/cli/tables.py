@@ -1,15 +1,22 @@
-"""The output of `rankwise plan`: configurations, runs, cohorts, parameters, memory and time."""
+"""The output of `rankwise plan` and of `rankwise status`."""
 
 import time
+from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from rankwise.adapters.linear import linear_modules
 from rankwise.base.load import choose_dtype
+from rankwise.base.modules import linear_modules
+from rankwise.report.remarks import cause_of
+from rankwise.report.words import BASES, price_of
+from rankwise.results.from_store import read_records
+from rankwise.results.judge import judge_records, ranked
 from rankwise.spec.arms import Arm
+from rankwise.store.reader import Reader
 from rankwise.study.plan import StudyPlan, base_name, pick_device, shared_trainings
 from rankwise.text import count
 
@@ -18,14 +25,14 @@ from rankwise.text import count
 OVERHEAD = 4.0
 
 
-def plan_facts(outlook: StudyPlan) -> dict[str, Any]:
+def plan_facts(plan: StudyPlan) -> dict[str, Any]:
     """The plan, JSON-ready. Memory and time are estimates."""
-    spec = outlook.spec
+    spec = plan.spec
     device = pick_device(spec.hardware.device)
-    cohorts = outlook.cohorts(outlook.runs, device)
+    cohorts = plan.cohorts(plan.runs, device)
     rate = matmul_rate(device, choose_dtype(spec.model.dtype, device))
-    trained = shared_trainings(outlook.runs)
-    seconds = {arm.id: run_flops(outlook, arm) * OVERHEAD / rate for arm in outlook.arms}
+    trained = shared_trainings(plan.runs)
+    seconds = {arm.id: run_flops(plan, arm) * OVERHEAD / rate for arm in plan.arms}
     return {
         "study": spec.study,
         "model": base_name(spec.model),
@@ -34,34 +41,32 @@ def plan_facts(outlook: StudyPlan) -> dict[str, Any]:
         "dtype": str(choose_dtype(spec.model.dtype, device)).removeprefix("torch."),
         "seeds": list(spec.seeds),
         "data": {
-            "train": len(outlook.data.train),
-            "validation": len(outlook.data.validation),
-            "test": len(outlook.data.test),
-            "notes": list(outlook.notes),
+            "train": len(plan.data.train),
+            "validation": len(plan.data.validation),
+            "test": len(plan.data.test),
+            "notes": list(plan.notes),
         },
-        "base_params": next(iter(outlook.footprints.values())).base,
-        "arms": [_arm_facts(outlook, arm, device, seconds[arm.id]) for arm in outlook.arms],
-        "runs": len(outlook.runs),
+        "base_params": next(iter(plan.footprints.values())).base,
+        "arms": [_arm_facts(plan, arm, device, seconds[arm.id]) for arm in plan.arms],
+        "runs": len(plan.runs),
         "cohorts": [[run.id for run in cohort] for cohort in cohorts],
         "trainings": len(trained),
         "seconds": sum(seconds[run.arm.id] for run in trained),
     }
 
 
-def _arm_facts(
-    outlook: StudyPlan, arm: Arm, device: torch.device, seconds: float
-) -> dict[str, Any]:
-    counts, adapter = outlook.footprints[arm.id], outlook.adapters[arm.id]
+def _arm_facts(plan: StudyPlan, arm: Arm, device: torch.device, seconds: float) -> dict[str, Any]:
+    counts, adapter = plan.footprints[arm.id], plan.adapters[arm.id]
     modules = [] if adapter is None else list(adapter.modules)
     return {
         "name": arm.name,
         "id": arm.id,
         "method": arm.method,
-        "steps": outlook.steps(arm),
+        "steps": plan.steps(arm),
         "trainable_params": counts.trainable,
         "total_params": counts.total,
         "trainable_percent": 100 * counts.share,
-        "memory_bytes": outlook.memory(arm, device).alone,
+        "memory_bytes": plan.memory(arm, device).alone,
         "seconds": seconds,
         "modules": modules,
         "ranks": {} if adapter is None else adapter.ranks,
@@ -69,18 +74,18 @@ def _arm_facts(
     }
 
 
-def run_flops(outlook: StudyPlan, arm: Arm) -> float:
+def run_flops(plan: StudyPlan, arm: Arm) -> float:
     """Floating point operations of a run's matrix products.
 
     Per weight and token: 2 forward, 2 backward for the gradient of the input, and 2 for the
     gradient of the weight where it is trained. Evaluations are forward only.
     """
-    weights = sum(t.in_features * t.out_features for t in linear_modules(outlook.structure))
-    lengths = [len(example.input_ids) for example in outlook.train[arm.training_id]]
+    weights = sum(t.in_features * t.out_features for t in linear_modules(plan.structure))
+    lengths = [len(example.input_ids) for example in plan.train[arm.training_id]]
     training = arm.training
-    steps = outlook.steps(arm)
+    steps = plan.steps(arm)
     rows = steps * training.per_device_train_batch_size * training.gradient_accumulation_steps
-    evaluated = sum(len(example.input_ids) for example in outlook.data.validation)
+    evaluated = sum(len(example.input_ids) for example in plan.data.validation)
     evaluations = -(-steps // (training.eval_steps or max(1, steps // 10)))
     passes = 6 if arm.method == "full" else 4
     return weights * (passes * rows * sum(lengths) / len(lengths) + 2 * evaluations * evaluated)
@@ -157,3 +162,79 @@ def minutes(seconds: float) -> str:
     if seconds < 90:
         return f"{seconds:.0f} seconds"
     return f"{seconds / 60:.0f} minutes" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
+
+
+def status_facts(folder: Path) -> dict[str, Any]:
+    """The state of a study, JSON-ready.
+
+    Raises:
+        StoreError: there is no study in the folder.
+    """
+    with Reader(folder) as store:
+        records = read_records(store)
+    states = Counter(run.state for run in records.runs)
+    judgement = judge_records(records)
+    arms = [
+        {
+            "name": arm.name,
+            records.metric: arm.mean,
+            "spread": arm.spread,
+            "seeds": len(arm.seeds_done),
+            "test": arm.test,
+            "cost": price_of(arm, records.cost),
+        }
+        for arm in ranked(judgement)
+    ]
+    chosen = judgement.choice.arm
+    adapters = folder / "adapters" / chosen if chosen else None
+    return {
+        "study": records.title,
+        "states": dict(states),
+        "metric": records.metric,
+        "arms": arms,
+        "failures": [
+            {"run": run.id, "state": run.state, "cause": cause_of(run)}
+            for run in records.runs
+            if run.state in ("diverged", "out_of_memory", "crashed", "interrupted")
+        ],
+        "recommended": chosen,
+        "why": judgement.choice.basis,
+        "report": str(folder / "report.html") if (folder / "report.html").exists() else None,
+        "adapters": str(adapters) if adapters and adapters.exists() else None,
+    }
+
+
+def print_status(facts: dict[str, Any]) -> None:
+    """Prints the state of a study."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    states = ", ".join(f"{count} {state}" for state, count in sorted(facts["states"].items()))
+    console.print(f"[bold]{facts['study']}[/bold]: {states}", highlight=False)
+    metric = facts["metric"]
+    table = Table(box=None, pad_edge=False)
+    for title in ("", "configuration", metric, "spread over seeds", "seeds", "cost"):
+        table.add_column(
+            title, justify="left" if title == "configuration" else "right", no_wrap=True
+        )
+    for place, arm in enumerate(facts["arms"], start=1):
+        table.add_row(
+            str(place),
+            arm["name"],
+            "" if arm[metric] is None else f"{arm[metric]:.4f}",
+            "" if arm["spread"] is None else f"{arm['spread']:.4f}",
+            str(arm["seeds"]),
+            arm["cost"],
+        )
+    console.print(table)
+    for failure in facts["failures"]:
+        console.print(f"{failure['run']}: {failure['state']}: {failure['cause']}", highlight=False)
+    if facts["recommended"]:
+        what = "not recommended" if facts["why"] == "look" else "recommended"
+        console.print(f"{what}: [bold]{facts['recommended']}[/bold] ({BASES[facts['why']]})")
+    for what in ("report", "adapters"):
+        if facts[what]:
+            console.print(f"{what}: {facts[what]}", highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from rankwise.adapters.peft_files import merged_model
+from rankwise.adapters.peft_files import merged_model, write_label_names
 from rankwise.base.load import choose_dtype
 from rankwise.errors import UserError
 from rankwise.results.from_store import Records, RunFacts, read_records
@@ -51,6 +51,8 @@ def export_adapter(
         merge(source, to, ModelSpec.model_validate(study.spec["model"]), study.spec["task"], labels)
     else:
         shutil.copytree(source, to)
+        if labels is not None:
+            write_label_names(to, labels)
     what = "merged model" if merged else "adapter"
     said = f"{what} of {run.id} (step {run.best_step}, {records.metric} {run.value:.4f}): {to}"
     return {
@@ -96,9 +98,6 @@ def merge(
         task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
         label_names: Names of the classes, for SEQ_CLS.
     """
-    from transformers import AutoConfig
-
-    from rankwise.adapters.peft_files import merged_model
     from rankwise.base.load import load_tokenizer
 
     tokenizer = load_tokenizer(model)
@@ -109,10 +108,7 @@ def merge(
     else:
         shutil.copytree(source, to)
     if label_names is not None:
-        config = AutoConfig.from_pretrained(to)
-        config.id2label = dict(enumerate(label_names))
-        config.label2id = {name: number for number, name in enumerate(label_names)}
-        config.save_pretrained(to)
+        write_label_names(to, label_names)
     tokenizer.save_pretrained(to)
 
 

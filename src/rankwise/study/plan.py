@@ -18,11 +18,11 @@ from rankwise.adapters.adapter import Adapter, resolve_adapter
 from rankwise.adapters.memory import Footprint, Memory, footprint, max_runs, predict_memory
 from rankwise.base.load import choose_dtype, load_tokenizer
 from rankwise.base.modules import linear_modules
-from rankwise.base.skeleton import skeleton
+from rankwise.base.skeleton import own_classes, skeleton
 from rankwise.data.augment import check_augment
 from rankwise.data.examples import Example, StudyData, make_examples, train_examples
 from rankwise.data.sources import read_rows
-from rankwise.data.split import Split, split_rows
+from rankwise.data.split import Split, split_rows, with_names_of_base
 from rankwise.errors import SpecError
 from rankwise.spec.arms import Arm, Run, make_arms
 from rankwise.spec.models import GenerationSpec, ModelSpec, StudySpec
@@ -154,6 +154,7 @@ def plan_study(spec: StudySpec, base_dir: Path) -> StudyPlan:
     split = split_rows(read_rows(spec.data, base_dir), spec.data)
     labels = None if split.label_names is None else len(split.label_names)
     structure = skeleton(spec.model, spec.task, labels)
+    split = with_names_of_base(split, own_classes(structure), spec.data)
     adapters = {
         arm.id: None if arm.method == "full" else resolve_adapter(structure, arm, spec.task)
         for arm in arms

@@ -5,14 +5,14 @@ truth values as true and false; labels that differ in letter case alone are one 
 """
 
 import ast
-import math
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any
+
+import numpy as np
 
 from rankwise.data.tables import missing
 from rankwise.errors import DataError
@@ -23,6 +23,7 @@ MAX_CLASSES = 1000
 LISTED = 12
 WHOLE = re.compile(r"-?[0-9]{1,300}")
 DECIMAL = re.compile(r"-?(0|[1-9][0-9]{0,299})(\.[0-9]+)?")
+FLOAT = (float, np.floating)
 GENERIC = re.compile(r"LABEL_[0-9]+")  # what transformers calls classes without a name
 
 
@@ -32,8 +33,8 @@ def label_of(value: Any) -> str | None:
         return None
     if isinstance(value, bytes):
         value = value.decode("utf-8", "replace")
-    if isinstance(value, Real) and math.isfinite(value) and value == int(value):
-        value = str(value) if isinstance(value, bool) else str(int(value))
+    if isinstance(value, FLOAT) and float(value).is_integer():
+        value = int(value)
     text = unicodedata.normalize("NFC", " ".join(str(value).split()))
     if text.casefold() in ("true", "false"):
         return text.casefold()
@@ -154,7 +155,7 @@ def _refuse_fractions(where: str, values: Sequence[Any], listed: Sequence[str]) 
         for value in values
         if (label := label_of(value)) is not None
         and not WHOLE.fullmatch(label)
-        and (DECIMAL.fullmatch(label) or (isinstance(value, Real) and not isinstance(value, bool)))
+        and (DECIMAL.fullmatch(label) or isinstance(value, FLOAT))
         and label not in listed
     )
     if found:

@@ -195,8 +195,6 @@ def _read_parquet(path: Path, content: bytes) -> list[Row]:
         table = pyarrow.parquet.read_table(io.BytesIO(content))
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: not a parquet file: {shorten(error)}") from error
-    if len(set(table.column_names)) < len(table.column_names):
-        raise DataError(f"{path}: a column name occurs twice in {', '.join(table.column_names)}")
     columns = {name: _cells(path, name, table[name]) for name in table.column_names}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 

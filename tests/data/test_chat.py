@@ -103,6 +103,11 @@ def test_tools_and_calls_reach_the_template_and_tell_rows_apart(tooled: Any) -> 
         assert example.input_ids.tolist() in whole
         assert "<call>find({" in learnt(example, tooled)
         assert learnt(example, tooled).endswith(f"</call>{END}done.{END}")
+    # the long list of tools that all share makes no near copies of them
+    long = [{**FIND, "description": "one of many words " * 40}]
+    share = [{"messages": [asked(at), told(at)], "tools": long} for at in range(6)]
+    study = made(share, tooled, near_duplicates=0.2, max_length=2000)
+    assert len(study.validation) == 2
     tools = [{**FIND, "number": at} for at in range(6)]
     assert len(made([{"messages": called(0), "tools": [t]} for t in tools], tooled).train) == 4
     assert study.notes == ()
@@ -126,12 +131,14 @@ def test_what_the_template_does_not_write_is_said(chat_tokenizer: Any, tooled: A
     named = [{**asked(at), "name": "ann", "mood": 3} for at in range(6)]
     rows = [{"messages": [named[at], told(at)], "tools": [FIND]} for at in range(6)]
     notes = made(rows, chat_tokenizer).notes
-    assert "train: the chat template does not write the field name of a message (4)" in notes
+    assert (
+        "train: the chat template does not write the field name of a message as it is (4)" in notes
+    )
     assert "train: the chat template does not write the tools of a conversation (4)" in notes
     study = made(rows, tooled)
     assert "(ann) where is cat" in tooled.decode(study.train[0].input_ids)
     assert study.notes == tuple(
-        f"{side}: the chat template does not write the field mood of a message ({n})"
+        f"{side}: the chat template does not write the field mood of a message as it is ({n})"
         for side, n in (("train", 4), ("validation", 2))
     )
     message = refusal([{"messages": called(at)} for at in range(6)], chat_tokenizer)

@@ -278,4 +278,5 @@ def _count_lost(
             value = message[name]
             shown = value.strip() in text if isinstance(value, str) else True
             if name not in template.words or not shown:
-                seen.lost[f"the chat template does not write the field {name} of a message"] += 1
+                what = f"the chat template does not write the field {name} of a message as it is"
+                seen.lost[what] += 1

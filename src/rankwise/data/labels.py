@@ -10,6 +10,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,12 @@ def label_of(value: Any) -> str | None:
         value = value.decode("utf-8", "replace")
     if isinstance(value, FLOAT) and float(value).is_integer():
         value = int(value)
-    text = unicodedata.normalize("NFC", " ".join(str(value).split()))
+    return _normal(str(value))
+
+
+@lru_cache(maxsize=4096)
+def _normal(text: str) -> str | None:
+    text = unicodedata.normalize("NFC", " ".join(text.split()))
     if text.casefold() in ("true", "false"):
         return text.casefold()
     if DECIMAL.fullmatch(text):

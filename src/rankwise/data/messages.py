@@ -5,6 +5,7 @@ without value is left out, and `weight` is there in two cases only: 0 on an answ
 learnt, 1 on a message that is no answer and asks to be learnt. `tools` is a list of objects.
 """
 
+import hashlib
 import json
 from collections.abc import Sequence
 from typing import Any
@@ -55,11 +56,16 @@ def normal_row(row: Row, data: DataSpec, where: str) -> Row:
 
 
 def seen_of(row: Row, data: DataSpec) -> str:
-    """All that a model may read of a conversation in normal form, for comparing rows."""
+    """All that a model may read of a conversation in normal form, for comparing rows.
+
+    Tools stand there as one word, their hash: written out, a list that all rows share would make
+    near copies of them all.
+    """
     assert data.messages is not None
     parts = [part for message in row[data.messages] for part in _parts(message)]
-    tools = [json.dumps(row[TOOLS], sort_keys=True, default=str)] if row.get(TOOLS) else []
-    return "\n".join((*parts, *tools))
+    if row.get(TOOLS):
+        parts.append(hashlib.sha256(_json(row[TOOLS]).encode()).hexdigest())
+    return "\n".join(parts)
 
 
 def readable(messages: Sequence[Message]) -> str:
@@ -69,7 +75,7 @@ def readable(messages: Sequence[Message]) -> str:
 
 def said(message: Message) -> str:
     """The content of a message, and the calls in it as JSON."""
-    calls = [json.dumps(message[name], default=str) for name in CALLS if name in message]
+    calls = [_json(message[name]) for name in CALLS if name in message]
     return "\n".join(part for part in (message["content"], *calls) if part)
 
 
@@ -79,7 +85,11 @@ class _Malformed(ValueError):
 
 def _parts(message: Message) -> list[str]:
     others = {k: v for k, v in message.items() if k not in ("role", "content", WEIGHT)}
-    return [message["content"], json.dumps(others, sort_keys=True, default=str) if others else ""]
+    return [message["content"], _json(others)] if others else [message["content"]]
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, default=str, ensure_ascii=False)
 
 
 def _message(number: int, message: Any) -> Message:

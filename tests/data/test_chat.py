@@ -103,6 +103,8 @@ def test_tools_and_calls_reach_the_template_and_tell_rows_apart(tooled: Any) -> 
         assert example.input_ids.tolist() in whole
         assert "<call>find({" in learnt(example, tooled)
         assert learnt(example, tooled).endswith(f"</call>{END}done.{END}")
+    for example in made([{"messages": row["messages"][:2]} for row in rows], tooled).train:
+        assert learnt(example, tooled) == f"{example.reference}{END}"
     # the long list of tools that all share makes no near copies of them
     long = [{**FIND, "description": "one of many words " * 40}]
     share = [{"messages": [asked(at), told(at)], "tools": long} for at in range(6)]

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rankwise.data.messages import CALLS, WEIGHT, Message, readable, said
+from rankwise.data.messages import CALLS, WEIGHT, Message, readable
 from rankwise.data.tokenize import READ, Dialogue, Piece, Tokenizer, dialogue, tokens_of
 from rankwise.text import shorten
 
@@ -131,7 +131,12 @@ def chat_dialogue(
     seen.endless += told.endless
     seen.lost += told.lost
     prompts = [readable(plain[:at]) for at in asked]
-    return dialogue(ids, of_answer, prompts, [said(plain[at]) for at in asked])
+    answers = [plain[at]["content"] for at in asked]
+    for number, at in enumerate(asked):
+        if any(name in plain[at] for name in CALLS):  # as the model writes them
+            written = [one for one, of in zip(ids, of_answer, strict=True) if of == number]
+            answers[number] = template.tokenizer.decode(written, skip_special_tokens=True).strip()
+    return dialogue(ids, of_answer, prompts, answers)
 
 
 def render(

@@ -69,12 +69,11 @@ def seen_of(row: Row, data: DataSpec) -> str:
 
 
 def readable(messages: Sequence[Message]) -> str:
-    """Messages as readable text, without system messages."""
-    return "\n\n".join(said(message) for message in messages if message["role"] != "system")
+    """Messages as readable text, calls as JSON, without system messages."""
+    return "\n\n".join(_said(message) for message in messages if message["role"] != "system")
 
 
-def said(message: Message) -> str:
-    """The content of a message, and the calls in it as JSON."""
+def _said(message: Message) -> str:
     calls = [_json(message[name]) for name in CALLS if name in message]
     return "\n".join(part for part in (message["content"], *calls) if part)
 

@@ -8,7 +8,7 @@ import torch
 import transformers
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertConfig
 
-from black_box import make_study, random_base
+from black_box import make_study, random_base, rankwise
 from tiny import CONFIGS
 from tiny_text import VOCABULARY
 
@@ -78,14 +78,21 @@ def test_runs_train_together_unless_max_runs_says_otherwise(watched):
     assert found[1] == pytest.approx(found[None], abs=1e-5)
 
 
-def test_a_model_that_mixes_rows_is_trained_alone_and_the_report_says_so(watched, monkeypatch):
-    monkeypatch.setattr(Watched, "mixing", 0.3)
-    alone = losses_of(watched("alone", hardware={"max_runs": 1}).run())
-    Watched.rows.clear()
-    study = watched().run()
-    assert losses_of(study) == pytest.approx(alone, abs=1e-6)
-    assert max(Watched.rows) == 4
+def test_a_model_that_cannot_tell_runs_apart_is_trained_alone_and_the_report_says_so(tmp_path):
+    """DeBERTa sends its position embeddings, which are no rows, through the adapted modules."""
+    made = {"kind": "deberta-v2", "configurations": PAIR, "seeds": [0, 1]}
+    alone = make_study(tmp_path / "alone", hardware={"max_runs": 1}, **made).run()
+    study = make_study(tmp_path / "study", **made).run()
+    assert losses_of(study) == pytest.approx(losses_of(alone), abs=1e-6)
     assert "trained alone" in (study.out / "report.md").read_text()
+
+
+def test_a_model_in_which_rows_meet_is_refused(watched, monkeypatch):
+    monkeypatch.setattr(Watched, "mixing", 0.3)
+    study = watched()
+    code, _, err = rankwise("run", study.spec, "--out", study.out)
+    assert code == 2
+    assert "the rows beside it" in err
 
 
 def test_a_cohort_that_is_too_large_is_trained_in_parts(watched, monkeypatch):

@@ -9,6 +9,7 @@ import transformers
 
 from peft_loop import plain_loop
 from rankwise.adapters.memory import footprint
+from rankwise.adapters.peft_files import AdapterWriter
 from rankwise.spec.arms import Run
 from rankwise.train.bank import WholeModel
 from rankwise.train.optimizer import make_optimizer
@@ -93,3 +94,18 @@ def test_weight_decay_reaches_the_weights_that_transformers_decays(kind):
     found = {name for name, parameter in parameters.items() if id(parameter) in decayed}
     expected = set(transformers.Trainer.get_decay_parameter_names(None, model))
     assert found == expected & parameters.keys()
+
+
+def test_buffers_that_a_checkpoint_holds_are_written_with_the_trained_weights(tmp_path):
+    """Marian adds a buffer to its logits; full fine-tuning must not lose it."""
+    sizes = {"d_model": 16, "encoder_layers": 1, "decoder_layers": 1, "encoder_ffn_dim": 24,
+             "decoder_ffn_dim": 24, "encoder_attention_heads": 2, "decoder_attention_heads": 2,
+             "vocab_size": 30, "pad_token_id": 0, "decoder_start_token_id": 0}  # fmt: skip
+    model = transformers.MarianMTModel(transformers.MarianConfig(**sizes))
+    model.final_logits_bias.copy_(torch.arange(30.0))
+    writer = AdapterWriter(tmp_path, "base", "SEQ_2_SEQ_LM", model)
+    state = {name: value.detach() * 2 for name, value in model.named_parameters()}
+    folder = writer.save("run-1", None, state, {})
+    again = transformers.MarianMTModel.from_pretrained(folder)
+    assert torch.equal(again.final_logits_bias.flatten(), torch.arange(30.0))
+    assert torch.equal(again.lm_head.weight, model.lm_head.weight * 2)

@@ -143,13 +143,18 @@ def _biases(
         found = tuple(name for name, module in modules.items() if module.has_bias)
     else:
         found = _all_biases(model, (*saved, *gaps.unreached))
-    compound = [name for name in found if name in gaps.compound]
-    if compound:
+    unfit = [name for name in found if name in gaps.compound or _convolves(model, name)]
+    if unfit:
         raise SpecError(
-            f"lora.bias: {bias}: {compound[0]} has a bias, and takes or gives more than one "
-            f"tensor, so that its bias cannot be trained; use lora_only or none"
+            f"lora.bias: {bias}: {unfit[0]} has a bias and is a convolution, or takes or gives "
+            f"more than one tensor, so that its bias cannot be trained; use lora_only or none"
         )
     return found
+
+
+def _convolves(model: nn.Module, name: str) -> bool:
+    """Whether a module's bias is added along another dimension than the last one."""
+    return isinstance(model.get_submodule(name), nn.Conv1d | nn.Conv2d | nn.Conv3d)
 
 
 def _all_biases(model: nn.Module, others: tuple[str, ...]) -> tuple[str, ...]:

@@ -66,7 +66,8 @@ class AdapterWriter:
         target = self.folder / name
         with whole_folder(target) as ready:
             if adapter is None:
-                self.model.save_pretrained(ready, state_dict=dict(state))  # type: ignore[operator]
+                whole = {**_kept_buffers(self.model), **state}
+                self.model.save_pretrained(ready, state_dict=whole)  # type: ignore[operator]
             else:
                 save_file(peft_state(adapter, state, start), ready / WEIGHTS)
                 config = peft_config(adapter, self.task, self.base_name, bool(start))
@@ -91,6 +92,12 @@ def write_label_names(folder: Path, label_names: Sequence[str]) -> None:
     if config.exists():
         held = json.loads(config.read_text(encoding="utf-8"))
         config.write_text(json.dumps({**held, **names}, indent=2) + "\n", encoding="utf-8")
+
+
+def _kept_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """What a checkpoint holds beside parameters, such as Marian's bias of the logits."""
+    kept = model.state_dict()
+    return {name: kept[name] for name, _ in model.named_buffers() if name in kept}
 
 
 def peft_state(

@@ -224,13 +224,14 @@ def _check_rows(study: Study, base: Base) -> None:
         ModelError: as said.
     """
     task, name = study.task, base_name(study.plan.spec.model)
-    row = min(study.plan.data.validation, key=lambda one: len(one.input_ids))
-    length = len(row.input_ids)
-    padded = max(length, min(length + PADDING, task.max_length))
+    validation = study.plan.data.validation
+    row = min(validation, key=lambda one: len(one.input_ids))
+    longest = max(validation, key=lambda one: (one.labels.size, len(one.input_ids)))
+    padded = max(len(longest.input_ids), min(len(row.input_ids) + PADDING, task.max_length))
     try:
         alone, beside = (
-            row_losses(base.model, task.name, collate([row], task, size)).total
-            for size in (length, padded)
+            row_losses(base.model, task.name, collate(rows, task, length)).total[:1]
+            for rows, length in (([row], len(row.input_ids)), ([row, longest], padded))
         )
     except Exception as error:
         if is_shortage(error):
@@ -243,9 +244,9 @@ def _check_rows(study: Study, base: Base) -> None:
     difference = float((beside - alone).abs() / alone.abs().clamp_min(1.0))
     if difference > TOLERANCE[base.dtype]:
         raise ModelError(
-            f"model.name: the loss of a row depends on the padding behind it in {name} "
-            f"({float(alone):.4f} alone, {float(beside):.4f} beside a longer row), so it would "
-            f"depend on the rows of its batch; this model is not supported"
+            f"model.name: the loss of a row depends on the padding behind it or on the rows beside "
+            f"it in {name} ({float(alone):.4f} alone, {float(beside):.4f} beside a longer row), so "
+            f"that runs would not be comparable; this model is not supported"
         )
 
 

@@ -11,7 +11,6 @@ O outputs, R the largest rank.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -43,8 +42,13 @@ class AdaptedLinear(torch.autograd.Function):
         x_KNI = x.reshape(runs, -1, x.shape[-1])
         a_SRI = lora_A_SRI.to(x.dtype)
         b_SOR = (lora_B_SOR * scaling_S11).to(x.dtype)
-        out = F.linear(x, weight_OI, bias_O)
-        out_KNO = out.view(runs, -1, out.shape[-1])
+        out = x.new_empty(*x.shape[:-1], len(weight_OI))
+        out_KNO = out.view(*x_KNI.shape[:-1], len(weight_OI))
+        factors = x_KNI.flatten(0, 1), weight_OI.T
+        if bias_O is None:
+            torch.mm(*factors, out=out_KNO.flatten(0, 1))
+        else:
+            torch.addmm(bias_O, *factors, out=out_KNO.flatten(0, 1))
         dropped_SNI = x_KNI[members] if mask_SNI is None else x_KNI[members] * mask_SNI
         h_SNR = torch.bmm(dropped_SNI, a_SRI.mT)
         out_KNO[members].baddbmm_(h_SNR, b_SOR.mT)

@@ -269,6 +269,7 @@ class Checkpoint:
         vocabulary: Rows of the embedding.
         tied: Whether the output layer is the embedding; None: as the family has it.
         classes: Names of the classes of its head.
+        pads: Whether its configuration names a padding token, as far as the family lets it not.
     """
 
     task: str
@@ -277,6 +278,7 @@ class Checkpoint:
     vocabulary: int = VOCABULARY
     tied: bool | None = None
     classes: tuple[str, ...] = ()
+    pads: bool = True
 
 
 SAVED = {"bare": transformers.AutoModel, "masked": transformers.AutoModelForMaskedLM}
@@ -304,6 +306,8 @@ def _settings(one: Checkpoint) -> dict[str, Any]:
     made |= dict.fromkeys(VOCABULARIES.get(one.kind, ()), one.vocabulary)
     if "text_config" in made:
         made["text_config"] = {**made["text_config"], "vocab_size": one.vocabulary}
+    if not one.pads and one.kind in CAUSAL and made["pad_token_id"] == 0:
+        made["pad_token_id"] = None
     if one.tied is not None:
         made["tie_word_embeddings"] = one.tied
     if one.classes:

@@ -104,5 +104,6 @@ def tiny_spec(folder: Path, kind: str, shape: str, **more: Any) -> dict[str, Any
             "eval_steps": 2,
         },
         "lora": {"r": 4, "target_modules": list(TARGETS[kind])},
+        "check_export": False,  # tests of it turn it on
         **more,
     }

@@ -157,6 +157,17 @@ def nearest(name: str, options: Iterable[str], most: int = 1) -> str:
     return f"; nearest: {', '.join(near)}" if near else ""
 
 
+def reload_words(rows: int, stored: float, loss: float, agrees: bool) -> str:
+    """What an adapter gives that was loaded from disk, beside what training measured."""
+    if agrees:
+        return f"reloaded by peft: {number(loss)} = {number(stored)}, loss on {rows} examples"
+    found = f"loss {number(loss)}" if math.isfinite(loss) else "no model"
+    return (
+        f"RELOADED BY PEFT IT IS ANOTHER MODEL: {found} where training measured "
+        f"{number(stored)} on {rows} examples; do not use it"
+    )
+
+
 def shorten(value: object, width: int = 80) -> str:
     """`value` on one line of at most `width` characters; three dots stand for what is cut off."""
     text = " ".join(str(value).split())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rankwise.adapters.ranks import allocate
 from rankwise.adapters.targets import resolve_targets
-from rankwise.base.modules import Target, pattern_for, saved_modules, within
+from rankwise.base.modules import Gaps, Target, pattern_for, saved_modules, within
 from rankwise.errors import SpecError
 from rankwise.spec.arms import Arm
 from rankwise.spec.models import LoraSpec, alpha_of
@@ -71,12 +71,16 @@ class Adapter:
         return {name: module.rank for name, module in self.modules.items()}
 
 
+WHOLE = Gaps()
+
+
 def resolve_adapter(
     model: nn.Module,
     arm: Arm,
     task: str,
     importance: Mapping[str, float] | None = None,
     ranks: Mapping[str, int] | None = None,
+    gaps: Gaps = WHOLE,
 ) -> Adapter:
     """Everything that a LoRA configuration trains in a model.
 
@@ -87,6 +91,7 @@ def resolve_adapter(
         importance: of each adapted module by name, for ranks of strategy empirical. Without it
             such ranks are provisional: uniform at the same budget.
         ranks: of each adapted module by name, where they are known from an earlier call.
+        gaps: where the base is not whole. Modules without weights are trained in full.
 
     Raises:
         SpecError: the configuration names modules that the model does not have, or ranks that
@@ -95,16 +100,16 @@ def resolve_adapter(
     if arm.method != "lora":
         raise ValueError(f"{arm.name} is of method {arm.method} and has no adapter")
     lora, how = arm.lora, arm.ranks
-    targets = resolve_targets(model, lora)
+    targets = resolve_targets(model, lora, gaps)
     provisional = how.strategy == "empirical" and importance is None and ranks is None
     if provisional:
         how = how.model_copy(update={"strategy": "uniform"})
     known = allocate(targets, how, lora, importance) if ranks is None else ranks
     modules = {target.name: adapted_module(target, known[target.name], lora) for target in targets}
-    saved = saved_modules(model, lora, task)
+    saved = saved_modules(model, lora, task, gaps.absent_modules)
     return Adapter(
         modules,
-        _biases(model, lora.bias, modules, saved),
+        _biases(model, lora.bias, modules, (*saved, *gaps.unreached)),
         saved,
         lora.lora_dropout,
         lora.init_lora_weights,
@@ -124,9 +129,9 @@ def adapted_module(target: Target, rank: int, lora: LoraSpec) -> AdaptedModule:
 
 
 def _biases(
-    model: nn.Module, bias: str, modules: Mapping[str, AdaptedModule], saved: tuple[str, ...]
+    model: nn.Module, bias: str, modules: Mapping[str, AdaptedModule], others: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Modules whose bias is trained: `_mark_only_adapters_as_trainable` of peft."""
+    """Modules outside `others` whose bias is trained: peft's `_mark_only_adapters_as_trainable`."""
     if bias == "none":
         return ()
     if bias == "lora_only":
@@ -134,7 +139,7 @@ def _biases(
     return tuple(
         name
         for name, module in model.named_modules()
-        if isinstance(module._parameters.get("bias"), nn.Parameter) and not within(name, saved)
+        if isinstance(module._parameters.get("bias"), nn.Parameter) and not within(name, others)
     )
 
 

@@ -8,6 +8,7 @@ from torch import nn
 from rankwise.adapters.adapter import Adapter
 from rankwise.adapters.ranks import cost_of
 from rankwise.base.modules import Target, kept_precise, linear_modules, within
+from rankwise.base.skeleton import text_config
 from rankwise.errors import SpecError
 from rankwise.spec.arms import Arm
 from rankwise.spec.tasks import has_classes
@@ -141,7 +142,7 @@ def predict_memory(
         held += sum(module.rank for module in modules) + _inputs(modules)
         if adapter.dropout:
             held += sum(module.in_features for module in modules)
-    config = getattr(model, "config", None)
+    config = text_config(model)
     if getattr(config, "activation_function", getattr(config, "hidden_act", "")) == "gelu_new":
         held += 3 * sum(t.out_features for t in linear if t.role == "mlp" and _widens(t))
     if attention == "eager":
@@ -169,9 +170,10 @@ def _widens(target: Target) -> bool:
 def _norm_widths(model: nn.Module) -> int:
     """Values that the normalising modules put out for a token."""
     return sum(
-        module.weight.numel()
+        module.get_parameter("weight").numel()
         for module in model.modules()
-        if "norm" in type(module).__name__.lower() and isinstance(module.weight, nn.Parameter)
+        if "norm" in type(module).__name__.lower()
+        and isinstance(getattr(module, "weight", None), nn.Parameter)
     )
 
 

@@ -1,20 +1,28 @@
 """Adapters in peft's format: adapter_config.json and adapter_model.safetensors, out and back in."""
 
+import copy
 import re
+import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rankwise.adapters.adapter import Adapter, ends_of
 from rankwise.base.load import load_base
+from rankwise.base.modules import kind_of
+from rankwise.errors import SpecError
 from rankwise.files import whole_folder
 from rankwise.spec.models import ModelSpec
+from rankwise.spec.tasks import TASKS
+from rankwise.text import first_line
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
@@ -170,6 +178,78 @@ def peft_config(adapter: Adapter, task: str, base_name: str, doubled: bool) -> A
     return LoraConfig(**settings, base_model_name_or_path=base_name, inference_mode=True)
 
 
+def check_in_peft(model: nn.Module, adapter: Adapter, task: str) -> None:
+    """Refuse an adapter whose file peft would not turn into the same trained weights.
+
+    peft builds it on a copy of the structure, and what it trains is compared by name and shape.
+
+    Args:
+        model: From `skeleton`.
+        adapter: What is to be trained in it.
+        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
+
+    Raises:
+        SpecError: peft refuses the adapter, or trains something else.
+    """
+    from peft import get_peft_model
+
+    config = peft_config(adapter, task, "", doubled=False)
+    config.inference_mode = False
+    place = f"lora.target_modules: in a {kind_of(model)} model"
+    try:
+        with quiet_peft():
+            built = get_peft_model(copy.deepcopy(model), config, low_cpu_mem_usage=True)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError) as error:
+        raise SpecError(f"{place} peft refuses these modules: {first_line(error)}") from error
+    found = {
+        _own_name(name): tuple(parameter.shape)
+        for name, parameter in built.named_parameters()
+        if parameter.requires_grad and ".original_module." not in name  # replaced, never read
+    }
+    wanted = _trained_shapes(model, adapter)
+    unlike = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
+    if unlike:
+        raise SpecError(
+            f"{place} peft would train other weights than these settings say, such as "
+            f"{unlike[0]} ({found.get(unlike[0], 'not there')} in peft, "
+            f"{wanted.get(unlike[0], 'not there')} here); name other modules"
+        )
+
+
+def _own_name(name: str) -> str:
+    """The name of a weight in peft's model, as the bank calls it."""
+    name = name.removeprefix(PREFIX).replace(".modules_to_save.default.", ".")
+    return (
+        name.replace(".base_layer.", ".")
+        .replace(".default", "")
+        .replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
+    )
+
+
+def _trained_shapes(model: nn.Module, adapter: Adapter) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights that an adapter trains."""
+    found: dict[str, tuple[int, ...]] = {}
+    for name, module in adapter.modules.items():
+        found[f"{name}.lora_A.weight"] = (module.rank, module.in_features)
+        found[f"{name}.lora_B.weight"] = (module.out_features, module.rank)
+        if adapter.dora:
+            found[f"{name}.lora_magnitude_vector"] = (module.out_features,)
+    for name in adapter.biases:
+        found[f"{name}.bias"] = tuple(model.get_parameter(f"{name}.bias").shape)
+    for name in adapter.saved:
+        for leaf, parameter in model.get_submodule(name).named_parameters(prefix=name):
+            found[leaf] = tuple(parameter.shape)
+    return found
+
+
+@contextmanager
+def quiet_peft() -> Iterator[None]:
+    """Without the warnings that peft and transformers have for those who call them."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
 def _with_patterns(values: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
     """The commonest value, and a pattern for each module that has another one."""
     counted = list(values.values())
@@ -205,6 +285,39 @@ def _bias_word(adapter: Adapter) -> str:
     return "lora_only" if set(adapter.biases) <= set(adapter.modules) else "all"
 
 
+def load_exported(
+    folder: Path,
+    spec: ModelSpec,
+    task: str,
+    num_labels: int | None,
+    device: torch.device,
+    pad_token_id: int,
+    attention: str = "eager",
+) -> Any:
+    """The model in a folder, as a user loads it: an adapter by peft on a new base, or a whole one.
+
+    Args:
+        folder: An adapter in peft's format, or a model that `save_pretrained` wrote.
+        spec: The base of an adapter.
+        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
+        num_labels: Classes, for SEQ_CLS.
+        device: Where it goes.
+        pad_token_id: Told to the model.
+        attention: eager, sdpa or flash_attention_2.
+    """
+    import transformers
+    from peft import PeftModel
+
+    if (folder / "adapter_config.json").exists():
+        base = load_base(spec, task, num_labels, device, pad_token_id, attention, seed=1).model
+        with quiet_peft():
+            return PeftModel.from_pretrained(base, folder).eval()
+    kind = getattr(transformers, TASKS[task].auto_class)
+    model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
+    model.config.pad_token_id = pad_token_id
+    return model.to(device).eval()
+
+
 def merged_model(
     source: Path, spec: ModelSpec, task: str, num_labels: int | None, pad_token_id: int
 ) -> Any:
@@ -221,4 +334,23 @@ def merged_model(
 
     whole = spec.model_copy(update={"dtype": "float32", "quantization": "none"})
     base = load_base(whole, task, num_labels, torch.device("cpu"), pad_token_id, "eager").model
-    return PeftModel.from_pretrained(base, source).merge_and_unload()
+    _untie(base, source / WEIGHTS)
+    with quiet_peft():
+        return PeftModel.from_pretrained(base, source).merge_and_unload()
+
+
+def _untie(model: Any, weights: Path) -> None:
+    """Give the output layer weights of its own, where an adapter changes it or the embedding.
+
+    Merged into a weight that both share, the change of one would be a change of the other.
+    """
+    output, embedding = model.get_output_embeddings(), model.get_input_embeddings()
+    if output is None or output.weight is not embedding.weight:
+        return
+    ends = [f".{name}." for name, one in model.named_modules() if one in (output, embedding)]
+    with safe_open(weights, "pt") as file:
+        if not any(end in key for key in list(file.keys()) for end in ends):
+            return
+    output.weight = nn.Parameter(embedding.weight.detach().clone(), requires_grad=False)
+    model.config.tie_word_embeddings = False
+    model.config.get_text_config().tie_word_embeddings = False

@@ -14,6 +14,7 @@ from torch import nn
 from rankwise.base.modules import (
     ATTENTION,
     HEADS,
+    Gaps,
     Role,
     Target,
     kind_of,
@@ -28,7 +29,7 @@ from rankwise.base.modules import (
 from rankwise.errors import SpecError
 from rankwise.spec.models import LoraSpec
 from rankwise.spec.tasks import has_classes
-from rankwise.text import nearest
+from rankwise.text import first_line, nearest
 
 ALL_LINEAR = "all-linear"
 PRESETS: dict[str, tuple[Role, ...]] = {
@@ -43,13 +44,17 @@ _FULL = (
 )
 
 
-def resolve_targets(model: nn.Module, lora: LoraSpec) -> tuple[Target, ...]:
+def resolve_targets(
+    model: nn.Module, lora: LoraSpec, gaps: Gaps | None = None
+) -> tuple[Target, ...]:
     """The modules that a configuration adapts, in the model's order: those that peft would adapt.
 
     Args:
         model: the base model, on any device (the meta device will do).
         lora: target_modules (None: peft's default for this kind of model), exclude_modules,
             layers_to_transform, modules_to_save, and patterns of ranks and alphas to check.
+        gaps: where the base is not whole. No adapter goes on modules without weights, which are
+            trained in full, and on modules that rows do not reach.
 
     Raises:
         SpecError: a name, an expression or a preset that matches no module, a
@@ -58,9 +63,11 @@ def resolve_targets(model: nn.Module, lora: LoraSpec) -> tuple[Target, ...]:
     linear = {target.name: target for target in linear_modules(model)}
     _check_layers(lora, linear)
     _check_excluded(lora, model)
-    _check_patterns(lora, model, linear)
     wanted = _wanted(model, lora, linear)
+    _refuse_experts(model, lora, wanted)
     names = _matched(model, lora, wanted)
+    if gaps is not None:
+        names = _without_gaps(names, gaps)
     outer = saved_names(model, lora, task_of(model))
     saved = {name for name, _ in model.named_modules() if within(name, outer)}
     if _is_preset(lora.target_modules):
@@ -75,6 +82,8 @@ def resolve_targets(model: nn.Module, lora: LoraSpec) -> tuple[Target, ...]:
                 f"can be adapted. {_listing(linear)}"
             )
     _check_all_used(model, lora, wanted, names, saved, linear)
+    _check_exclusion_used(model, lora, wanted)
+    _check_patterns(lora, model, names)
     return tuple(linear[name] for name in names)
 
 
@@ -97,6 +106,50 @@ def _matched(model: nn.Module, lora: LoraSpec, wanted: str | Sequence[str]) -> l
     )
     names = [name for name, _ in model.named_modules() if name]
     return [name for name in names if check_target_module_exists(config, name)]
+
+
+def _refuse_experts(model: nn.Module, lora: LoraSpec, wanted: str | tuple[str, ...]) -> None:
+    """Refuse targets for which peft trains experts that a model holds as one stacked parameter.
+
+    peft turns names such as gate_proj into `target_parameters` of the experts, whether they come
+    from the user or from an adapter_config.json. So no adapter in peft's format can sit on other
+    modules of these names alone.
+    """
+    from peft import LoraConfig
+    from peft.utils.transformers_weight_conversion import convert_peft_config_for_transformers
+
+    given = lora.target_modules
+    for words in (wanted, given) if given == ALL_LINEAR else (wanted,):
+        config = LoraConfig(target_modules=list(words) if isinstance(words, tuple) else words)
+        try:
+            convert_peft_config_for_transformers(config, model, None)
+            experts = sorted(config.target_parameters or ())
+        except ValueError as error:  # some of the projections that are one parameter, not all
+            experts = [first_line(error)]
+        if experts:
+            raise SpecError(
+                f'lora.target_modules: "{_said(given or wanted)}": in {kind_of(model)} models peft '
+                f"trains the experts of the mixture for it ({', '.join(experts)}), which is not "
+                f"supported; use attention, or name modules that are no part of the experts"
+            )
+
+
+def _without_gaps(names: Sequence[str], gaps: Gaps) -> list[str]:
+    left = [name for name in names if name not in {*gaps.absent_modules, *gaps.unreached}]
+    if names and not left:
+        why = (
+            "rows of this study do not pass through them"
+            if set(names) <= set(gaps.unreached)
+            else "the checkpoint has no weights for them, so they are trained in full"
+        )
+        raise SpecError(
+            f"lora.target_modules: an adapter on {', '.join(names[:3])} would have no effect: {why}"
+        )
+    return left
+
+
+def _said(words: str | tuple[str, ...]) -> str:
+    return words if isinstance(words, str) else ", ".join(last_names(words))
 
 
 def _wanted(
@@ -194,7 +247,7 @@ def _check_all_used(
             f'lora.target_modules: "{given}" is read as a regular expression over full names and '
             f"matches none; write it as a list: [{given}]"
         )
-    near = nearest(given, list(PRESETS)) if isinstance(given, str) else ""
+    near = nearest(given, list(PRESETS)) if isinstance(given, str) and not _is_preset(given) else ""
     raise SpecError(
         f'lora.target_modules: "{given or wanted}" matches no module of {kind_of(model)}{near}. '
         f"{_listing(linear)}"
@@ -238,16 +291,37 @@ def _check_layers(lora: LoraSpec, linear: Mapping[str, Target]) -> None:
             raise SpecError(f"lora.layers_to_transform: no layer {layer}; {span}")
 
 
-def _check_patterns(lora: LoraSpec, model: nn.Module, linear: Mapping[str, Target]) -> None:
-    """Refuse a pattern that matches no linear module of the model."""
+def _check_exclusion_used(model: nn.Module, lora: LoraSpec, wanted: str | Sequence[str]) -> None:
+    """Refuse exclusions that leave out nothing that would be adapted without them."""
+    if not lora.exclude_modules:
+        return
+    names = _matched(model, lora, wanted)
+    if names == _matched(model, lora.model_copy(update={"exclude_modules": None}), wanted):
+        raise SpecError(
+            f'lora.exclude_modules: "{_said(lora.exclude_modules)}" matches none of the targeted '
+            f"modules, which are {', '.join(last_names(names))}; remove it"
+        )
+
+
+def _check_patterns(lora: LoraSpec, model: nn.Module, names: Sequence[str]) -> None:
+    """Refuse a pattern that decides for none of the adapted modules `names`."""
     for field in ("rank_pattern", "alpha_pattern"):
-        for pattern in getattr(lora, field):
+        patterns = getattr(lora, field)
+        for pattern in patterns:
             _expression(pattern, f"lora.{field}")
-            if not any(pattern_for(name, {pattern: 0}) for name in linear):
-                near = nearest(pattern, [*_short_names(linear), *linear])
-                raise SpecError(
-                    f'lora.{field}: "{pattern}" matches no linear module of {kind_of(model)}{near}'
-                )
+        used = {pattern_for(name, patterns) for name in names}
+        for pattern in patterns:
+            if pattern in used:
+                continue
+            alone = [name for name in names if pattern_for(name, {pattern: 0})]
+            why = (
+                f"matches only modules that a pattern before it matches, such as {alone[0]}"
+                if alone
+                else f"matches none of the targeted modules of {kind_of(model)}"
+                f"{nearest(pattern, [*last_names(names), *names])}. They are: "
+                f"{', '.join(last_names(names))}"
+            )
+            raise SpecError(f'lora.{field}: "{pattern}" {why}')
 
 
 def _expression(pattern: str, place: str) -> str:

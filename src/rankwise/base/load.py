@@ -7,7 +7,7 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rankwise.base.modules import kept_precise, saved_names
+from rankwise.base.modules import HEADS, kept_precise, saved_names
 from rankwise.base.skeleton import locate_model, skeleton
 from rankwise.errors import ModelError
 from rankwise.spec.models import LoraSpec, ModelSpec
@@ -89,6 +89,7 @@ def load_base(
     device: torch.device,
     pad_token_id: int,
     attention: str,
+    seed: int = 0,
 ) -> Base:
     """Load the base, freeze it and put it on the device.
 
@@ -99,6 +100,7 @@ def load_base(
         device: Where it goes.
         pad_token_id: Told to models that look for the last real token.
         attention: eager, sdpa or flash_attention_2.
+        seed: Of the weights that the checkpoint lacks, which a run draws anew.
 
     Raises:
         ModelError: the weights cannot be loaded.
@@ -113,8 +115,8 @@ def load_base(
         options["quantization_config"] = quantization_config(spec, dtype, structure)
         options["device_map"] = {"": device}
     labels = {"num_labels": num_labels} if num_labels is not None else {}
-    with torch.random.fork_rng([]):  # what a checkpoint lacks is drawn alike on every load
-        torch.manual_seed(0)
+    with torch.random.fork_rng([]):
+        torch.manual_seed(seed if spec.config is None else 0)
         if spec.config is not None:
             model, missing = _random_model(kind, spec, task, labels, options)
         else:
@@ -161,12 +163,76 @@ def _load_pretrained(
     gguf = spec.gguf_file or place.gguf_file
     folder = dequantised(place.folder, gguf) if gguf else place.folder
     try:
-        model, info = kind.from_pretrained(folder, output_loading_info=True, **options)
+        model, info = kind.from_pretrained(
+            folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
+        )
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(
             f"model.name: {spec.name} cannot be loaded: {first_line(error)}"
         ) from error
-    return model, tuple(sorted(info["missing_keys"]))
+    _refuse_mismatches(spec, info["mismatched_keys"])
+    mismatched = {name for name, *_ in info["mismatched_keys"]}
+    own = {name for name, _ in model.named_parameters()}
+    return model, tuple(sorted(own & {*info["missing_keys"], *mismatched}))
+
+
+def _refuse_mismatches(spec: ModelSpec, found: Iterable[tuple[str, Any, Any]]) -> None:
+    """Refuse weights of another shape, but for those of a head, which is then a fresh one."""
+    for name, given, wanted in sorted(found):
+        if not any(part in HEADS for part in name.split(".")):
+            raise ModelError(
+                f"model.name: {spec.name}: the checkpoint's {name} is of shape {tuple(given)}; its "
+                f"configuration asks for {tuple(wanted)}"
+            )
+
+
+def absent_weights(
+    spec: ModelSpec, task: str, num_labels: int | None, download: bool
+) -> tuple[str, ...]:
+    """Full names of the weights that the checkpoint will not bring; no weight is kept in memory.
+
+    Args:
+        spec: What will be loaded.
+        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
+        num_labels: Classes, for SEQ_CLS.
+        download: Whether a hub model that is not here may be fetched; if not, and it is not here,
+            no weight is named.
+
+    Raises:
+        ModelError: the checkpoint cannot be read, does not fit its configuration, or is mostly not
+            there.
+    """
+    import transformers
+
+    gguf = spec.gguf_file or (spec.name and locate_model(spec.name).gguf_file)
+    if spec.config is not None or gguf:
+        return ()
+    options: dict[str, Any] = {"device_map": "meta"}
+    if num_labels is not None:
+        options["num_labels"] = num_labels
+    here = locate_model(spec.name or "").local
+    if not (here or download):
+        options["local_files_only"] = True
+    try:
+        model, absent = _load_pretrained(
+            getattr(transformers, TASKS[task].auto_class), spec, options
+        )
+    except ModelError as error:
+        if not (here or download) and isinstance(error.__cause__, OSError):
+            return ()
+        raise
+    except RuntimeError as error:
+        raise ModelError(
+            f"model.name: {spec.name}: its weights do not fit: {first_line(error)}"
+        ) from error
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    lacking = sum(sizes[name] for name in absent)
+    if lacking > sum(sizes.values()) / 2:
+        raise ModelError(
+            f"model.name: {spec.name}: the checkpoint lacks {lacking:,} of the "
+            f"{sum(sizes.values()):,} weights of a {type(model).__name__}, such as {absent[0]}"
+        )
+    return absent
 
 
 def dequantised(folder: str, gguf_file: str) -> str:

@@ -62,6 +62,26 @@ class Target:
     has_bias: bool
 
 
+@dataclass(frozen=True)
+class Gaps:
+    """Where a base is not whole, for what is trained on it.
+
+    Attributes:
+        absent: Full names of weights that the checkpoint did not bring, or of another shape. They
+            are drawn from a run's seed, so they must be trained and saved with it.
+        unreached: Full names of modules through which rows do not pass, such as those of the
+            vision tower where rows are text. They get no gradient, and no adapter.
+    """
+
+    absent: tuple[str, ...] = ()
+    unreached: tuple[str, ...] = ()
+
+    @property
+    def absent_modules(self) -> tuple[str, ...]:
+        """Full names of the modules whose own weights are absent."""
+        return tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.absent))
+
+
 def role_of(name: str) -> Role:
     """What a linear module computes, by the names in use across transformers' models."""
     *parents, leaf = name.lower().split(".")
@@ -121,11 +141,14 @@ def task_of(model: nn.Module) -> str | None:
     return None
 
 
-def saved_modules(model: nn.Module, lora: LoraSpec, task: str) -> tuple[str, ...]:
+def saved_modules(
+    model: nn.Module, lora: LoraSpec, task: str, absent: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Full names of the modules that are trained in full beside the adapter, in the model's order.
 
     peft takes every module whose full name *ends* with one of the patterns, so that DistilBERT's
-    pre_classifier is trained with its classifier. A module inside another one counts with it.
+    pre_classifier is trained with its classifier. A module inside another one counts with it. To
+    these come the modules `absent`, whose weights the base did not bring.
 
     Raises:
         SpecError: a name in lora.modules_to_save matches no module; or a classifier's head bears
@@ -145,7 +168,15 @@ def saved_modules(model: nn.Module, lora: LoraSpec, task: str) -> tuple[str, ...
             f"lora.modules_to_save: {kind_of(model)} has no head called {' or '.join(HEADS)}; give "
             f"the name of its head, which is one of: {children}"
         )
-    return found
+    others = {name for name in absent if not within(name, found)}
+    for name in others:
+        if not name or any(True for _ in model.get_submodule(name).children()):
+            raise SpecError(
+                f"model.name: the checkpoint of this {kind_of(model)} has no weights for parts of "
+                f'"{name or "the model"}", which cannot be trained beside an adapter; use a '
+                f"checkpoint that has them, or method: full"
+            )
+    return tuple(name for name, _ in model.named_modules() if name in others or name in found)
 
 
 def saved_patterns(lora: LoraSpec, task: str | None) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ mistakes are found, and a plan is made, before any weight is loaded.
 import inspect
 import re
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from rankwise.text import first_line, nearest
 HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?$")
 COMMON_SETTINGS = {"num_labels", "bos_token_id", "eos_token_id", "pad_token_id"}
 COMMON_SETTINGS |= {"decoder_start_token_id"}  # sequence to sequence cannot do without it
+BOTH_WAYS = ("xlnet", "xlm", "flaubert")  # unless `causal`, called language models all the same
 HUB_TIMEOUT = 5  # seconds for the one question whether the hub has the model
 
 
@@ -191,7 +193,8 @@ def _check_task(config: Any, task: str) -> None:
         return
     if getattr(config, "is_encoder_decoder", False):
         raise ModelError(_cannot_do(config, task))
-    if config.model_type in MASKED and not getattr(config, "is_decoder", False):
+    ahead = config.model_type in BOTH_WAYS and not getattr(config, "causal", False)
+    if ahead or (config.model_type in MASKED and not getattr(config, "is_decoder", False)):
         raise ModelError(
             f"task: {task}: {config.model_type} is an encoder: every token sees the one that it "
             f"should predict; use task: SEQ_CLS, or a decoder model"
@@ -214,3 +217,83 @@ def _cannot_do(config: Any, task: str) -> str:
 
 def _origin(spec: ModelSpec) -> str:
     return "model.config" if spec.config is not None else f"model.name: {spec.name}"
+
+
+def text_config(model: nn.Module) -> Any:
+    """The configuration of the part that reads text: of a multimodal model a nested one."""
+    config: Any = model.config
+    return config.get_text_config()
+
+
+def positions(model: nn.Module, others: Sequence[str] = ()) -> int | None:
+    """The longest row in tokens that a model has positions for; None where it sets no bound.
+
+    Tables of learned positions may hold more than can be used: in the RoBERTa family positions
+    are counted from the padding token's id plus one, in OPT and BART from an offset.
+
+    Args:
+        model: From `skeleton`.
+        others: Names of modules that rows do not reach; their positions do not count.
+    """
+    tables = {name: module for name, module in model.named_modules() if _is_table(name, module)}
+    found = [_usable(table) for name, table in tables.items() if name not in others]
+    stated = getattr(text_config(model), "max_position_embeddings", None)
+    if isinstance(stated, int) and stated > 0:
+        found.append(stated)
+    return min(found, default=None)
+
+
+def vocabulary(model: Any) -> int | None:
+    """How many tokens a model has embeddings for; None where it computes them without a table."""
+    try:
+        return int(model.get_input_embeddings().weight.shape[0])
+    except (NotImplementedError, AttributeError):
+        return None
+
+
+def _is_table(name: str, module: nn.Module) -> bool:
+    if any(part in name for part in ("vision", "visual", "audio")):
+        return False
+    leaf = name.rpartition(".")[2].lower()
+    return isinstance(module, nn.Embedding) and ("position" in leaf or leaf == "wpe")
+
+
+def _usable(table: nn.Module) -> int:
+    assert isinstance(table, nn.Embedding)
+    offset = getattr(table, "offset", 0)
+    if not offset and table.padding_idx is not None and "Sinusoidal" not in type(table).__name__:
+        offset = table.padding_idx + 1
+    return int(table.num_embeddings - offset)
+
+
+def unreached(model: nn.Module) -> tuple[str, ...]:
+    """Full names of the modules with weights of their own that a row does not pass through.
+
+    Found by a forward pass on the meta device, which computes shapes only. Where a model cannot do
+    that (one that routes tokens by their values), nothing is named.
+
+    Args:
+        model: From `skeleton`.
+    """
+    reached: set[str] = set()
+    hooks = [
+        module.register_forward_pre_hook(lambda *_, name=name: reached.add(name))
+        for name, module in model.named_modules()
+    ]
+    ids = torch.ones(1, 8, dtype=torch.long, device="meta")
+    inputs = {"input_ids": ids}
+    if getattr(model.config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = ids
+    try:
+        with torch.no_grad():
+            model(**inputs)
+    except Exception:  # noqa: BLE001  what a model's own code raises on shapes alone is open
+        return ()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return tuple(
+        name
+        for name, module in model.named_modules()
+        if name not in reached and module._parameters and not any(True for _ in module.children())
+    )

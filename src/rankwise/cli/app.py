@@ -64,7 +64,7 @@ def run(
     as_json: AsJson = False,
 ) -> None:
     """Run a study, or continue it: finished runs are not repeated."""
-    plan = look(spec, overrides)
+    plan = look(spec, overrides, download=True)
     from rankwise.cli.progress import show
     from rankwise.report.write import write_report
     from rankwise.study.run import run_study
@@ -172,7 +172,7 @@ def schema() -> None:
     print(json.dumps(json_schema(), indent=2))
 
 
-def look(spec: Path, overrides: list[str] | None) -> Any:
+def look(spec: Path, overrides: list[str] | None, download: bool = False) -> Any:
     """Read and check a spec, with everything that can be checked before weights are loaded."""
     from rankwise.spec.arms import make_arms
     from rankwise.spec.load import load_spec
@@ -182,7 +182,7 @@ def look(spec: Path, overrides: list[str] | None) -> Any:
     quiet_libraries()
     from rankwise.study.plan import plan_study
 
-    return plan_study(study, spec.parent)
+    return plan_study(study, spec.parent, download)
 
 
 def quiet_libraries() -> None:

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,11 @@ from rankwise.report.remarks import cause_of
 from rankwise.report.words import BASES, price_of
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records, ranked
+from rankwise.results.records import Records, best_run
 from rankwise.spec.arms import Arm
 from rankwise.store.reader import Reader
 from rankwise.study.plan import StudyPlan, base_name, pick_device, shared_trainings
-from rankwise.text import count
+from rankwise.text import count, reload_words
 
 # Time of a training step over the time of its matrix products alone, as measured on two CPU cores
 # with cohorts of 8 on MiniLM (bf16); a rough guide elsewhere.
@@ -199,9 +201,18 @@ def status_facts(folder: Path) -> dict[str, Any]:
         ],
         "recommended": chosen,
         "why": judgement.choice.basis,
+        "withdrawn": judgement.choice.withdrawn,
+        "reloaded": _reloaded(records, chosen),
         "report": str(folder / "report.html") if (folder / "report.html").exists() else None,
         "adapters": str(adapters) if adapters and adapters.exists() else None,
     }
+
+
+def _reloaded(records: Records, chosen: str | None) -> str | None:
+    """What the recommended adapter gave when it was loaded from disk."""
+    run = None if chosen is None else best_run(records, chosen)
+    found = None if run is None else records.reloads.get(run.id)
+    return None if found is None else reload_words(**asdict(found))
 
 
 def print_status(facts: dict[str, Any]) -> None:
@@ -235,6 +246,11 @@ def print_status(facts: dict[str, Any]) -> None:
     if facts["recommended"]:
         what = "not recommended" if facts["why"] == "look" else "recommended"
         console.print(f"{what}: [bold]{facts['recommended']}[/bold] ({BASES[facts['why']]})")
+    if facts["withdrawn"]:
+        said = f"[bold]NO RECOMMENDATION[/bold]: {facts['withdrawn']} {BASES[facts['why']]}"
+        console.print(said)
+    if facts["reloaded"]:
+        console.print(facts["reloaded"], highlight=False)
     for what in ("report", "adapters"):
         if facts[what]:
             console.print(f"{what}: {facts[what]}", highlight=False, soft_wrap=True)

@@ -104,7 +104,7 @@ class RecommendationDetail:
 
 @dataclass(frozen=True)
 class RecommendationFacts:
-    """The recommended arm; basis as in `Choice`: winner, runs, only, tie, look or none."""
+    """The recommended arm; basis (winner, runs, only, tie, look, ...) as in `Choice`."""
 
     arm: str | None
     basis: str

@@ -9,7 +9,7 @@ from typing import Any
 from rankwise.analysis.curves import TREND_STEPS, Diagnosis, Ending, StepRecord
 from rankwise.results.records import Records, RunFacts
 from rankwise.store.schema import Fact
-from rankwise.text import significant
+from rankwise.text import reload_words, significant
 
 
 def cause_of(run: RunFacts) -> str:
@@ -107,6 +107,15 @@ def _merged(data: Mapping[str, Any]) -> str:
     )
 
 
+def _reload(data: Mapping[str, Any]) -> str:
+    values = {name: value for name, value in data.items() if name != "run"}
+    return f"{data['run']}: {reload_words(**values)}"
+
+
+def _not_checked(data: Mapping[str, Any]) -> str:
+    return f"adapters were not loaded again by peft, for lack of memory: {data['error']}"
+
+
 WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "versions": ("versions", _changed("versions")),
     "device": ("device", _changed("device")),
@@ -117,6 +126,8 @@ WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "not_done": ("after training", _not_done),
     "ranks": ("ranks", _ranks),
     "merged": ("quantization", _merged),
+    "reload": ("export", _reload),
+    "not_checked": ("export", _not_checked),
 }
 
 

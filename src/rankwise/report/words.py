@@ -41,6 +41,7 @@ BASES = {
     "only": "the only one with a result",
     "tie": "cheapest of those tied for best",
     "look": "best mean; no recommendation, the noise is unknown",
+    "withdrawn": "withdrawn: its adapter, loaded from disk by peft, is another model",
     "none": "no finished run",
 }
 
@@ -229,6 +230,11 @@ def reason(judgement: Judgement) -> str:
     """Why this configuration is recommended, or why none is, as the end of a sentence."""
     choice, verdict = judgement.choice, judgement.verdict
     found = choice.recommendation
+    if choice.withdrawn is not None:
+        return (
+            f"the adapter of {code(choice.withdrawn)}, loaded from disk by peft, does not give the "
+            f"loss that training measured"
+        )
     if found.arm is None and choice.arm is None:
         return f"no configuration has a finite {words(verdict.metric)}"
     if found.arm is None:

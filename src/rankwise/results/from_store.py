@@ -37,6 +37,7 @@ from rankwise.store.schema import (
     CostRecord,
     Evaluation,
     Fact,
+    Reload,
     RunRecord,
     Step,
     StudyRecord,
@@ -76,6 +77,8 @@ def read_records(store: Reader) -> Records:
     scores = by_example(arms, seeds, runs, best, examples)
     deciding = scores.get(metric)
     test_examples = store.examples("test")
+    known = store.reloads()
+    reloads = {run.id: known[run.run] for run in runs if run.run in known}
     return Records(
         title=str(study.spec.get("study", store.folder.name)),
         origin="study",
@@ -88,7 +91,7 @@ def read_records(store: Reader) -> Records:
         arms=arms,
         runs=runs,
         answers=_answers(store, runs, configs),
-        notes=(*store.facts(), *_merged(store, runs, arms)),
+        notes=(*store.facts(), *_merged(store, runs, arms), *_reloads(reloads)),
         x_AS=by_run(arms, seeds, runs),
         x_ASE=deciding,
         groups_E=None if examples is None or deciding is None else examples.groups,
@@ -98,6 +101,7 @@ def read_records(store: Reader) -> Records:
         test_ASE=by_example(arms, seeds, runs, on_test, test_examples),
         test_groups_E=None if test_examples is None else test_examples.groups,
         test_weights_E=None if test_examples is None else test_examples.weights,
+        reloads=reloads,
     )
 
 
@@ -293,6 +297,11 @@ def _merged(store: Reader, runs: Sequence[RunFacts], arms: Sequence[ArmFacts]) -
         for run in runs
         if run.run in merged and run.arm in held
     ]
+
+
+def _reloads(reloads: Mapping[str, Reload]) -> list[Fact]:
+    """What adapters gave that were loaded from disk, as facts for the report."""
+    return [Fact("reload", {"run": run, **asdict(found)}) for run, found in reloads.items()]
 
 
 def _answers(

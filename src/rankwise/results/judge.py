@@ -1,7 +1,7 @@
 """From records to judgement: the analyses of a study, run once, for all parts of the report."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from rankwise.results.records import (
     ArmFacts,
     Records,
     RunFacts,
+    best_run,
     distinct,
     is_failure,
     varying_settings,
@@ -52,12 +53,14 @@ class Choice:
     basis is "winner" (significantly better than all others, seeds included), "runs" (significantly
     better than all others on the examples, with one seed), "only" (no other arm has a result),
     "tie" (cheapest of the tie group), "look" (the noise is unknown: `arm` has the best mean, and
-    there is no recommendation) or "none" (no run finished).
+    there is no recommendation), "withdrawn" (the adapter of `withdrawn`, loaded from disk, does not
+    give what was measured) or "none" (no run finished).
     """
 
     arm: str | None
     basis: str
     recommendation: Recommendation
+    withdrawn: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -214,6 +217,10 @@ def choose(records: Records, verdict: Verdict) -> Choice:
         return Choice(None, "none", found)
     if found.arm is None:
         return Choice(verdict.best, "look", found)
+    best = best_run(records, found.arm)
+    reloaded = None if best is None else records.reloads.get(best.id)
+    if reloaded is not None and not reloaded.agrees:
+        return Choice(None, "withdrawn", replace(found, arm=None, alternative=None), found.arm)
     return Choice(found.arm, _basis(verdict), found)
 
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from rankwise.analysis.curves import StepRecord
 from rankwise.spec.tasks import weighs_targets
-from rankwise.store.schema import FINISHED, Evaluation, ExamplesRecord, Fact
+from rankwise.store.schema import FINISHED, Evaluation, ExamplesRecord, Fact, Reload
 
 Floats = NDArray[np.float64]
 
@@ -124,6 +124,7 @@ class Records:
     extra_ASE, test_ASE  other metrics by example at the best step, all of them on the test part
     test_size  items behind each x_AS where no record by example exists, else None
     groups_E, weights_E  of the validation examples, with x_ASE
+    reloads    by run id, what adapters gave that were loaded from disk
     """
 
     title: str
@@ -147,6 +148,7 @@ class Records:
     test_ASE: dict[str, Floats] = field(default_factory=dict)
     test_groups_E: NDArray[Any] | None = None
     test_weights_E: Floats | None = None
+    reloads: Mapping[str, Reload] = field(default_factory=dict)
 
     def arm(self, name: str) -> ArmFacts:
         """The arm of this name (StopIteration where there is none)."""

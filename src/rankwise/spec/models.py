@@ -87,6 +87,11 @@ class StudySpec(Section):
         default_factory=ObjectiveSpec,
         description="The metric that decides, and the cost that is kept low.",
     )
+    check_export: bool = Field(
+        True,
+        description="Before training and after it, load adapters from disk by peft on a fresh "
+        "base, and compare losses.",
+    )
     hardware: HardwareSpec = Field(default_factory=HardwareSpec, description="Where it runs.")
 
     @model_validator(mode="after")

@@ -75,7 +75,10 @@ def _typed(db: sqlite3.Connection) -> None:
     _copy_best_steps(db, runs)
     _copy_probes(db, runs, trainings)
     _copy_answers(db, runs, configs)
-    db.execute("INSERT INTO examples SELECT split, hashes, groups, weights FROM old_examples")
+    db.execute(
+        "INSERT INTO examples (split, hashes, groups, weights) "
+        "SELECT split, hashes, groups, weights FROM old_examples"
+    )
     for name in OLD:
         db.execute(f"DROP TABLE old_{name}")
     db.execute("PRAGMA legacy_alter_table=OFF")
@@ -298,5 +301,15 @@ def _text(value: Any, sort: bool = False) -> str:
     return json.dumps(value, ensure_ascii=False, sort_keys=sort)
 
 
-MIGRATIONS = (_first, _ranks, _adapter, _typed)
+def _reload(db: sqlite3.Connection) -> None:
+    columns = {row[1] for row in db.execute("PRAGMA table_info(examples)")}
+    if "sample" not in columns:  # the step before makes the newest form of the tables
+        db.execute("ALTER TABLE examples ADD COLUMN sample TEXT")
+    db.execute(
+        "CREATE TABLE IF NOT EXISTS reload (run_id INTEGER PRIMARY KEY REFERENCES run, "
+        "rows INTEGER NOT NULL, stored REAL, loss REAL, agrees INTEGER NOT NULL)"
+    )
+
+
+MIGRATIONS = (_first, _ranks, _adapter, _typed, _reload)
 """Number n brings a database of version n-1 to version n."""

@@ -21,6 +21,7 @@ from rankwise.store.schema import (
     Fact,
     Failure,
     ModuleRank,
+    Reload,
     RunRecord,
     Split,
     Step,
@@ -239,6 +240,21 @@ class Reader:
             "SELECT training_id, step_seconds, eval_seconds, memory_bytes, path FROM cost"
         )
         return {training: CostRecord(*rest) for training, *rest in rows}
+
+    def sample(self) -> list[tuple[list[int], Any]]:
+        """Token ids and labels of the first validation examples; none in older studies."""
+        row = self._row("SELECT sample FROM examples WHERE split = 'validation'", ())
+        return (
+            [] if row is None or row[0] is None else [(ids, to) for ids, to in json.loads(row[0])]
+        )
+
+    def reloads(self) -> dict[int, Reload]:
+        """What adapters loaded from disk gave, by run."""
+        rows = self._rows("SELECT run_id, rows, stored, loss, agrees FROM reload ORDER BY run_id")
+        return {
+            run: Reload(count, from_number(stored), from_number(loss), bool(agrees))
+            for run, count, stored, loss, agrees in rows
+        }
 
     def merged(self) -> dict[int, float | None]:
         """Validation loss of runs over a quantised base, merged into the base as it was before.

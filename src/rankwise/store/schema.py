@@ -55,7 +55,8 @@ TABLES = """
         run_id INTEGER NOT NULL REFERENCES run, step INTEGER NOT NULL, loss REAL, grad_norm REAL,
         learning_rate REAL, PRIMARY KEY (run_id, step)) WITHOUT ROWID;
     CREATE TABLE examples (
-        split TEXT PRIMARY KEY, hashes TEXT NOT NULL, groups BLOB NOT NULL, weights BLOB NOT NULL);
+        split TEXT PRIMARY KEY, hashes TEXT NOT NULL, groups BLOB NOT NULL, weights BLOB NOT NULL,
+        sample TEXT);
     CREATE TABLE evaluation (
         run_id INTEGER NOT NULL REFERENCES run, split TEXT NOT NULL, step INTEGER NOT NULL,
         losses BLOB NOT NULL, correct BLOB, PRIMARY KEY (run_id, split, step));
@@ -67,6 +68,9 @@ TABLES = """
         training_id INTEGER PRIMARY KEY REFERENCES training, step_seconds REAL, eval_seconds REAL,
         memory_bytes INTEGER, path TEXT NOT NULL);
     CREATE TABLE merged (run_id INTEGER PRIMARY KEY REFERENCES run, loss REAL);
+    CREATE TABLE reload (
+        run_id INTEGER PRIMARY KEY REFERENCES run, rows INTEGER NOT NULL, stored REAL, loss REAL,
+        agrees INTEGER NOT NULL);
     CREATE TABLE answer (
         id INTEGER PRIMARY KEY, config_id INTEGER NOT NULL REFERENCES config,
         run_id INTEGER REFERENCES run, prompt TEXT NOT NULL, reference TEXT, text TEXT NOT NULL,
@@ -199,6 +203,23 @@ class Evaluation:
     losses: np.ndarray
     correct: np.ndarray | None
     metrics: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Reload:
+    """A run's adapter, loaded from disk by plain transformers and peft.
+
+    Attributes:
+        rows: Validation examples that were computed again, the first so many.
+        stored: Their mean loss as training recorded it.
+        loss: Their mean loss as the loaded adapter gives it.
+        agrees: Whether no example differs by more than the precision of the base explains.
+    """
+
+    rows: int
+    stored: float
+    loss: float
+    agrees: bool
 
 
 @dataclass(frozen=True)

@@ -45,6 +45,7 @@ from rankwise.store.schema import (
     CostRecord,
     Failure,
     ModuleRank,
+    Reload,
     Split,
     StudyRecord,
     to_blob,
@@ -244,7 +245,7 @@ class Store(Reader):
         """Forgets what a run has recorded, its answers included, and plans it anew."""
         self._buffer = [row for row in self._buffer if row[0] != run_id]
         with self._writing() as db:
-            for table in ("step", "metric", "evaluation", "answer", "merged"):
+            for table in ("step", "metric", "evaluation", "answer", "merged", "reload"):
                 db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
             db.execute("UPDATE run SET best_step = NULL WHERE id = ?", (run_id,))
         self.set_state(run_id, "planned")
@@ -308,7 +309,29 @@ class Store(Reader):
             )
         values = (split, json.dumps(list(hashes)), to_blob(groups), to_blob(weights))
         with self._writing() as db:
-            db.execute("INSERT OR REPLACE INTO examples VALUES (?, ?, ?, ?)", values)
+            db.execute(
+                "INSERT INTO examples (split, hashes, groups, weights) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (split) DO UPDATE SET groups = excluded.groups, "
+                "weights = excluded.weights",
+                values,
+            )
+
+    def save_sample(self, sample: Sequence[tuple[list[int], Any]]) -> None:
+        """Records token ids and labels of the first validation examples, to compute them again."""
+        with self._writing() as db:
+            db.execute(
+                "UPDATE examples SET sample = ? WHERE split = 'validation'",
+                (json.dumps([list(one) for one in sample]),),
+            )
+
+    def save_reload(self, run_id: int, found: Reload) -> None:
+        """Records what a run's adapter gives when it is loaded from disk."""
+        values = (to_number(found.stored), to_number(found.loss), int(found.agrees))
+        with self._writing() as db:
+            db.execute(
+                "INSERT OR REPLACE INTO reload VALUES (?, ?, ?, ?, ?)",
+                (run_id, found.rows, *values),
+            )
 
     def save_evaluation(
         self,

@@ -18,6 +18,7 @@ from rankwise.adapters.memory import footprint
 from rankwise.adapters.peft_files import peft_settings
 from rankwise.base.load import Base
 from rankwise.data.examples import Example
+from rankwise.errors import ModelError
 from rankwise.spec.arms import Arm, Run
 from rankwise.spec.load import dump_spec
 from rankwise.spec.tasks import TASKS
@@ -28,15 +29,16 @@ from rankwise.study.answering import (
     base_metrics,
 )
 from rankwise.study.plan import StudyPlan, base_name, pick_device
-from rankwise.tasks.by_name import target_count
+from rankwise.tasks.by_name import row_losses, target_count
 from rankwise.tasks.losses import Batch
 from rankwise.text import first_line
 from rankwise.train.batch import Part, Task, chosen_rows, collate, parts_of
 from rankwise.train.evaluate import Untouched
 from rankwise.train.generate import WRITTEN_EXAMPLES
-from rankwise.train.prepare import Bases, choose_attention, versions_of
-from rankwise.train.probe import measure_importance
+from rankwise.train.prepare import Bases, choose_attention, is_shortage, versions_of
+from rankwise.train.probe import TOLERANCE, measure_importance
 
+SAMPLE = 16  # validation examples that are computed again with adapters loaded from disk
 SEED = 0  # of the batches that importance is read on: the same for every seed of an arm
 
 
@@ -63,7 +65,9 @@ def with_stored_ranks(plan: StudyPlan, store: Store) -> StudyPlan:
             continue
         known = {name: module.rank for name, module in store.ranks(number).items()}
         if known:
-            found = resolve_adapter(plan.structure, arm, plan.spec.task, ranks=known)
+            found = resolve_adapter(
+                plan.structure, arm, plan.spec.task, ranks=known, gaps=plan.gaps
+            )
             plan = _with_adapter(plan, arm, found)
     return plan
 
@@ -97,7 +101,7 @@ def with_measured_ranks(
         if key not in measured:
             batches = _batches(plan, arm, task)
             measured[key] = measure_importance(base.model, names, batches, task.name)
-        found = resolve_adapter(plan.structure, arm, task.name, measured[key])
+        found = resolve_adapter(plan.structure, arm, task.name, measured[key], gaps=plan.gaps)
         plan = _with_adapter(plan, arm, found)
         write_training(plan, arm, store, task)
         store.add_fact(
@@ -179,6 +183,7 @@ def begin(study: Study) -> None:
     plan, store = study.plan, study.store
     spec = plan.spec
     base = reference_base(study)
+    _check_rows(study, base)
     if study.bases.attention == "auto":
         batch = parts_of_one(study, plan.runs[0])[-1].batch
         study.bases.attention = choose_attention(base.model, spec.task, batch)
@@ -205,6 +210,38 @@ def begin(study: Study) -> None:
     _write_examples(study)
     _write_configurations(study)
     _measure_base(study, base)
+
+
+@torch.no_grad()
+def _check_rows(study: Study, base: Base) -> None:
+    """Refuse a model that fails on rows of this study, or whose losses depend on their padding.
+
+    Rows share batches, and are padded to the longest of them. A loss that depends on that would
+    depend on which rows, and which runs, happen to be neighbours.
+
+    Raises:
+        ModelError: as said.
+    """
+    rows = sorted(study.plan.data.validation, key=lambda one: len(one.input_ids))
+    task, name = study.task, base_name(study.plan.spec.model)
+    try:
+        alone = row_losses(base.model, task.name, collate(rows[:1], task)).total
+        both = row_losses(base.model, task.name, collate([rows[0], rows[-1]], task)).total
+    except Exception as error:
+        if is_shortage(error):
+            raise
+        raise ModelError(
+            f"model.name: {name} fails on rows of this study: {first_line(error)}"
+        ) from error
+    if not torch.isfinite(alone).all():
+        return  # it will be said of every run
+    difference = float((both[:1] - alone).abs() / alone.abs().clamp_min(1.0))
+    if difference > TOLERANCE[base.dtype]:
+        raise ModelError(
+            f"model.name: the loss of a row depends on the padding behind it in {name} "
+            f"({float(alone):.4f} alone, {float(both[0]):.4f} beside a longer row), so it would "
+            f"depend on the rows of its batch; this model is not supported"
+        )
 
 
 def _write_configurations(study: Study) -> None:
@@ -247,6 +284,9 @@ def _write_examples(study: Study) -> None:
                 np.array([example.group for example in examples]),
                 np.array([target_count(e, study.task.name) for e in examples], dtype=float),
             )
+    if not study.store.sample():
+        some = data.validation[:SAMPLE]
+        study.store.save_sample([(one.input_ids.tolist(), one.labels.tolist()) for one in some])
 
 
 def parts_of_one(study: Study, run: Run) -> list[Part]:

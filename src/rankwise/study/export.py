@@ -1,22 +1,28 @@
 """Adapters out of a study: copied, merged into a whole model, and what merging changes."""
 
 import gc
+import math
 import shutil
 from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from rankwise.adapters.peft_files import merged_model
-from rankwise.base.load import choose_dtype
-from rankwise.errors import UserError
+import torch
+
+from rankwise.adapters.peft_files import load_exported, merged_model
+from rankwise.base.load import choose_dtype, load_tokenizer
+from rankwise.errors import ModelError, UserError
 from rankwise.results.from_store import Records, RunFacts, read_records
 from rankwise.results.judge import judge_records
-from rankwise.results.records import best_run
+from rankwise.results.records import ArmFacts, best_run
 from rankwise.spec.arms import Arm
 from rankwise.spec.models import ModelSpec
 from rankwise.store.reader import ADAPTERS, Reader
 from rankwise.store.writer import Store
-from rankwise.study.plan import StudyPlan
+from rankwise.study.plan import StudyPlan, pick_device
+from rankwise.study.reload import compare_with_stored
+from rankwise.text import first_line
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import Untouched, evaluate
 
@@ -39,8 +45,7 @@ def export_adapter(
     if to.exists():
         raise UserError(f"{to}: exists already; name a new folder")
     with Reader(folder) as store:
-        records = read_records(store)
-        study = store.study()
+        records, study = read_records(store), store.study()
     labels = None if study.label_names is None else list(study.label_names)
     name = _arm_name(records, arm)
     run = _run_of(records, name, seed)
@@ -53,19 +58,58 @@ def export_adapter(
         shutil.copytree(source, to)
     what = "merged model" if merged else "adapter"
     said = f"{what} of {run.id} (step {run.best_step}, {records.metric} {run.value:.4f}): {to}"
+    measured, words = _measured(folder, records.arm(name), run, to)
     return {
         "arm": name,
         "seed": run.seed,
         "step": run.best_step,
         records.metric: run.value,
         "to": str(to),
-        "said": said,
+        "measured": measured,
+        "said": f"{said}\n{words}",
     }
+
+
+def _measured(
+    folder: Path, arm: ArmFacts, run: RunFacts, to: Path
+) -> tuple[dict[str, Any] | None, str]:
+    """What the exported files give, loaded as a user will; as numbers and in a sentence."""
+    with Reader(folder) as store:
+        study = store.study()
+        if not store.sample():
+            return None, "not measured: this study holds no examples to measure it on"
+        spec = ModelSpec.model_validate(study.spec["model"])
+        quantization = str(arm.settings.get("model.quantization") or "none")
+        spec = spec.model_copy(update={"quantization": quantization})
+        device = pick_device(study.spec["hardware"]["device"])
+        labels = None if study.label_names is None else len(study.label_names)
+        pad = load_tokenizer(spec).pad_token_id
+        task = Task(study.spec["task"], pad, study.spec["data"]["max_length"], device)
+        dtype = getattr(torch, study.base.dtype)
+        try:
+            model = load_exported(to, spec, task.name, labels, device, pad, study.base.attention)
+            whole = Untouched(model, dtype if arm.method == "full" else None)
+            found = compare_with_stored(store, run, whole, task, dtype)
+        except (OSError, RuntimeError, ModelError) as error:
+            return None, f"not measured: it cannot be loaded here: {first_line(error)}"
+    if not math.isfinite(found.loss):
+        return asdict(found), "loaded from there, it gives a loss that is not finite"
+    change = found.loss - found.stored
+    return asdict(found), (
+        f"loaded from there, it gives loss {found.loss:.4f} on {found.rows} validation examples; "
+        f"training measured {found.stored:.4f} ({change:+.4f})"
+    )
 
 
 def _arm_name(records: Records, arm: str) -> str:
     if arm == "best":
-        chosen = judge_records(records).choice.arm
+        choice = judge_records(records).choice
+        if choice.withdrawn is not None:
+            raise UserError(
+                f"best: the recommendation is withdrawn, because the adapter of {choice.withdrawn} "
+                f"loaded from disk does not give what was measured; see the report"
+            )
+        chosen = choice.arm
         if chosen is None:
             raise UserError("best: no configuration has a result yet")
         return chosen
@@ -97,9 +141,6 @@ def merge(
         label_names: Names of the classes, for SEQ_CLS.
     """
     from transformers import AutoConfig
-
-    from rankwise.adapters.peft_files import merged_model
-    from rankwise.base.load import load_tokenizer
 
     tokenizer = load_tokenizer(model)
     if (source / "adapter_config.json").exists():

@@ -4,7 +4,7 @@
 the model's configuration, and finds every mistake that can be found from these.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,20 @@ from torch import nn
 
 from rankwise.adapters.adapter import Adapter, resolve_adapter
 from rankwise.adapters.memory import Footprint, Memory, footprint, max_runs, predict_memory
-from rankwise.base.load import choose_dtype, load_tokenizer
-from rankwise.base.modules import linear_modules
-from rankwise.base.skeleton import skeleton
+from rankwise.adapters.peft_files import check_in_peft
+from rankwise.base.load import absent_weights, choose_dtype, load_tokenizer
+from rankwise.base.modules import Gaps, kind_of, linear_modules
+from rankwise.base.skeleton import positions, skeleton, unreached, vocabulary
 from rankwise.data.augment import check_augment
 from rankwise.data.examples import Example, StudyData, make_examples, train_examples
 from rankwise.data.sources import read_rows
 from rankwise.data.split import Split, split_rows
-from rankwise.errors import SpecError
+from rankwise.errors import ModelError, SpecError
 from rankwise.spec.arms import Arm, Run, make_arms
 from rankwise.spec.models import GenerationSpec, ModelSpec, StudySpec
-from rankwise.spec.tasks import TASKS, is_causal
+from rankwise.spec.tasks import TASKS, has_classes, is_causal
 from rankwise.study.cohorts import cohorts_of
+from rankwise.text import count, names
 from rankwise.train.generate import Question, questions_of
 from rankwise.train.optimizer import steps_of
 
@@ -44,6 +46,7 @@ class StudyPlan:
         train: An arm's training examples, by training id; equal ones are shared.
         questions: The prompts that arms with these settings answer after training.
         structure: The base model on the meta device.
+        gaps: Weights that the checkpoint does not bring, modules that rows do not reach.
         notes: Facts about the data for the plan and the report.
     """
 
@@ -51,6 +54,7 @@ class StudyPlan:
     arms: tuple[Arm, ...]
     runs: tuple[Run, ...]
     structure: nn.Module
+    gaps: Gaps
     adapters: Mapping[str, Adapter | None]
     footprints: Mapping[str, Footprint]
     tokenizer: Any
@@ -136,12 +140,13 @@ class StudyPlan:
         }
 
 
-def plan_study(spec: StudySpec, base_dir: Path) -> StudyPlan:
+def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> StudyPlan:
     """Read the data, build the model's structure, and check that everything fits.
 
     Args:
         spec: The study.
         base_dir: The folder of the spec, for relative paths.
+        download: Whether a base that is on the hub only may be fetched, to know its weights.
 
     Raises:
         SpecError, DataError, ModelError: a mistake, with place, finding and remedy.
@@ -154,13 +159,19 @@ def plan_study(spec: StudySpec, base_dir: Path) -> StudyPlan:
     split = split_rows(read_rows(spec.data, base_dir), spec.data)
     labels = None if split.label_names is None else len(split.label_names)
     structure = skeleton(spec.model, spec.task, labels)
+    _check_start(spec, structure)
+    _check_attention(spec, structure)
+    gaps = Gaps(absent_weights(spec.model, spec.task, labels, download), unreached(structure))
     adapters = {
-        arm.id: None if arm.method == "full" else resolve_adapter(structure, arm, spec.task)
+        arm.id: None
+        if arm.method == "full"
+        else resolve_adapter(structure, arm, spec.task, gaps=gaps)
         for arm in arms
     }
+    for adapter in {_built(adapter): adapter for adapter in adapters.values() if adapter}.values():
+        check_in_peft(structure, adapter, spec.task)
     footprints = {arm.id: footprint(structure, adapters[arm.id]) for arm in arms}
-    _check_length(spec, structure)
-    _check_start(spec, structure)
+    _check_length(spec, structure, gaps)
     tokenizer = load_tokenizer(spec.model)
     data = make_examples(split, spec.data, tokenizer, base_dir)
     train, notes = _training_parts(spec, arms, split, data, tokenizer, base_dir)
@@ -169,21 +180,30 @@ def plan_study(spec: StudySpec, base_dir: Path) -> StudyPlan:
         for asked in dict.fromkeys(arm.generation for arm in arms)
         if _asks(asked)
     }
+    _check_tokens(
+        spec, structure, tokenizer, [data.validation, data.test, *train.values()], questions
+    )
     for asked, prompts in questions.items():
-        _check_room(spec, structure, asked, prompts)
+        _check_room(spec, structure, gaps, asked, prompts)
     return StudyPlan(
         spec,
         arms,
         tuple(Run(arm, seed) for arm in arms for seed in spec.seeds),
         structure,
+        gaps,
         adapters,
         footprints,
         tokenizer,
         data,
         train,
         questions,
-        tuple(dict.fromkeys([*data.notes, *notes])),
+        tuple(dict.fromkeys([*data.notes, *notes, *gap_notes(structure, gaps, adapters)])),
     )
+
+
+def _built(adapter: Adapter) -> tuple[object, ...]:
+    """What decides whether peft can build an adapter; ranks do not."""
+    return (tuple(adapter.modules), adapter.biases, adapter.saved, adapter.dora)
 
 
 def shared_trainings(runs: Sequence[Run]) -> dict[Run, tuple[Run, ...]]:
@@ -237,12 +257,16 @@ def _check_asked(spec: StudySpec, arms: Sequence[Arm]) -> None:
 
 
 def _check_room(
-    spec: StudySpec, structure: nn.Module, asked: GenerationSpec, prompts: Sequence[Question]
+    spec: StudySpec,
+    structure: nn.Module,
+    gaps: Gaps,
+    asked: GenerationSpec,
+    prompts: Sequence[Question],
 ) -> None:
     """Refuse answers that would be longer than the model's positions allow."""
-    most = getattr(structure.config, "max_position_embeddings", None)
+    most = positions(structure, gaps.unreached)
     longest = max(len(prompt.ids) for prompt in prompts) if is_causal(spec.task) else 1
-    if isinstance(most, int) and longest + asked.max_new_tokens > most:
+    if most is not None and longest + asked.max_new_tokens > most:
         room = most - longest
         remedy = f"use {room} or less, or shorter prompts" if room > 0 else "use shorter prompts"
         raise SpecError(
@@ -251,24 +275,86 @@ def _check_room(
         )
 
 
-def _check_length(spec: StudySpec, structure: nn.Module) -> None:
+def _check_length(spec: StudySpec, structure: nn.Module, gaps: Gaps) -> None:
     """Refuse rows longer than the model has positions for."""
-    most = getattr(structure.config, "max_position_embeddings", None)
-    if isinstance(most, int) and spec.data.max_length > most:
+    most = positions(structure, gaps.unreached)
+    if most is not None and spec.data.max_length > most:
         raise SpecError(
             f"data.max_length: {spec.data.max_length} tokens exceed the {most} positions of "
             f"{base_name(spec.model)}; use {most} or less"
         )
 
 
+def _check_attention(spec: StudySpec, structure: nn.Module) -> None:
+    """Refuse an attention kernel that the model does not have."""
+    asked = spec.model.attn_implementation
+    flag = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}.get(asked)
+    if flag is not None and not getattr(structure, flag, False):
+        raise SpecError(
+            f"model.attn_implementation: {kind_of(structure)} models have no {asked}; use eager or "
+            f"auto"
+        )
+
+
 def _check_start(spec: StudySpec, structure: nn.Module) -> None:
-    """Refuse a sequence-to-sequence model without a start token for targets."""
-    start = getattr(structure.config, "decoder_start_token_id", None)
-    if TASKS[spec.task].architecture == "encoder-decoder" and start is None:
+    """Refuse a sequence-to-sequence model that cannot be given its targets."""
+    if TASKS[spec.task].architecture != "encoder-decoder":
+        return
+    if not hasattr(structure, "prepare_decoder_input_ids_from_labels"):
+        raise ModelError(
+            f"task: {spec.task}: {kind_of(structure)} models are not supported: their targets need "
+            f"tokens of a language or of a speaker; use a model of the T5, BART, Pegasus or Marian "
+            f"kind"
+        )
+    if getattr(structure.config, "decoder_start_token_id", None) is None:
         place = "model.config" if spec.model.config is not None else "the model's config.json"
         raise SpecError(
             f"{place}: decoder_start_token_id is missing, the token that every target starts with; "
             f"set it (in the T5 family it is that of pad_token_id)"
+        )
+
+
+def _check_tokens(
+    spec: StudySpec,
+    structure: Any,
+    tokenizer: Any,
+    parts: Sequence[Sequence[Example]],
+    questions: Mapping[GenerationSpec, Sequence[Question]],
+) -> None:
+    """Refuse rows with tokens that the model has no embedding for."""
+    most = vocabulary(structure)
+    if most is None or len(tokenizer) <= most:
+        return
+    examples = [one for part in {id(part): part for part in parts}.values() for one in part]
+    read = [one.input_ids for one in examples]
+    read += [question.ids for asked in questions.values() for question in asked]
+    if not has_classes(spec.task):
+        read += [one.labels for one in examples]
+    highest = max(int(max(ids, default=0)) for ids in read)
+    if max(highest, tokenizer.pad_token_id) >= most:
+        raise ModelError(
+            f"model.tokenizer: it has {len(tokenizer)} tokens, {base_name(spec.model)} has "
+            f"embeddings for {most}; the rows hold "
+            f'"{tokenizer.convert_ids_to_tokens(highest)}", number {highest}. Use the tokenizer of '
+            f"the model, or a checkpoint whose embeddings were enlarged and trained"
+        )
+
+
+def gap_notes(
+    structure: nn.Module, gaps: Gaps, adapters: Mapping[str, Adapter | None]
+) -> Iterator[str]:
+    """What is to be said of weights that the base does not bring and of modules not reached."""
+    if gaps.absent:
+        yield (
+            f"The checkpoint has no weights for {names(gaps.absent_modules)}: they are drawn from "
+            f"each run's seed, trained, and saved with its adapter."
+        )
+    idle = {target.name for target in linear_modules(structure)} & set(gaps.unreached)
+    if idle and any(adapters.values()):
+        first = sorted(idle)[0]
+        yield (
+            f"The rows do not pass through {count(len(idle), 'linear module')} of the model, such "
+            f"as {first}: these get no adapter, and are not counted."
         )
 
 

@@ -11,8 +11,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rankwise.spec.arms import Run
 from rankwise.store.reader import link_names
 from rankwise.store.schema import FINISHED, Failure, RunRecord
@@ -22,9 +20,11 @@ from rankwise.study.begin import Study, begin, open_study, reference_base, with_
 from rankwise.study.export import measure_merged
 from rankwise.study.plan import StudyPlan, base_name, shared_trainings
 from rankwise.study.record import Remark, StudyBegun, StudyEvent, run_id
+from rankwise.study.reload import check_adapters, refuse_unloadable
 from rankwise.study.train_cohort import TrainApart, train_cohort
 from rankwise.text import first_line
 from rankwise.train.evaluate import Untouched
+from rankwise.train.prepare import is_shortage
 from rankwise.train.probe import product_peak
 
 AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
@@ -53,6 +53,8 @@ def run_study(plan: StudyPlan, folder: Path) -> Iterator[tuple[StudyEvent, ...]]
             base = Untouched(reference_base(study).model)
             rate_answers(base, plan.arms, plan.questions, study.task, store)
         study.bases.let_go()
+        if plan.spec.check_export:
+            yield from check_adapters(study)
         for found in measure_merged(plan, store, folder, study.task):
             yield (Remark(found),)
 
@@ -115,6 +117,8 @@ def _train(
     waiting = deque((*plan.cohorts(missing, device), *plan.cohorts(incomplete, device)))
     study.cohorts = len(waiting)
     begin(study)
+    if plan.spec.check_export and missing:
+        refuse_unloadable(study, missing)
     for run in missing:
         study.store.restart_run(run_id(study.store, run))
     yield (_what_is_to_do(study, missing),)
@@ -170,7 +174,7 @@ def _after_failure(
     running = [run for run in runs if states[run] == "running"]
     unfinished = running or [run for run in runs if states[run] == "planned"]
     again = unfinished or [run for run in runs if states[run] in FINISHED]
-    if _is_shortage(error) and len(runs) > 1:
+    if is_shortage(error) and len(runs) > 1:
         middle = len(again) // 2
         halves = (tuple(again[:middle]), tuple(again[middle:]))
         waiting.extendleft(half for half in reversed(halves) if half)
@@ -182,7 +186,7 @@ def _after_failure(
     elif not running and len(unfinished) > 1:
         yield from _train_apart(study, runs, waiting, {"error": _cause(error)})
     else:
-        state = "out_of_memory" if _is_shortage(error) else "crashed"
+        state = "out_of_memory" if is_shortage(error) else "crashed"
         trace = "".join(traceback.format_exception(error))[-4000:]
         failure = Failure(error=_cause(error), traceback=trace)
         for run in unfinished:
@@ -192,11 +196,6 @@ def _after_failure(
 
 def _cause(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"
-
-
-def _is_shortage(error: Exception) -> bool:
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "allocate memory" in str(error)
 
 
 def _mark_interrupted(study: Study, runs: Sequence[Run]) -> None:

@@ -45,10 +45,10 @@ class RowLosses:
 class LabelledPositions(nn.Module):
     """An output layer that answers only for the positions it was told of, (P, V)."""
 
-    def __init__(self, head: nn.Module) -> None:
+    def __init__(self, head: nn.Module, positions_P: Tensor, shape_NL: tuple[int, ...]) -> None:
         super().__init__()
         self.head: Any = head
-        self.positions_P: Tensor | None = None
+        self.positions_P, self.shape_NL = positions_P, shape_NL
 
     @property
     def weight(self) -> Tensor:
@@ -56,9 +56,15 @@ class LabelledPositions(nn.Module):
         weight: Tensor = self.head.weight
         return weight
 
+    @property
+    def bias(self) -> Tensor | None:
+        """The output bias: decoders of the BERT kind take it over."""
+        bias: Tensor | None = self.head.bias
+        return bias
+
     def forward(self, hidden: Tensor) -> Tensor:
-        """All positions, or (P, V) where positions were set."""
-        if self.positions_P is None:
+        """(P, V), or all positions where this is not the (N, L, H) that they were set for."""
+        if tuple(hidden.shape[:-1]) != self.shape_NL:
             everywhere: Tensor = self.head(hidden)
             return everywhere
         logits_PV: Tensor = self.head(hidden.flatten(0, -2)[self.positions_P])
@@ -66,8 +72,10 @@ class LabelledPositions(nn.Module):
 
 
 @contextmanager
-def labelled_positions(model: nn.Module, positions_P: Tensor) -> Iterator[None]:
-    """For the duration, the model's output layer answers for these flat positions only.
+def labelled_positions(
+    model: nn.Module, positions_P: Tensor, shape_NL: tuple[int, ...]
+) -> Iterator[None]:
+    """For the duration, the model's output layer answers for these flat positions of (N, L) only.
 
     An output layer that says `needs_whole_rows` (one that a bank trains) is left alone.
     """
@@ -75,8 +83,7 @@ def labelled_positions(model: nn.Module, positions_P: Tensor) -> Iterator[None]:
     if head is None or getattr(head, "needs_whole_rows", False):
         yield
         return
-    narrow = LabelledPositions(head)
-    narrow.positions_P = positions_P
+    narrow = LabelledPositions(head, positions_P, shape_NL)
     model.set_output_embeddings(narrow)  # type: ignore[operator]
     try:
         yield
@@ -96,7 +103,7 @@ def token_losses(
         inputs: What the model is given beside tokens and mask.
     """
     positions_P = (labels_NL != IGNORED).flatten().nonzero().squeeze(1)
-    with labelled_positions(model, positions_P):
+    with labelled_positions(model, positions_P, tuple(labels_NL.shape)):
         logits_PV = model(
             input_ids=batch.input_ids, attention_mask=batch.attention_mask, **inputs
         ).logits

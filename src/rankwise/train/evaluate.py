@@ -4,8 +4,8 @@ Legend: K runs, E examples.
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -40,15 +40,23 @@ class Forward(Protocol):
 
 @dataclass(frozen=True)
 class Untouched:
-    """The untrained base where a bank is expected; it has one run, number 0."""
+    """A model where a bank is expected; it has one run, number 0.
+
+    Attributes:
+        model: Such as the untrained base.
+        products: Precision of its products, where that is not the precision of its weights.
+    """
 
     model: Any
+    products: torch.dtype | None = None
 
-    def running(
-        self, runs: Sequence[int], key: BatchKey | None = None
-    ) -> AbstractContextManager[Any]:
-        """The model in its own precision."""
-        return nullcontext(self.model)
+    @contextmanager
+    def running(self, runs: Sequence[int], key: BatchKey | None = None) -> Iterator[Any]:
+        """The model."""
+        device = next(self.model.parameters()).device.type
+        lower = self.products not in (None, torch.float32)
+        with torch.autocast(device, dtype=self.products, enabled=lower):
+            yield self.model
 
 
 @dataclass(frozen=True)

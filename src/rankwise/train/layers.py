@@ -177,8 +177,9 @@ class BankedLinear(Banked):
         mask_SNI = self.mask(x_SNI)
         if layout.side_by_side is not None and self.start_A is None and _is_plain(self.base):
             weight_OI = self.base.weight if isinstance(self.base, nn.Linear) else self.base.weight.T
-            out_KNO: Tensor = AdaptedLinear.apply(  # type: ignore[no-untyped-call]
-                x.reshape(layout.runs, -1, x.shape[-1]),
+            adapted: Tensor = AdaptedLinear.apply(  # type: ignore[no-untyped-call]
+                x,
+                layout.runs,
                 weight_OI,
                 self.bias,
                 a_SRI,
@@ -187,7 +188,7 @@ class BankedLinear(Banked):
                 mask_SNI,
                 layout.side_by_side,
             )
-            return out_KNO.view(*x.shape[:-1], -1)
+            return adapted
         out: Tensor = self.base(x)
         dropped_SNI = x_SNI if mask_SNI is None else x_SNI * mask_SNI
         delta_SNO = self.product(dropped_SNI, a_SRI, b_SOR)

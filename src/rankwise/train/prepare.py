@@ -86,6 +86,8 @@ def choose_attention(model: nn.Module, task: str, batch: Batch, trials: int = 3)
     embeddings = model.get_input_embeddings().weight  # type: ignore[operator]
     embeddings.requires_grad_(True)  # so that there is a backward pass to time
     for attention in ATTENTIONS:
+        if attention == "sdpa" and not getattr(model, "_supports_sdpa", False):
+            continue  # set all the same, it would refuse to load so later
         try:
             model.set_attn_implementation(attention)  # type: ignore[operator]
         except ValueError:  # a model without it
@@ -107,6 +109,12 @@ def choose_attention(model: nn.Module, task: str, batch: Batch, trials: int = 3)
 def _wait_for(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory does not suffice."""
+    kinds = (torch.OutOfMemoryError, MemoryError)
+    return isinstance(error, kinds) or "allocate memory" in str(error)
 
 
 def first_rows(parts: Sequence[Part], rows: int) -> Batch:

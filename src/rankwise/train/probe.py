@@ -67,7 +67,7 @@ def probe_together(bank: Bank, task: str, batch_of_one: Batch, dtype: torch.dtyp
     tolerance = TOLERANCE[dtype]
     try:
         for run in runs:
-            _add_noise(bank.parameters_of(run), run)
+            add_noise(bank.parameters_of(run), run)
         with bank.running(runs) as model:
             together_KN = row_losses(model, task, _repeated(batch_of_one, len(runs))).total
         alone = []
@@ -84,7 +84,8 @@ def probe_together(bank: Bank, task: str, batch_of_one: Batch, dtype: torch.dtyp
     return Agreement(float(difference.nan_to_num(torch.inf).max()), tolerance)
 
 
-def _add_noise(parameters: dict[str, nn.Parameter], run: int) -> None:
+def add_noise(parameters: dict[str, nn.Parameter], run: int) -> None:
+    """Add normal noise of deviation 0.02 to a run's weights, always the same for its number."""
     generator = torch.Generator().manual_seed(seed_of(f"probe/{run}"))
     for parameter in parameters.values():
         noise = torch.empty(parameter.shape).normal_(0, 0.02, generator=generator)

@@ -211,6 +211,8 @@ def lead(judgement: Judgement) -> tuple[Block, ...]:
 
 def _use(judgement: Judgement) -> str:
     choice, records = judgement.choice, judgement.records
+    if choice.withdrawn is not None:
+        return strong(f"No recommendation: {reason(judgement)}.")
     if choice.arm is None:
         return ""
     price = price_of(records.arm(choice.arm), records.cost)

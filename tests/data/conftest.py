@@ -48,6 +48,12 @@ def make_tokenizer(around: str | None = None, **more: Any) -> PreTrainedTokenize
 
 
 @pytest.fixture(scope="session")
+def tokenizer_with() -> Callable[..., PreTrainedTokenizerFast]:
+    """Makes a tokenizer of one's own, as `make_tokenizer` does."""
+    return make_tokenizer
+
+
+@pytest.fixture(scope="session")
 def gpt_tokenizer() -> PreTrainedTokenizerFast:
     """Adds nothing of its own, as GPT-2's."""
     return make_tokenizer()

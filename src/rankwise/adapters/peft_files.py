@@ -1,10 +1,11 @@
 """Adapters in peft's format: adapter_config.json and adapter_model.safetensors, out and back in."""
 
 import copy
+import json
 import re
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +27,7 @@ from rankwise.text import first_line
 
 PREFIX = "base_model.model."
 WEIGHTS = "adapter_model.safetensors"
+LABEL_NAMES = "label_names.json"
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,14 @@ class AdapterWriter:
         base_name: Where peft will find the base.
         task: In the words of peft.TaskType.
         model: The base, which writes its own files in full fine-tuning.
+        label_names: Of the classes, for SEQ_CLS.
     """
 
     folder: Path
     base_name: str
     task: str
     model: nn.Module
+    label_names: Sequence[str] | None = None
 
     def save(
         self,
@@ -67,7 +71,26 @@ class AdapterWriter:
                 save_file(peft_state(adapter, state, start), ready / WEIGHTS)
                 config = peft_config(adapter, self.task, self.base_name, bool(start))
                 config.save_pretrained(ready)
+            if self.label_names is not None:
+                write_label_names(ready, self.label_names)
         return target
+
+
+def write_label_names(folder: Path, label_names: Sequence[str]) -> None:
+    """Write which class is which: peft's files have no place for it, a model's config has.
+
+    `label_names.json` has what transformers calls `id2label` and `label2id`, in the order of the
+    classes; the keys of `id2label` are texts there, as JSON has it.
+    """
+    id2label = dict(enumerate(label_names))
+    label2id = {name: number for number, name in id2label.items()}
+    names = {"id2label": id2label, "label2id": label2id}
+    text = json.dumps(names, indent=2, ensure_ascii=False)
+    (folder / LABEL_NAMES).write_text(text + "\n", encoding="utf-8")
+    config = folder / "config.json"
+    if config.exists():
+        held = json.loads(config.read_text(encoding="utf-8"))
+        config.write_text(json.dumps({**held, **names}, indent=2) + "\n", encoding="utf-8")
 
 
 def peft_state(

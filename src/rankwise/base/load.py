@@ -46,7 +46,7 @@ def load_tokenizer(spec: ModelSpec) -> Any:
     """The tokenizer of the base, with a padding token.
 
     Raises:
-        ModelError: there is none where the spec says.
+        ModelError: there is none where the spec says, or it has no token to pad with.
     """
     from transformers import AutoTokenizer
 
@@ -67,6 +67,12 @@ def load_tokenizer(spec: ModelSpec) -> Any:
         raise ModelError(f"model: no tokenizer at {place.folder}: {first_line(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
+    if tokenizer.pad_token_id is None:
+        raise ModelError(
+            f"{'model.tokenizer' if spec.tokenizer else 'model.name'}: the tokenizer of "
+            f"{spec.tokenizer or spec.name} has neither a padding token nor an end-of-text token "
+            "to pad with; set pad_token in its tokenizer_config.json"
+        )
     return tokenizer
 
 

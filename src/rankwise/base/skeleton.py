@@ -93,6 +93,12 @@ def skeleton(spec: ModelSpec, task: str, num_labels: int | None = None) -> nn.Mo
     return model
 
 
+def own_classes(model: nn.Module) -> tuple[str, ...]:
+    """The names of a model's classes, in the order of their numbers."""
+    names: dict[int, str] = getattr(model.config, "id2label", None) or {}
+    return tuple(str(names[number]) for number in sorted(names))
+
+
 def read_config(spec: ModelSpec) -> Any:
     """The transformers configuration of a model, read or made; weights are left alone.
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rankwise.data.messages import normal_row
 from rankwise.data.rows import full_text, repeated, words_of
 from rankwise.data.sources import FUNCTION, function_of, load_function, user_error
 from rankwise.data.split import Part
@@ -243,7 +244,7 @@ def _by_function(name: str, data: DataSpec, base_dir: Path) -> Change:
             raise DataError(
                 f"data.augment.function: {name} changed the label; only text may change"
             )
-        return new
+        return normal_row(new, data, f"a row that {name} returned")
 
     return change_row
 

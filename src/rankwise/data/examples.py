@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from rankwise.data.augment import augment_rows
+from rankwise.data.chat import NotTellable, render
 from rankwise.data.order import permutation
 from rankwise.data.shapes import (
     Example,
@@ -25,7 +26,7 @@ from rankwise.data.shapes import (
     translated,
 )
 from rankwise.data.split import Part, Split
-from rankwise.data.tokenize import NotTellable, plain_ids, render, special_ids
+from rankwise.data.tokenize import plain_ids, special_ids
 from rankwise.errors import DataError
 from rankwise.spec.models import AugmentSpec, DataSpec
 from rankwise.text import shorten
@@ -124,8 +125,8 @@ def _examples(side: str, part: Part, split: Split, data: DataSpec, tokenizer: To
     if not len(part):
         return (), ()
     if data.label is not None:
-        assert split.label_names is not None
-        return classified(side, part, data, tokenizer, split.label_names)
+        assert split.classes is not None
+        return classified(side, part, data, tokenizer, split.classes)
     if data.input is not None:
         return translated(side, part, data, tokenizer)
     if data.text is not None:
@@ -143,7 +144,7 @@ def prompt_ids(text: str, data: DataSpec, tokenizer: Tokenizer) -> IntArray:
     """
     if data.messages is not None:
         try:
-            asked = render([{"role": "user", "content": text}], tokenizer, ask=True)
+            asked = render([{"role": "user", "content": text}], None, tokenizer, ask=True)
         except NotTellable as error:
             raise DataError(f"generation.prompts: {shorten(text)}: {error}") from error
         return np.array(plain_ids([asked], tokenizer)[0], dtype=np.int64)

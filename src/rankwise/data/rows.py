@@ -9,22 +9,23 @@ Operator for Similarity Joins in Data Cleaning").
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from rankwise.data.labels import Classes, find_classes, label_of, listing
+from rankwise.data.messages import normal_row, seen_of
 from rankwise.data.sources import Rows
-from rankwise.data.tables import Row
+from rankwise.data.tables import Row, missing
 from rankwise.errors import DataError
 from rankwise.spec.models import DataSpec, columns_of
 from rankwise.text import nearest, shorten
 
-MAX_CLASSES = 1000
-LISTED = 12
-
 
 def usable_rows(rows: Rows, data: DataSpec) -> Rows:
     """`rows` without those that have an empty text or a label that is not kept.
+
+    Conversations come out in normal form (`messages.py`), with the classes of the labels.
 
     Raises:
         DataError: a column or a label of the spec is not in the data, a value is not a text, or
@@ -32,16 +33,22 @@ def usable_rows(rows: Rows, data: DataSpec) -> Rows:
     """
     every = [row for part in rows.parts.values() for row in part]
     _check_columns(rows.source, every, data)
-    kept = _label_names(rows.source, every, data)
     notes = list(rows.notes)
     parts = {}
     for name, part in rows.parts.items():
         of = "" if len(rows.parts) == 1 else f"{name}: "
-        used = _without_empty(part, data, of, notes)
-        parts[name] = used if kept is None else _with_label(used, data, kept, of, notes)
+        parts[name] = _with_text(rows.source, part, data, of, notes)
+    classes = None
+    if data.label is not None and any(parts.values()):
+        values = [row.get(data.label) for part in parts.values() for row in part]
+        where = f"column {data.label} of {rows.source}"
+        classes = find_classes(where, values, data.labels, notes)
+        for name, part in parts.items():
+            of = "" if len(rows.parts) == 1 else f"{name}: "
+            parts[name] = _with_label(part, data.label, classes, of, notes)
     if not any(parts.values()):
         raise DataError(f"data: no row of {rows.source} can be used: {'; '.join(notes)}")
-    return replace(rows, parts=parts, notes=tuple(notes))
+    return replace(rows, parts=parts, notes=tuple(notes), classes=classes)
 
 
 def _check_columns(source: str, rows: list[Row], data: DataSpec) -> None:
@@ -61,59 +68,22 @@ def _check_columns(source: str, rows: list[Row], data: DataSpec) -> None:
         )
 
 
-def label_of(value: Any) -> str | None:
-    """A label as text; None where it is missing. 1.0 is '1': a column with gaps holds floats."""
-    if value is None or value != value or value == "":
-        return None
-    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
-
-
-def _label_names(source: str, rows: list[Row], data: DataSpec) -> tuple[str, ...] | None:
-    """The labels to keep, or None where the data have no label column.
-
-    Raises:
-        DataError: a label of the spec does not occur, or there are fewer than 2 or more than 1,000.
-    """
-    if data.label is None:
-        return None
-    counts = Counter(label_of(row.get(data.label)) for row in rows)
-    counts.pop(None, None)
-    found = ", ".join(f"{shorten(name, 40)} ({n})" for name, n in counts.most_common(LISTED))
-    if len(counts) > LISTED:
-        found += f" and {len(counts) - LISTED} more"
-    missing = [name for name in data.labels or () if name not in counts]
-    if missing:
-        raise DataError(
-            f"data.labels: column {data.label} of {source} has no {', '.join(missing)}; "
-            f"found: {found or 'no label at all'}"
-        )
-    if len(set(data.labels or ())) < len(data.labels or ()):
-        raise DataError(f"data.labels: a label is named twice in {', '.join(data.labels or ())}")
-    names = data.labels or label_names(counts)
-    if not 2 <= len(names) <= MAX_CLASSES:
-        raise DataError(
-            f"data.label: column {data.label} of {source} gives {len(names)} labels ({found}); "
-            f"classification needs 2 to {MAX_CLASSES}"
-        )
-    return names
-
-
-def label_names(found: Iterable[str | None]) -> tuple[str, ...]:
-    """The distinct labels in the order of their class ids: numbers by value, else by text."""
-    names = sorted({name for name in found if name is not None})
-    if all(name.lstrip("-").isdecimal() for name in names):
-        names.sort(key=int)
-    return tuple(names)
-
-
-def _without_empty(rows: list[Row], data: DataSpec, of: str, notes: list[str]) -> list[Row]:
+def _with_text(
+    source: str, rows: list[Row], data: DataSpec, of: str, notes: list[str]
+) -> list[Row]:
     if data.messages is not None:
-        filled = [row for row in rows if row.get(data.messages)]
-        for row in filled:
-            _check_messages(row[data.messages], data.messages)
+        normal = [
+            normal_row(row, data, f"{of}row {number} of {source}")
+            for number, row in enumerate(rows, start=1)
+        ]
+        filled = [row for row in normal if row[data.messages]]
     else:
         texts = [getattr(data, field) for field in columns_of(data) if field != "label"]
-        filled = [row for row in rows if all(_has_text(row, column) for column in texts)]
+        filled = [
+            row
+            for number, row in enumerate(rows, start=1)
+            if all(_has_text(row, column, f"{of}row {number}") for column in texts)
+        ]
     if len(filled) < len(rows):
         notes.append(
             f"{of}{len(rows) - len(filled)} of {len(rows)} rows with an empty text left out"
@@ -121,46 +91,30 @@ def _without_empty(rows: list[Row], data: DataSpec, of: str, notes: list[str]) -
     return filled
 
 
-def _has_text(row: Row, column: str) -> bool:
+def _has_text(row: Row, column: str, where: str) -> bool:
     value = row.get(column)
-    if value is None or value != value:
+    if isinstance(value, str):
+        return bool(value.strip())
+    if missing(value):
         return False
-    if not isinstance(value, str):
-        raise DataError(
-            f"data: column {column} holds {type(value).__name__} {shorten(value)}, not text"
-        )
-    return bool(value.strip())
-
-
-def _check_messages(value: Any, column: str) -> None:
-    fine = isinstance(value, list) and all(
-        isinstance(message, dict)
-        and isinstance(message.get("role"), str)
-        and isinstance(message.get("content"), str)
-        for message in value
+    raise DataError(
+        f"data: {where}: column {column} holds {type(value).__name__} {shorten(value)}, not text"
     )
-    if not fine:
-        raise DataError(
-            f"data.messages: column {column} must hold lists of {{role, content}}, both texts; "
-            f"found {type(value).__name__}: {shorten(value)}"
-        )
 
 
 def _with_label(
-    rows: list[Row], data: DataSpec, kept: tuple[str, ...], of: str, notes: list[str]
+    rows: list[Row], column: str, classes: Classes, of: str, notes: list[str]
 ) -> list[Row]:
-    assert data.label is not None
-    labelled = [row for row in rows if label_of(row.get(data.label)) in kept]
-    others = Counter(label_of(row.get(data.label)) for row in rows)
-    for name in kept:
-        others.pop(name, None)
+    labelled = [row for row in rows if classes.number(row.get(column)) is not None]
+    others = Counter(
+        label_of(row.get(column)) or "no label"
+        for row in rows
+        if classes.number(row.get(column)) is None
+    )
     if others:
-        told = ", ".join(
-            f"{'no label' if name is None else shorten(name, 40)} ({n})"
-            for name, n in others.most_common(LISTED)
-        )
         notes.append(
-            f"{of}{len(rows) - len(labelled)} of {len(rows)} rows left out by label: {told}"
+            f"{of}{len(rows) - len(labelled)} of {len(rows)} rows left out by label: "
+            f"{listing(others)}"
         )
     return labelled
 
@@ -168,7 +122,7 @@ def _with_label(
 def full_text(row: Row, data: DataSpec) -> str:
     """All the text of a row that a model reads or writes, for comparing rows with each other."""
     if data.messages is not None:
-        return "\n".join(message["content"] for message in row[data.messages])
+        return seen_of(row, data)
     columns = [getattr(data, field) for field in columns_of(data) if field != "label"]
     return "\n".join(row[column] for column in columns)
 

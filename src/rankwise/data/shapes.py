@@ -15,17 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise.data.chat import NotTellable, Seen, chat_dialogue, template_of
+from rankwise.data.labels import Classes
+from rankwise.data.messages import TOOLS
 from rankwise.data.order import IGNORED
-from rankwise.data.rows import label_of
 from rankwise.data.split import Part
-from rankwise.data.tokenize import (
-    Dialogue,
-    NotTellable,
-    chat_dialogue,
-    pair_dialogues,
-    plain_ids,
-    special_ids,
-)
+from rankwise.data.tokenize import READ, Dialogue, pair_dialogues, plain_ids, special_ids
 from rankwise.errors import DataError
 from rankwise.spec.models import DataSpec
 
@@ -47,6 +42,7 @@ class Example:
             one text, neighbouring blocks of one long text.
         text: the text or the prompt, readable.
         reference: the completion, the last answer, the target, the label's name; None for text.
+        asked: tokens before the completion or the last answer; None for other shapes.
     """
 
     input_ids: IntArray
@@ -54,6 +50,7 @@ class Example:
     group: int
     text: str
     reference: str | None = None
+    asked: int | None = None
 
     @property
     def digest(self) -> str:
@@ -69,15 +66,15 @@ def column_of(part: Part, column: str | None) -> list[Any]:
 
 
 def classified(
-    side: str, part: Part, data: DataSpec, tokenizer: Tokenizer, names: tuple[str, ...]
+    side: str, part: Part, data: DataSpec, tokenizer: Tokenizer, classes: Classes
 ) -> Made:
     texts = column_of(part, data.text)
     ids, cut = cut_ids(texts, data.max_length, tokenizer)
-    labels = [label_of(value) for value in column_of(part, data.label)]
-    place = {name: np.array(at, dtype=np.int64) for at, name in enumerate(names)}
+    numbers = [classes.number(value) for value in column_of(part, data.label)]
     made = tuple(
-        Example(row, place[str(label)], int(group), text, label)
-        for row, label, group, text in zip(ids, labels, part.groups, texts, strict=True)
+        Example(row, np.array(number, dtype=np.int64), int(group), text, classes.names[number])
+        for row, number, group, text in zip(ids, numbers, part.groups, texts, strict=True)
+        if number is not None
     )
     return made, _cut_note(side, cut, len(made), data.max_length)
 
@@ -217,12 +214,14 @@ def _conversations(
         )
     made: list[Dialogue | None] = []
     refused: Counter[str] = Counter()
-    for messages in column_of(part, data.messages):
+    template, seen = template_of(tokenizer), Seen()
+    for row in part.rows:
         try:
-            made.append(chat_dialogue(messages, tokenizer))
+            made.append(chat_dialogue(row[str(data.messages)], row.get(TOOLS, []), template, seen))
         except NotTellable as error:
             made.append(None)
             refused[str(error)] += 1
+    notes += seen.notes(side, tokenizer)
     told = "; ".join(f"{reason} ({n})" for reason, n in refused.most_common(3))
     if refused:
         notes.append(f"{side}: {refused.total()} of {len(part)} conversations left out: {told}")
@@ -233,21 +232,17 @@ def _conversations(
 
 def _cut_dialogue(dialogue: Dialogue, group: int, max_length: int) -> Example | None:
     """The example of a dialogue cut to `max_length`; None if no target token is left."""
-    ids, learnt = dialogue.ids[:max_length], dialogue.learnt[:max_length].copy()
-    learnt[:1] = False  # nothing precedes the first token, so no model can predict it
-    if not learnt.any():
-        return None
+    ids, of_answer = dialogue.ids[:max_length], dialogue.of_answer[:max_length].copy()
+    of_answer[:1] = READ  # nothing precedes the first token, so no model can predict it
     # the cut may remove the last answers: text and reference are those of the last one left
-    last = starts(learnt).size - 1
+    last = int(of_answer.max(initial=READ))
+    if last == READ:
+        return None
     return Example(
         ids,
-        np.where(learnt, ids, IGNORED),
+        np.where(of_answer == READ, IGNORED, ids),
         group,
         dialogue.prompts[last],
         dialogue.answers[last],
+        int(np.flatnonzero(of_answer == last)[0]),
     )
-
-
-def starts(learnt: NDArray[np.bool_]) -> IntArray:
-    """Where runs of learnt tokens begin."""
-    return np.flatnonzero(learnt & ~np.concatenate([[False], learnt[:-1]]))

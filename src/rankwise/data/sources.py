@@ -14,13 +14,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from rankwise.data.labels import Classes
 from rankwise.data.tables import (
     READERS,
     TEXTS,
     Row,
+    check_characters,
     find_path,
     format_of,
     read_file,
+    without_gaps,
 )
 from rankwise.errors import DataError
 from rankwise.files import PKG
@@ -42,6 +45,7 @@ class Rows:
         sha256: hash of the rows as JSON; equal for a file and its compressed copy.
         one_text: True for a txt file, whose single row is cut into regions instead of drawn.
         notes: facts for the report.
+        classes: those of the label column, once the rows were looked at (`usable_rows`).
     """
 
     source: str
@@ -49,6 +53,7 @@ class Rows:
     sha256: str
     one_text: bool = False
     notes: tuple[str, ...] = ()
+    classes: Classes | None = None
 
 
 def read_rows(data: DataSpec, base_dir: Path) -> Rows:
@@ -152,6 +157,7 @@ def _call(function: Callable[..., Any], source: str) -> list[Row]:
                 f"data.source: {source} returned a {type(row).__name__} as row {number}, "
                 f"not a dict with names of columns: {shorten(row)}"
             )
+    check_characters(f"data.source: {source}", "row", list(enumerate(rows, start=1)))
     return rows
 
 
@@ -186,8 +192,11 @@ def _check_reachable(source: str, cache: Path) -> None:
 
 
 def rows_of(part: Any) -> list[Row]:
-    """The rows of one `datasets.Dataset`, with class numbers turned into their names."""
-    rows: list[Row] = part.to_list()
+    """The rows of one `datasets.Dataset`, with class numbers turned into their names.
+
+    Objects inside a row come without the fields that are None (see `without_gaps`).
+    """
+    rows = [{name: without_gaps(value) for name, value in row.items()} for row in part.to_list()]
     for column, feature in part.features.items():
         names = getattr(feature, "names", None)
         if names is None:

@@ -5,18 +5,20 @@ removed, so that scores are measured on text that was not trained on.
 """
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise.data.labels import LISTED, Classes, as_in_base
 from rankwise.data.order import permutation
-from rankwise.data.rows import full_text, label_names, label_of, repeated, usable_rows, words_of
+from rankwise.data.rows import full_text, repeated, usable_rows, words_of
 from rankwise.data.sources import WHOLE, Rows
 from rankwise.data.tables import Row
 from rankwise.errors import DataError
 from rankwise.spec.models import DataSpec, SplitSpec
-from rankwise.text import nearest
+from rankwise.text import names as joined
+from rankwise.text import nearest, shorten
 
 
 def text_regions(text: str, split: SplitSpec) -> tuple[str, str, str]:
@@ -86,9 +88,14 @@ class Split:
     train: Part
     validation: Part
     test: Part
-    label_names: tuple[str, ...] | None
+    classes: Classes | None
     one_text: bool
     notes: tuple[str, ...]
+
+    @property
+    def label_names(self) -> tuple[str, ...] | None:
+        """The names of the classes in the order of their numbers; None where there are none."""
+        return None if self.classes is None else self.classes.names
 
 
 def split_rows(rows: Rows, data: DataSpec) -> Split:
@@ -100,10 +107,6 @@ def split_rows(rows: Rows, data: DataSpec) -> Split:
     """
     rows = usable_rows(rows, data)
     notes = list(rows.notes)
-    names = None
-    if data.label is not None:
-        every = (row for part in rows.parts.values() for row in part)
-        names = data.labels or label_names(label_of(row[data.label]) for row in every)
     if rows.one_text:
         parts = _split_text(rows, data, notes)
     else:
@@ -112,8 +115,24 @@ def split_rows(rows: Rows, data: DataSpec) -> Split:
     train, validation, test = parts
     if not len(train):
         raise DataError(f"data.split: no training row is left; {'; '.join(notes)}")
-    _note_classes(parts, names, data, notes)
-    return Split(train, validation, test, names, rows.one_text, tuple(notes))
+    _note_classes(parts, rows.classes, data, notes)
+    return Split(train, validation, test, rows.classes, rows.one_text, tuple(notes))
+
+
+def with_names_of_base(split: Split, own: Sequence[str], data: DataSpec) -> Split:
+    """The split with its classes named and numbered as the base's own, where these agree.
+
+    Args:
+        split: As `split_rows` made it.
+        own: The names of the base's classes in the order of their numbers; those of another
+            number of classes say nothing.
+        data: Its `labels` keep their order.
+    """
+    if split.classes is None or len(own) != len(split.classes.names):
+        return split
+    notes = list(split.notes)
+    classes = as_in_base(split.classes, own, notes, listed=data.labels is not None)
+    return replace(split, classes=classes, notes=tuple(notes))
 
 
 def _split_parts(rows: Rows, data: DataSpec, notes: list[str]) -> tuple[Part, Part, Part]:
@@ -291,21 +310,21 @@ def _without_repeats(
 
 
 def _note_classes(
-    parts: tuple[Part, Part, Part], names: tuple[str, ...] | None, data: DataSpec, notes: list[str]
+    parts: tuple[Part, Part, Part], classes: Classes | None, data: DataSpec, notes: list[str]
 ) -> None:
     """Refuse a class that has no training row; note one that has no held-out row."""
-    if names is None or data.label is None:
+    if classes is None or data.label is None:
         return
     for side, part in zip(("train", *HELD_OUT), parts, strict=True):
-        found = {label_of(row[data.label]) for row in part.rows}
-        missing = [name for name in names if name not in found]
+        found = {classes.number(row[data.label]) for row in part.rows}
+        missing = [shorten(n, 40) for at, n in enumerate(classes.names) if at not in found]
         if missing and side == "train":
             raise DataError(
-                f"data.split: no training row has the label {', '.join(missing)}; "
+                f"data.split: no training row has the label {joined(missing, most=LISTED)}; "
                 "hold fewer rows out, or leave the label out of data.labels"
             )
         if missing and len(part):
-            notes.append(f"{side}: no row has the label {', '.join(missing)}")
+            notes.append(f"{side}: no row has the label {joined(missing, most=LISTED)}")
 
 
 def _split_text(rows: Rows, data: DataSpec, notes: list[str]) -> tuple[Part, Part, Part]:

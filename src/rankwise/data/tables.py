@@ -9,14 +9,16 @@ import gzip
 import io
 import json
 import lzma
+import re
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from rankwise.errors import DataError
 from rankwise.files import PKG, decode, find_pkg_path, read_csv, what_is_there
-from rankwise.text import shorten
+from rankwise.text import names, shorten
 
 Row = dict[str, Any]
 
@@ -25,6 +27,66 @@ COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
     ".bz2": bz2.decompress,
     ".xz": lzma.decompress,
 }
+HALF_PAIR = re.compile("[\ud800-\udfff]")
+GAPS = ("nan", "NaT", "<NA>")
+
+
+def missing(value: Any) -> bool:
+    """Whether a cell holds nothing: None, NaN, or pandas' marks for a gap."""
+    held = isinstance(value, str | bytes | list | dict)
+    return value is None or (not held and str(value) in GAPS)
+
+
+def broken_character(value: Any) -> str | None:
+    """What is wrong with the characters of a value; None where they are all right.
+
+    Half of a surrogate pair is no character: no tokenizer and no file takes it. Log writers leave
+    it where they cut a text by UTF-16 units.
+    """
+    if isinstance(value, str):
+        found = HALF_PAIR.search(value)
+        return f"half of a surrogate pair (\\u{ord(found[0]):04x})" if found else None
+    parts: Iterable[Any] = ()
+    if isinstance(value, dict):
+        parts = (*value.keys(), *value.values())
+    elif isinstance(value, list | tuple):
+        parts = value
+    return next((broken for part in parts if (broken := broken_character(part))), None)
+
+
+def check_characters(source: str, unit: str, rows: Sequence[tuple[int, Row]]) -> None:
+    """Refuse rows with a text that holds half of a character.
+
+    Args:
+        source: Names the file or function.
+        unit: What the numbers count: lines or rows.
+        rows: Each with its number.
+
+    Raises:
+        DataError: With the first such row and how many there are.
+    """
+    bad = [(number, row) for number, row in rows if broken_character(row)]
+    if not bad:
+        return
+    number, row = bad[0]
+    column = next(name for name, value in row.items() if broken_character([name, value]))
+    more = "" if len(bad) == 1 else f" ({unit}s {names([str(at) for at, _ in bad])})"
+    raise DataError(
+        f"{source}, {unit} {number}: column {column.encode('ascii', 'replace').decode()} holds "
+        f"{broken_character([column, row[column]])}, which is no character; {len(bad)} of "
+        f"{len(rows)} rows are so{more}: write whole characters, or remove it"
+    )
+
+
+def without_gaps(value: Any) -> Any:
+    """Nested objects without the fields that are None.
+
+    Arrow (parquet, hub data sets) gives every object of a column the fields of all of them, so
+    that a None inside an object says that it has no such field.
+    """
+    if isinstance(value, dict):
+        return {name: without_gaps(part) for name, part in value.items() if part is not None}
+    return [without_gaps(part) for part in value] if isinstance(value, list) else value
 
 
 def find_path(name: str, base_dir: Path) -> Path:
@@ -101,14 +163,16 @@ def _read_jsonl(path: Path, content: bytes) -> list[Row]:
         row = _parse_json(f"{path}, line {number}", line)
         if not isinstance(row, dict):
             raise DataError(f"{path}, line {number}: not an object {{...}}: {shorten(line)}")
-        rows.append(row)
-    return rows
+        rows.append((number, row))
+    check_characters(str(path), "line", rows)
+    return [row for _, row in rows]
 
 
 def _read_json(path: Path, content: bytes) -> list[Row]:
     rows = _parse_json(str(path), decode(path, content))
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise DataError(f"{path}: must be one list of objects, [{{...}}, {{...}}]")
+    check_characters(str(path), "row", list(enumerate(rows, start=1)))
     return rows
 
 
@@ -119,6 +183,8 @@ def _parse_json(where: str, text: str) -> Any:
         raise DataError(
             f"{where}: not JSON: {error.msg} at column {error.colno}: {shorten(text)}"
         ) from error
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
+        raise DataError(f"{where}: cannot be read: {shorten(error)}: {shorten(text)}") from error
 
 
 def _read_parquet(path: Path, content: bytes) -> list[Row]:
@@ -129,8 +195,34 @@ def _read_parquet(path: Path, content: bytes) -> list[Row]:
         table = pyarrow.parquet.read_table(io.BytesIO(content))
     except pyarrow.ArrowException as error:
         raise DataError(f"{path}: not a parquet file: {shorten(error)}") from error
-    rows: list[Row] = table.to_pylist()
-    return rows
+    columns = {name: _cells(path, name, table[name]) for name in table.column_names}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _cells(path: Path, name: str, column: Any) -> list[Any]:
+    """The values of a parquet column; bytes that are UTF-8 are text, as some writers store it."""
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
+        with suppress(pyarrow.ArrowInvalid):
+            column = column.cast(pyarrow.large_string())
+    try:
+        return [without_gaps(cell) for cell in column.to_pylist()]
+    except UnicodeDecodeError as error:
+        raise DataError(
+            f"{path}, row {_bad_row(column)}: column {name}: "
+            f"byte {error.object[error.start]:#04x} is not UTF-8"
+        ) from error
+
+
+def _bad_row(column: Any) -> int | None:
+    for number, cell in enumerate(column, start=1):
+        try:
+            cell.as_py()
+        except UnicodeDecodeError:
+            return number
+    return None
 
 
 TEXTS = (".txt",)

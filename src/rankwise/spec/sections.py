@@ -137,14 +137,24 @@ class DataSpec(Section):
     )
     subset: str | None = Field(None, description="Configuration name of a hub data set.")
     text: str | None = Field(None, description="Column of the text (blocks, or text + label).")
-    label: str | None = Field(None, description="Column of the class label.")
+    label: str | None = Field(
+        None,
+        description="Column of the class label. Spaces around it, letter case and the notation of "
+        "numbers and truth values (1, 1.0, True, true) make no other class.",
+    )
     labels: tuple[str, ...] | None = Field(
         None,
-        description="Labels to keep, in order; rows with other labels are left out and counted.",
+        description="Labels to keep, in order; rows with other labels are left out and counted. "
+        "Where not given: all, in the base's own order if it has the same, else by value or text.",
     )
     prompt: str | None = Field(None, description="Column of the prompt; no loss on its tokens.")
     completion: str | None = Field(None, description="Column of the answer to `prompt`.")
-    messages: str | None = Field(None, description="Column of a list of {role, content} messages.")
+    messages: str | None = Field(
+        None,
+        description="Column of a list of {role, content} messages, or its JSON; a column `tools` "
+        "beside it and the other fields of a message are given to the chat template too. "
+        "Every answer is learnt but those of weight: 0 (or train, training, loss: false).",
+    )
     input: str | None = Field(None, description="Column of a seq2seq model's input.")
     target: str | None = Field(None, description="Column of a seq2seq model's target.")
     split: SplitSpec = Field(default_factory=SplitSpec, description="What is held out.")

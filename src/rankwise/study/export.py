@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from rankwise.adapters.peft_files import load_exported, merged_model
+from rankwise.adapters.peft_files import load_exported, merged_model, write_label_names
 from rankwise.base.load import choose_dtype, load_tokenizer
 from rankwise.errors import ModelError, UserError
 from rankwise.results.from_store import Records, RunFacts, read_records
@@ -56,6 +56,8 @@ def export_adapter(
         merge(source, to, ModelSpec.model_validate(study.spec["model"]), study.spec["task"], labels)
     else:
         shutil.copytree(source, to)
+        if labels is not None:
+            write_label_names(to, labels)
     what = "merged model" if merged else "adapter"
     said = f"{what} of {run.id} (step {run.best_step}, {records.metric} {run.value:.4f}): {to}"
     measured, words = _measured(folder, records.arm(name), run, to)
@@ -140,7 +142,6 @@ def merge(
         task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
         label_names: Names of the classes, for SEQ_CLS.
     """
-    from transformers import AutoConfig
 
     tokenizer = load_tokenizer(model)
     if (source / "adapter_config.json").exists():
@@ -150,10 +151,7 @@ def merge(
     else:
         shutil.copytree(source, to)
     if label_names is not None:
-        config = AutoConfig.from_pretrained(to)
-        config.id2label = dict(enumerate(label_names))
-        config.label2id = {name: number for number, name in enumerate(label_names)}
-        config.save_pretrained(to)
+        write_label_names(to, label_names)
     tokenizer.save_pretrained(to)
 
 

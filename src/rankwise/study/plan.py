@@ -19,11 +19,11 @@ from rankwise.adapters.memory import Footprint, Memory, footprint, max_runs, pre
 from rankwise.adapters.peft_files import check_in_peft
 from rankwise.base.load import absent_weights, choose_dtype, load_tokenizer
 from rankwise.base.modules import Gaps, kind_of, linear_modules
-from rankwise.base.skeleton import positions, skeleton, unreached, vocabulary
+from rankwise.base.skeleton import own_classes, positions, skeleton, unreached, vocabulary
 from rankwise.data.augment import check_augment
 from rankwise.data.examples import Example, StudyData, make_examples, train_examples
 from rankwise.data.sources import read_rows
-from rankwise.data.split import Split, split_rows
+from rankwise.data.split import Split, split_rows, with_names_of_base
 from rankwise.errors import ModelError, SpecError
 from rankwise.spec.arms import Arm, Run, make_arms
 from rankwise.spec.models import GenerationSpec, ModelSpec, StudySpec
@@ -159,6 +159,7 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     split = split_rows(read_rows(spec.data, base_dir), spec.data)
     labels = None if split.label_names is None else len(split.label_names)
     structure = skeleton(spec.model, spec.task, labels)
+    split = with_names_of_base(split, own_classes(structure), spec.data)
     _check_start(spec, structure)
     _check_attention(spec, structure)
     gaps = Gaps(absent_weights(spec.model, spec.task, labels, download), unreached(structure))

@@ -80,7 +80,9 @@ def adapter_writer(study: Study, base: Base) -> AdapterWriter:
     """Writes adapters of this study over this base."""
     model = study.plan.spec.model
     name = base_name(model) if model.name is None else locate_model(model.name).folder
-    return AdapterWriter(study.folder / "adapters", name, study.task.name, base.model)
+    return AdapterWriter(
+        study.folder / "adapters", name, study.task.name, base.model, study.plan.data.label_names
+    )
 
 
 def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from rankwise.data.order import IGNORED, IntArray, stack
-from rankwise.data.shapes import Example, starts
+from rankwise.data.shapes import Example
 from rankwise.tasks.losses import Batch, RowLosses, token_losses
 
 
@@ -42,10 +42,9 @@ def prompt_of(example: Example) -> IntArray:
     Of a prompt or a conversation: all before its last answer. Of a block of text, which has no
     answer: its first half.
     """
-    learnt = example.labels != IGNORED
-    if example.reference is None:
-        return example.input_ids[: max(1, len(learnt) // 2)]
-    return example.input_ids[: starts(learnt)[-1]]
+    if example.asked is None:
+        return example.input_ids[: max(1, len(example.input_ids) // 2)]
+    return example.input_ids[: example.asked]
 
 
 def example_of(prompt: IntArray, answer: IntArray) -> Example:

@@ -97,10 +97,11 @@ class Study:
         kind = CLASSES[self.task]
         return kind.from_pretrained(self.model, attn_implementation="eager").eval()
 
-    def loaded(self, name: str, seed: int = 0, trainable: bool = False) -> Any:
-        """The base with a run's adapter, loaded by peft."""
+    def loaded(self, name: str, seed: int = 0, trainable: bool = False, base: Any = None) -> Any:
+        """The base (a new one where none is given) with a run's adapter, loaded by peft."""
         folder = self.out / "adapters" / name / f"seed-{seed}"
-        return PeftModel.from_pretrained(self.base(), folder, is_trainable=trainable).eval()
+        base = base or self.base()
+        return PeftModel.from_pretrained(base, folder, is_trainable=trainable).eval()
 
 
 def make_study(

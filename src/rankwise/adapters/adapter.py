@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rankwise.adapters.ranks import allocate
 from rankwise.adapters.targets import resolve_targets
-from rankwise.base.modules import Gaps, Target, pattern_for, saved_modules, within
+from rankwise.base.modules import WHOLE, Gaps, Target, pattern_for, saved_modules, within
 from rankwise.errors import SpecError
 from rankwise.spec.arms import Arm
 from rankwise.spec.models import LoraSpec, alpha_of
@@ -71,9 +71,6 @@ class Adapter:
         return {name: module.rank for name, module in self.modules.items()}
 
 
-WHOLE = Gaps()
-
-
 def resolve_adapter(
     model: nn.Module,
     arm: Arm,
@@ -106,10 +103,10 @@ def resolve_adapter(
         how = how.model_copy(update={"strategy": "uniform"})
     known = allocate(targets, how, lora, importance) if ranks is None else ranks
     modules = {target.name: adapted_module(target, known[target.name], lora) for target in targets}
-    saved = saved_modules(model, lora, task, gaps.absent_modules)
+    saved = saved_modules(model, lora, task, gaps)
     return Adapter(
         modules,
-        _biases(model, lora.bias, modules, (*saved, *gaps.unreached)),
+        _biases(model, lora.bias, modules, saved, gaps),
         saved,
         lora.lora_dropout,
         lora.init_lora_weights,
@@ -129,18 +126,39 @@ def adapted_module(target: Target, rank: int, lora: LoraSpec) -> AdaptedModule:
 
 
 def _biases(
-    model: nn.Module, bias: str, modules: Mapping[str, AdaptedModule], others: tuple[str, ...]
+    model: nn.Module,
+    bias: str,
+    modules: Mapping[str, AdaptedModule],
+    saved: tuple[str, ...],
+    gaps: Gaps,
 ) -> tuple[str, ...]:
-    """Modules outside `others` whose bias is trained: peft's `_mark_only_adapters_as_trainable`."""
+    """Modules whose bias is trained: `_mark_only_adapters_as_trainable` of peft.
+
+    Raises:
+        SpecError: there is a bias that cannot be trained.
+    """
     if bias == "none":
         return ()
     if bias == "lora_only":
-        return tuple(name for name, module in modules.items() if module.has_bias)
-    return tuple(
-        name
-        for name, module in model.named_modules()
-        if isinstance(module._parameters.get("bias"), nn.Parameter) and not within(name, others)
-    )
+        found = tuple(name for name, module in modules.items() if module.has_bias)
+    else:
+        found = _all_biases(model, (*saved, *gaps.unreached))
+    compound = [name for name in found if name in gaps.compound]
+    if compound:
+        raise SpecError(
+            f"lora.bias: {bias}: {compound[0]} has a bias, and takes or gives more than one "
+            f"tensor, so that its bias cannot be trained; use lora_only or none"
+        )
+    return found
+
+
+def _all_biases(model: nn.Module, others: tuple[str, ...]) -> tuple[str, ...]:
+    found: dict[int, str] = {}  # by identity: a bias that modules share is trained once
+    for name, module in model.named_modules():
+        own = module._parameters.get("bias")
+        if isinstance(own, nn.Parameter) and not within(name, others):
+            found.setdefault(id(own), name)
+    return tuple(found.values())
 
 
 def target_words(model: nn.Module, targets: set[str]) -> tuple[str, ...] | str:

@@ -338,6 +338,7 @@ def load_exported(
     kind = getattr(transformers, TASKS[task].auto_class)
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
     model.config.pad_token_id = pad_token_id
+    model.config.get_text_config().pad_token_id = pad_token_id
     return model.to(device).eval()
 
 

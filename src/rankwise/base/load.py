@@ -76,6 +76,18 @@ def load_tokenizer(spec: ModelSpec) -> Any:
     return tokenizer
 
 
+def pad_as_model(tokenizer: Any, config: Any) -> None:
+    """Pad with the token that the model's own configuration names, where it names one.
+
+    Some models look for that token in their input, and a user who loads an adapter has the model
+    as the checkpoint configures it.
+    """
+    own = config.get_text_config().pad_token_id
+    token = None if own is None or own < 0 else tokenizer.convert_ids_to_tokens(own)
+    if token is not None:
+        tokenizer.pad_token = token
+
+
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     """The precision that `name` asks for; auto: bfloat16 where the hardware computes it."""
     if name != "auto":
@@ -128,6 +140,7 @@ def load_base(
         else:
             model, missing = _load_pretrained(kind, spec, {**options, **labels})
     model.config.pad_token_id = pad_token_id
+    model.config.get_text_config().pad_token_id = pad_token_id
     model.eval().requires_grad_(False)
     if spec.quantization == "none":
         model.to(device)

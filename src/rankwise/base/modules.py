@@ -71,15 +71,21 @@ class Gaps:
             are drawn from a run's seed, so they must be trained and saved with it.
         unreached: Full names of modules through which rows do not pass, such as those of the
             vision tower where rows are text. They get no gradient, and no adapter.
+        compound: Full names of modules that take or give more than one tensor. Neither they nor
+            a bias of their own can be trained for many runs at once.
     """
 
     absent: tuple[str, ...] = ()
     unreached: tuple[str, ...] = ()
+    compound: tuple[str, ...] = ()
 
     @property
     def absent_modules(self) -> tuple[str, ...]:
         """Full names of the modules whose own weights are absent."""
         return tuple(dict.fromkeys(name.rpartition(".")[0] for name in self.absent))
+
+
+WHOLE = Gaps()
 
 
 def role_of(name: str) -> Role:
@@ -142,19 +148,20 @@ def task_of(model: nn.Module) -> str | None:
 
 
 def saved_modules(
-    model: nn.Module, lora: LoraSpec, task: str, absent: Sequence[str] = ()
+    model: nn.Module, lora: LoraSpec, task: str, gaps: Gaps = WHOLE
 ) -> tuple[str, ...]:
     """Full names of the modules that are trained in full beside the adapter, in the model's order.
 
     peft takes every module whose full name *ends* with one of the patterns, so that DistilBERT's
     pre_classifier is trained with its classifier. A module inside another one counts with it. To
-    these come the modules `absent`, whose weights the base did not bring.
+    these come the modules whose weights the base did not bring.
 
     Raises:
-        SpecError: a name in lora.modules_to_save matches no module; or a classifier's head bears
-            neither of the names that peft knows, so that it would stay as it was drawn.
+        SpecError: a name in lora.modules_to_save matches no module with weights, or one that
+            cannot be trained so; or a classifier's head bears neither of the names that peft
+            knows, so that it would stay as it was drawn.
     """
-    names = [name for name, _ in model.named_modules() if name]
+    names = [name for name, module in model.named_modules() if name and has_weights(module)]
     for one in lora.modules_to_save:
         if not any(name.endswith(one) for name in names):
             raise SpecError(
@@ -168,7 +175,13 @@ def saved_modules(
             f"lora.modules_to_save: {kind_of(model)} has no head called {' or '.join(HEADS)}; give "
             f"the name of its head, which is one of: {children}"
         )
-    others = {name for name in absent if not within(name, found)}
+    for name in found:
+        if name in gaps.compound:
+            raise SpecError(
+                f'lora.modules_to_save: "{name}" takes or gives more than one tensor, and cannot '
+                f"be trained in full for each run of a cohort; name modules inside it"
+            )
+    others = {name for name in gaps.absent_modules if not within(name, found)}
     for name in others:
         if not name or any(True for _ in model.get_submodule(name).children()):
             raise SpecError(
@@ -188,10 +201,15 @@ def saved_names(model: nn.Module, lora: LoraSpec, task: str | None) -> tuple[str
     """As `saved_modules`, without its checks."""
     patterns = saved_patterns(lora, task)
     found: list[str] = []
-    for name, _ in model.named_modules():
-        if name and name.endswith(patterns) and not within(name, found):
+    for name, module in model.named_modules():
+        if name and name.endswith(patterns) and not within(name, found) and has_weights(module):
             found.append(name)
     return tuple(found)
+
+
+def has_weights(module: nn.Module) -> bool:
+    """Whether there is anything to train in a module."""
+    return any(True for _ in module.parameters())
 
 
 def kept_precise(model: nn.Module) -> tuple[str, ...]:

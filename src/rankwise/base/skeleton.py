@@ -272,8 +272,8 @@ def _usable(table: nn.Module) -> int:
     return int(table.num_embeddings - offset)
 
 
-def unreached(model: nn.Module) -> tuple[str, ...]:
-    """Full names of the modules with weights of their own that a row does not pass through.
+def walk(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What a row of tokens passes through: (unreached, compound), as in `Gaps`.
 
     Found by a forward pass on the meta device, which computes shapes only. Where a model cannot do
     that (one that routes tokens by their values), nothing is named.
@@ -281,9 +281,16 @@ def unreached(model: nn.Module) -> tuple[str, ...]:
     Args:
         model: From `skeleton`.
     """
-    reached: set[str] = set()
+    single: dict[str, bool] = {}
+
+    def see(name: str, given: tuple[Any, ...], named: dict[str, Any], out: Any) -> None:
+        one = len(given) == 1 and not named and isinstance(out, torch.Tensor)
+        single[name] = single.get(name, True) and one
+
     hooks = [
-        module.register_forward_pre_hook(lambda *_, name=name: reached.add(name))
+        module.register_forward_hook(
+            lambda _, given, named, out, name=name: see(name, given, named, out), with_kwargs=True
+        )
         for name, module in model.named_modules()
     ]
     ids = torch.ones(1, 8, dtype=torch.long, device="meta")
@@ -294,12 +301,13 @@ def unreached(model: nn.Module) -> tuple[str, ...]:
         with torch.no_grad():
             model(**inputs)
     except Exception:  # noqa: BLE001  what a model's own code raises on shapes alone is open
-        return ()
+        return (), ()
     finally:
         for hook in hooks:
             hook.remove()
-    return tuple(
+    unreached = tuple(
         name
         for name, module in model.named_modules()
-        if name not in reached and module._parameters and not any(True for _ in module.children())
+        if name not in single and module._parameters and not any(True for _ in module.children())
     )
+    return unreached, tuple(name for name, one in single.items() if name and not one)

@@ -38,6 +38,7 @@ from rankwise.train.generate import WRITTEN_EXAMPLES
 from rankwise.train.prepare import Bases, choose_attention, is_shortage, versions_of
 from rankwise.train.probe import TOLERANCE, measure_importance
 
+PADDING = 16  # tokens that are put behind a row, to see whether it stays the same
 SAMPLE = 16  # validation examples that are computed again with adapters loaded from disk
 SEED = 0  # of the batches that importance is read on: the same for every seed of an arm
 
@@ -222,11 +223,15 @@ def _check_rows(study: Study, base: Base) -> None:
     Raises:
         ModelError: as said.
     """
-    rows = sorted(study.plan.data.validation, key=lambda one: len(one.input_ids))
     task, name = study.task, base_name(study.plan.spec.model)
+    row = min(study.plan.data.validation, key=lambda one: len(one.input_ids))
+    length = len(row.input_ids)
+    padded = max(length, min(length + PADDING, task.max_length))
     try:
-        alone = row_losses(base.model, task.name, collate(rows[:1], task)).total
-        both = row_losses(base.model, task.name, collate([rows[0], rows[-1]], task)).total
+        alone, beside = (
+            row_losses(base.model, task.name, collate([row], task, size)).total
+            for size in (length, padded)
+        )
     except Exception as error:
         if is_shortage(error):
             raise
@@ -235,11 +240,11 @@ def _check_rows(study: Study, base: Base) -> None:
         ) from error
     if not torch.isfinite(alone).all():
         return  # it will be said of every run
-    difference = float((both[:1] - alone).abs() / alone.abs().clamp_min(1.0))
+    difference = float((beside - alone).abs() / alone.abs().clamp_min(1.0))
     if difference > TOLERANCE[base.dtype]:
         raise ModelError(
             f"model.name: the loss of a row depends on the padding behind it in {name} "
-            f"({float(alone):.4f} alone, {float(both[0]):.4f} beside a longer row), so it would "
+            f"({float(alone):.4f} alone, {float(beside):.4f} beside a longer row), so it would "
             f"depend on the rows of its batch; this model is not supported"
         )
 

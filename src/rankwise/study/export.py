@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from rankwise.adapters.peft_files import load_exported, merged_model, write_label_names
-from rankwise.base.load import choose_dtype, load_tokenizer
+from rankwise.base.load import choose_dtype, load_tokenizer, pad_as_model
+from rankwise.base.skeleton import read_config
 from rankwise.errors import ModelError, UserError
 from rankwise.results.from_store import Records, RunFacts, read_records
 from rankwise.results.judge import judge_records
@@ -85,7 +86,9 @@ def _measured(
         spec = spec.model_copy(update={"quantization": quantization})
         device = pick_device(study.spec["hardware"]["device"])
         labels = None if study.label_names is None else len(study.label_names)
-        pad = load_tokenizer(spec).pad_token_id
+        tokenizer = load_tokenizer(spec)
+        pad_as_model(tokenizer, read_config(spec))
+        pad = tokenizer.pad_token_id
         task = Task(study.spec["task"], pad, study.spec["data"]["max_length"], device)
         dtype = getattr(torch, study.base.dtype)
         try:
@@ -142,8 +145,8 @@ def merge(
         task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
         label_names: Names of the classes, for SEQ_CLS.
     """
-
     tokenizer = load_tokenizer(model)
+    pad_as_model(tokenizer, read_config(model))
     if (source / "adapter_config.json").exists():
         labels = None if label_names is None else len(label_names)
         pad = tokenizer.pad_token_id

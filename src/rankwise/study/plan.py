@@ -17,9 +17,9 @@ from torch import nn
 from rankwise.adapters.adapter import Adapter, resolve_adapter
 from rankwise.adapters.memory import Footprint, Memory, footprint, max_runs, predict_memory
 from rankwise.adapters.peft_files import check_in_peft
-from rankwise.base.load import absent_weights, choose_dtype, load_tokenizer
+from rankwise.base.load import absent_weights, choose_dtype, load_tokenizer, pad_as_model
 from rankwise.base.modules import Gaps, kind_of, linear_modules
-from rankwise.base.skeleton import own_classes, positions, skeleton, unreached, vocabulary
+from rankwise.base.skeleton import own_classes, positions, skeleton, vocabulary, walk
 from rankwise.data.augment import check_augment
 from rankwise.data.examples import Example, StudyData, make_examples, train_examples
 from rankwise.data.sources import read_rows
@@ -162,7 +162,7 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     split = with_names_of_base(split, own_classes(structure), spec.data)
     _check_start(spec, structure)
     _check_attention(spec, structure)
-    gaps = Gaps(absent_weights(spec.model, spec.task, labels, download), unreached(structure))
+    gaps = Gaps(absent_weights(spec.model, spec.task, labels, download), *walk(structure))
     adapters = {
         arm.id: None
         if arm.method == "full"
@@ -174,6 +174,7 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     footprints = {arm.id: footprint(structure, adapters[arm.id]) for arm in arms}
     _check_length(spec, structure, gaps)
     tokenizer = load_tokenizer(spec.model)
+    pad_as_model(tokenizer, structure.config)
     data = make_examples(split, spec.data, tokenizer, base_dir)
     train, notes = _training_parts(spec, arms, split, data, tokenizer, base_dir)
     questions = {
@@ -181,9 +182,9 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
         for asked in dict.fromkeys(arm.generation for arm in arms)
         if _asks(asked)
     }
-    _check_tokens(
-        spec, structure, tokenizer, [data.validation, data.test, *train.values()], questions
-    )
+    parts = [data.validation, data.test, *{id(part): part for part in train.values()}.values()]
+    _check_tokens(spec, structure, tokenizer, parts, questions)
+    _check_last_tokens(spec, tokenizer, parts)
     for asked, prompts in questions.items():
         _check_room(spec, structure, gaps, asked, prompts)
     return StudyPlan(
@@ -198,7 +199,7 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
         data,
         train,
         questions,
-        tuple(dict.fromkeys([*data.notes, *notes, *gap_notes(structure, gaps, adapters)])),
+        tuple(dict.fromkeys([*data.notes, *notes, *gap_notes(structure, gaps, arms, adapters)])),
     )
 
 
@@ -326,7 +327,7 @@ def _check_tokens(
     most = vocabulary(structure)
     if most is None or len(tokenizer) <= most:
         return
-    examples = [one for part in {id(part): part for part in parts}.values() for one in part]
+    examples = [one for part in parts for one in part]
     read = [one.input_ids for one in examples]
     read += [question.ids for asked in questions.values() for question in asked]
     if not has_classes(spec.task):
@@ -341,8 +342,22 @@ def _check_tokens(
         )
 
 
+def _check_last_tokens(spec: StudySpec, tokenizer: Any, parts: Sequence[Sequence[Example]]) -> None:
+    """Refuse rows of a classifier that end with what it takes for padding."""
+    pad = tokenizer.pad_token_id
+    if has_classes(spec.task) and any(one.input_ids[-1] == pad for part in parts for one in part):
+        raise ModelError(
+            f'model.tokenizer: rows end with "{tokenizer.pad_token}", the token that they are '
+            f"padded with; a classifier of the GPT kind reads the last token that is no padding, "
+            f"and would pass over it. Set pad_token in tokenizer_config.json to another token"
+        )
+
+
 def gap_notes(
-    structure: nn.Module, gaps: Gaps, adapters: Mapping[str, Adapter | None]
+    structure: nn.Module,
+    gaps: Gaps,
+    arms: Sequence[Arm],
+    adapters: Mapping[str, Adapter | None],
 ) -> Iterator[str]:
     """What is to be said of weights that the base does not bring and of modules not reached."""
     if gaps.absent:
@@ -350,6 +365,10 @@ def gap_notes(
             f"The checkpoint has no weights for {names(gaps.absent_modules)}: they are drawn from "
             f"each run's seed, trained, and saved with its adapter."
         )
+    for arm in arms:
+        adapter = adapters[arm.id]
+        if adapter is not None and arm.lora.bias != "none" and not adapter.biases:
+            yield f"{arm.name}: lora.bias {arm.lora.bias} has no effect: there is no bias to train."
     idle = {target.name for target in linear_modules(structure)} & set(gaps.unreached)
     if idle and any(adapters.values()):
         first = sorted(idle)[0]

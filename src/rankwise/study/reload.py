@@ -20,7 +20,7 @@ from torch import Tensor
 from rankwise.adapters.peft_files import load_exported
 from rankwise.base.load import choose_dtype
 from rankwise.data.examples import Example
-from rankwise.errors import ModelError
+from rankwise.errors import ModelError, UserError
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records
 from rankwise.results.records import RunFacts, best_run
@@ -50,7 +50,8 @@ def kind_of_adapter(plan: StudyPlan, arm: Arm) -> tuple[object, ...]:
         return ("full",)
     names = frozenset(name.rpartition(".")[2] for name in adapter.modules)
     varied = len(set(adapter.ranks.values())) > 1
-    written = (adapter.init, adapter.dora, bool(adapter.biases), adapter.saved, names, varied)
+    biases = frozenset(name.rpartition(".")[2] for name in adapter.biases)
+    written = (adapter.init, adapter.dora, biases, adapter.saved, names, varied)
     return (arm.quantization, *written)
 
 
@@ -100,9 +101,13 @@ def refuse_unloadable(study: Study, runs: Sequence[Run]) -> None:
             study.bases.let_go()
             for trial in trials:
                 _compare(study, trial)
+        except UserError:
+            raise
         except Exception as error:
             if not is_shortage(error):
-                raise
+                raise ModelError(
+                    f"model.name: its first batch cannot be trained: {first_line(error)}"
+                ) from error
             study.store.add_fact("not_checked", error=first_line(error))
 
 

@@ -145,9 +145,9 @@ class Part:
     key: BatchKey
 
 
-def collate(examples: Sequence[Example], task: Task) -> Batch:
-    """Examples as one right-padded batch on the task's device."""
-    length = padded_length([len(e.input_ids) for e in examples], task.max_length)
+def collate(examples: Sequence[Example], task: Task, length: int | None = None) -> Batch:
+    """Examples as one right-padded batch on the task's device; `length` tokens, if it is given."""
+    length = length or padded_length([len(e.input_ids) for e in examples], task.max_length)
     batch = make_batch(task.name, examples, task.pad_token_id, length)
     tensors = (batch.input_ids, batch.attention_mask, batch.labels)
     return Batch(*(tensor.to(task.device, non_blocking=True) for tensor in tensors))

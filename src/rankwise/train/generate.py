@@ -25,6 +25,7 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList
 from transformers.generation.logits_process import TemperatureLogitsWarper, TopPLogitsWarper
 
 from rankwise.analysis.answers import chrf, rouge_l
+from rankwise.data.chat import template_of
 from rankwise.data.examples import Example, prompt_ids
 from rankwise.data.order import pad_inputs
 from rankwise.errors import SpecError
@@ -112,10 +113,14 @@ def readable(ids: Sequence[int] | IntArray, tokenizer: Any) -> str:
 
 
 def end_tokens(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that end an answer: those of the checkpoint (an instruct model has its own) and the
-    tokenizer's end of text; a model may have neither, and then always speaks to the limit."""
+    """Ids that end an answer: those of the checkpoint (an instruct model has its own), the
+    tokenizer's end of text, and the chat template's end of turn; a model may have none of them,
+    and then always speaks to the limit."""
     own = model.generation_config.eos_token_id
     found = [] if own is None else [own] if isinstance(own, int) else list(own)
+    if tokenizer.chat_template is not None:
+        end = template_of(tokenizer).end
+        found += [tokenizer.convert_tokens_to_ids(end)] if end else []
     return tuple(sorted({*found, tokenizer.eos_token_id} - {None}))
 
 

@@ -65,6 +65,13 @@ class Banked(nn.Module):
         self.selection = selection
         self.layouts: dict[tuple[int, ...], Layout] = {}
 
+    def __getattr__(self, name: str) -> Any:
+        """What the frozen module has and this one does not: parts that a model reads or ties."""
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            return getattr(super().__getattr__("base"), name)
+
     @property
     def layout(self) -> Layout:
         """That of the runs selected now."""

@@ -83,8 +83,9 @@ def choose_attention(model: nn.Module, task: str, batch: Batch, trials: int = 3)
     what was chosen when it began, as the two differ in the last digits.
     """
     seconds: dict[str, float] = {}
-    embeddings = model.get_input_embeddings().weight  # type: ignore[operator]
-    embeddings.requires_grad_(True)  # so that there is a backward pass to time
+    embeddings = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    for weight in embeddings:
+        weight.requires_grad_(True)  # so that there is a backward pass to time
     for attention in ATTENTIONS:
         if attention == "sdpa" and not getattr(model, "_supports_sdpa", False):
             continue  # set all the same, it would refuse to load so later
@@ -99,8 +100,9 @@ def choose_attention(model: nn.Module, task: str, batch: Batch, trials: int = 3)
             if trial:
                 took = time.perf_counter() - started
                 seconds[attention] = min(took, seconds.get(attention, took))
-    embeddings.requires_grad_(False)
-    embeddings.grad = None
+    for weight in embeddings:
+        weight.requires_grad_(False)
+        weight.grad = None
     fastest = min(seconds, key=lambda name: seconds[name])
     model.set_attn_implementation(fastest)  # type: ignore[operator]
     return fastest

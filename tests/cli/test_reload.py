@@ -1,0 +1,209 @@
+"""What is exported is what was measured: adapters and merged models loaded by others' code."""
+
+import json
+import math
+
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+
+from black_box import (
+    answered,
+    classified,
+    evaluated,
+    make_study,
+    random_base,
+    rankwise,
+    split_of,
+    texts,
+)
+from rankwise.study import reload, run
+from tiny import CLASSES
+from tiny_text import rows_of
+
+WRITTEN = {
+    "plain": {},
+    "bias_all": {"lora.bias": "all"},
+    "bias_lora_only": {"lora.bias": "lora_only"},
+    "dora": {"lora.use_dora": True},
+    "rslora": {"lora.use_rslora": True, "lora.lora_alpha": 16},
+    "patterns": {"lora.rank_pattern": {"FIRST": 2}, "lora.alpha_pattern": {"FIRST": 3}},
+    "pissa": {"lora.init_lora_weights": "pissa"},
+    "olora": {"lora.init_lora_weights": "olora"},
+    "random": {"lora.init_lora_weights": False},
+}
+FIRST = {
+    "gpt2": "c_attn", "llama": "q_proj", "gpt_neox": "query_key_value", "bert": "query",
+    "distilbert": "q_lin", "t5": "q",
+}  # fmt: skip
+SHAPES = {"bert": "labelled", "distilbert": "labelled", "t5": "translation"}
+MORE = {
+    "bert": {"saved": {"lora.modules_to_save": ["pooler", "LayerNorm"]}},
+    "llama": {
+        "emb": {"lora.modules_to_save": ["embed_tokens"]},
+        "head": {"lora.modules_to_save": ["lm_head"]},
+        "both": {"lora.modules_to_save": ["embed_tokens", "lm_head"]},
+        "on_head": {"lora.target_modules": ["q_proj", "lm_head"]},
+    },
+}
+
+
+def validation_of(kind):
+    shape = SHAPES.get(kind, "text")
+    rows = split_of(rows_of(shape))[1]
+    if shape == "labelled":
+        return classified(rows, ["fur", "scales", "wings"])
+    return answered(rows, kind) if shape == "translation" else texts(rows)
+
+
+@pytest.fixture(scope="module", params=FIRST)
+def study(request, tmp_path_factory):
+    """Every setting that changes what is written, trained on one architecture."""
+    kind = request.param
+    named = json.loads(json.dumps(WRITTEN).replace("FIRST", FIRST[kind]))
+    if kind in ("llama", "t5"):  # without biases
+        named = {name: settings for name, settings in named.items() if "bias" not in name}
+    found = make_study(
+        tmp_path_factory.mktemp(kind),
+        kind,
+        SHAPES.get(kind, "text"),
+        {**named, **MORE.get(kind, {})},
+        base=random_base(kind, tie_word_embeddings=True) if kind in ("llama", "gpt2") else None,
+        check_export=True,
+        training={"max_steps": 2, "eval_steps": 2, "learning_rate": 0.02},
+    )
+    return found.run(), kind
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings=True`")
+def test_an_adapter_and_its_merged_model_give_the_loss_that_training_measured(study, tmp_path):
+    """Adapter by peft, merged model by transformers alone, computed row by row; to 1e-5."""
+    made, kind = study
+    examples, runs = validation_of(kind), made.runs()
+    base = evaluated(made.base(), made.task, examples)
+    for name in {name for name, _ in runs}:
+        stored = float(runs[name, 0]["best_eval_loss"])
+        assert abs(stored - base) > 1e-3  # or a base in place of an adapter would not show
+        assert evaluated(made.loaded(name), made.task, examples) == pytest.approx(stored, abs=1e-5)
+        to = tmp_path / name
+        code, out, err = rankwise("export", made.out, name, "--to", to, "--merged", "--json")
+        assert code == 0, err
+        merged = CLASSES[made.task].from_pretrained(to, attn_implementation="eager").eval()
+        assert evaluated(merged, made.task, examples) == pytest.approx(stored, abs=1e-5)
+        found = json.loads(out)["measured"]
+        assert found["loss"] == pytest.approx(found["stored"], abs=1e-5)
+        assert found["agrees"]
+
+
+def test_every_kind_of_adapter_was_loaded_again_and_the_report_says_so(study):
+    made = study[0]
+    text = (made.out / "report.md").read_text()
+    assert "reloaded by peft: " in text
+    assert "ANOTHER MODEL" not in text
+    kinds = {name for name, _ in made.runs()} - {"rslora"}  # written as plain ones are
+    assert all(f"{name}/seed-0: reloaded by peft" in text for name in kinds)
+
+
+@pytest.fixture
+def small(tmp_path):
+    return make_study(tmp_path, configurations={"one": {}}, check_export=True)
+
+
+def test_a_study_whose_adapters_load_as_something_else_is_refused_before_it_trains(
+    small, monkeypatch
+):
+    right = reload.load_exported
+
+    def wrong(folder, *more):
+        weights = load_file(folder / "adapter_model.safetensors")
+        save_file({k: v * 0.5 for k, v in weights.items()}, folder / "adapter_model.safetensors")
+        return right(folder, *more)
+
+    monkeypatch.setattr(reload, "load_exported", wrong)
+    code, _, err = rankwise("run", small.spec, "--out", small.out)
+    assert code == 2
+    assert "gives a loss of" in err
+    assert "Nothing was trained" in err
+    assert {row["state"] for row in rows_in(small)} == {"planned"}
+
+
+def rows_in(study):
+    code, out, _ = rankwise("report", study.out, "--json")
+    assert code == 0
+    return json.loads(out)["runs"]
+
+
+def test_a_recommendation_is_withdrawn_when_its_adapter_loads_as_something_else(
+    small, monkeypatch, tmp_path
+):
+    """Spoiled on disk after training, before the check at the end."""
+    check = run.check_adapters
+
+    def spoiled(study):
+        for file in study.folder.glob("adapters/run-*/adapter_model.safetensors"):
+            save_file({k: v * 3 for k, v in load_file(file).items()}, file)
+        return check(study)
+
+    monkeypatch.setattr(run, "check_adapters", spoiled)
+    code, out, err = rankwise("run", small.spec, "--out", small.out)
+    assert code == 0, err
+    assert "NO RECOMMENDATION" in out
+    assert small.facts()["recommendation"]["basis"] == "withdrawn"
+    assert small.facts()["recommendation"]["arm"] is None
+    text = (small.out / "report.md").read_text()
+    assert "No recommendation" in text
+    assert "RELOADED BY PEFT IT IS ANOTHER MODEL" in text
+    code, _, err = rankwise("export", small.out, "best", "--to", tmp_path / "x")
+    assert code == 2
+    assert "withdrawn" in err
+    code, out, _ = rankwise("export", small.out, "one", "--to", tmp_path / "y", "--json")
+    found = json.loads(out)["measured"]
+    assert code == 0
+    assert not found["agrees"]
+    assert not math.isclose(found["loss"], found["stored"], abs_tol=1e-3)
+
+
+def test_an_adapter_that_cannot_be_loaded_is_no_recommendation_either(small, monkeypatch):
+    def broken(*_):
+        raise KeyError("lora_A")
+
+    monkeypatch.setattr(run, "refuse_unloadable", lambda *_: None)
+    monkeypatch.setattr(reload, "load_exported", broken)
+    small.run()
+    assert small.facts()["recommendation"]["basis"] == "withdrawn"
+
+
+def test_too_little_memory_to_load_an_adapter_again_costs_the_check_alone(small, monkeypatch):
+    def short(*_):
+        raise torch.OutOfMemoryError("cannot allocate memory")
+
+    monkeypatch.setattr(reload, "load_exported", short)
+    small.run()
+    assert small.facts()["recommendation"]["arm"] == "one"
+    assert "not loaded again by peft" in (small.out / "report.md").read_text()
+
+
+def test_the_check_can_be_switched_off(tmp_path, monkeypatch):
+    def never(*_):
+        raise AssertionError("an adapter was loaded")
+
+    study = make_study(tmp_path, configurations={"one": {}}, check_export=False)
+    monkeypatch.setattr(reload, "load_exported", never)
+    study.run()
+    assert "reloaded by peft" not in (study.out / "report.md").read_text()
+
+
+def test_a_model_whose_losses_depend_on_padding_is_refused(tmp_path):
+    config = transformers.FNetConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_labels=3,
+        max_position_embeddings=64, pad_token_id=0, initializer_range=0.5,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    base = transformers.FNetForSequenceClassification(config)
+    study = make_study(
+        tmp_path, base=base, configurations={"one": {"lora.target_modules": "all-linear"}}
+    )
+    code, _, err = rankwise("run", study.spec, "--out", study.out)
+    assert code == 2
+    assert "depends on the padding" in err

@@ -22,3 +22,7 @@ class ModelError(UserError):
 
 class StoreError(RuntimeError):
     """The study folder is damaged, in use, or was written by a newer rankwise."""
+
+
+class WrongFolderError(UserError, StoreError):
+    """The folder given holds no study, or a study of another base, of other data or names."""

@@ -169,3 +169,21 @@ def test_rows_that_end_with_the_padding_token_are_refused_for_a_classifier(tmp_p
     names["pad_token"] = "</s>"
     (study.model / "tokenizer_config.json").write_text(json.dumps(names))
     refused(study, "the token that they are padded with")
+
+
+def test_another_base_or_other_data_in_an_old_folder_is_the_users_mistake(tmp_path):
+    """One message and exit code 2; what is there stays."""
+    study = make_study(tmp_path, **ONE).run()
+    before = study.runs()
+    random_base("bert", seed=1).save_pretrained(study.model)
+    again = study.spec.read_text().replace("seeds:\n- 0", "seeds:\n- 0\n- 1")
+    study.spec.write_text(again if again != study.spec.read_text() else f"{again}seeds: [0, 1]\n")
+    code, _, err = rankwise("run", study.spec, "--out", study.out)
+    assert (code, err.count("rankwise: ")) == (2, 1)
+    assert "another base" in err
+    random_base("bert").save_pretrained(study.model)
+    rows = (tmp_path / "rows.jsonl").read_text()
+    (tmp_path / "rows.jsonl").write_text(rows.replace("mat", "roof"))
+    code, _, err = rankwise("run", study.spec, "--out", study.out)
+    assert (code, err.count("rankwise: ")) == (2, 1)
+    assert study.runs() == before

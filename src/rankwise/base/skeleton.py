@@ -273,10 +273,11 @@ def _usable(table: nn.Module) -> int:
 
 
 def walk(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What a row of tokens passes through: (unreached, compound), as in `Gaps`.
+    """What a row of tokens passes through on its way to a loss: (unreached, compound), of `Gaps`.
 
-    Found by a forward pass on the meta device, which computes shapes only. Where a model cannot do
-    that (one that routes tokens by their values), nothing is named.
+    Found by a forward and a backward pass on the meta device, which computes shapes only: weights
+    that are not reached get no gradient. Where a model cannot do that (one that routes tokens by
+    their values), nothing is named.
 
     Args:
         model: From `skeleton`.
@@ -298,16 +299,19 @@ def walk(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
     if getattr(model.config, "is_encoder_decoder", False):
         inputs["decoder_input_ids"] = ids
     try:
-        with torch.no_grad():
-            model(**inputs)
+        torch.autograd.backward(model(**inputs).logits.sum())
+        reached = {id(weight) for weight in model.parameters() if weight.grad is not None}
     except Exception:  # noqa: BLE001  what a model's own code raises on shapes alone is open
         return (), ()
     finally:
         for hook in hooks:
             hook.remove()
+        model.zero_grad(set_to_none=True)
     unreached = tuple(
         name
         for name, module in model.named_modules()
-        if name not in single and module._parameters and not any(True for _ in module.children())
+        if (own := {id(weight) for weight in module.parameters(recurse=False)})
+        and not own & reached
+        and not any(True for _ in module.children())
     )
     return unreached, tuple(name for name, one in single.items() if name and not one)

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rankwise.errors import StoreError
+from rankwise.errors import StoreError, WrongFolderError
 from rankwise.store.connect import connect
 from rankwise.store.schema import (
     FILE,
@@ -43,7 +43,9 @@ class Reader:
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
         if not (self.folder / FILE).is_file():
-            raise StoreError(f"{folder}: no study here (no {FILE}); start one with rankwise run")
+            raise WrongFolderError(
+                f"{folder}: no study here (no {FILE}); start one with rankwise run"
+            )
         self._open()
 
     def _open(self) -> None:
@@ -87,7 +89,9 @@ class Reader:
         """
         found = self._study_or_none()
         if found is None:
-            raise StoreError(f"{self.folder}: no study was begun here; start it with rankwise run")
+            raise WrongFolderError(
+                f"{self.folder}: no study was begun here; start it with rankwise run"
+            )
         return found
 
     def _study_or_none(self) -> StudyRecord | None:

@@ -35,7 +35,7 @@ from typing import Any, TextIO
 
 import numpy as np
 
-from rankwise.errors import StoreError
+from rankwise.errors import StoreError, WrongFolderError
 from rankwise.store.connect import hold, transaction
 from rankwise.store.reader import Reader
 from rankwise.store.schema import (
@@ -147,7 +147,7 @@ class Store(Reader):
             ("data", "fingerprint", old.data_fingerprint, new.data_fingerprint),
         ):
             if before != now:
-                raise StoreError(
+                raise WrongFolderError(
                     f"{self.folder}: this study was begun with another {what} ({name} {before}, "
                     f"now {now}), and such runs cannot be compared; use another --out"
                 )
@@ -215,7 +215,7 @@ class Store(Reader):
         """
         clash = self._row("SELECT key FROM config WHERE name = ? AND key != ?", (name, key))
         if clash:
-            raise StoreError(
+            raise WrongFolderError(
                 f"{self.folder}: the name {name} already belongs to configuration {clash[0]} with "
                 "other settings; give one of them a `name`, or use another --out"
             )
@@ -303,7 +303,7 @@ class Store(Reader):
         """
         old = self.examples(split)
         if old is not None and old.hashes != tuple(hashes):
-            raise StoreError(
+            raise WrongFolderError(
                 f"{self.folder}: the {split} examples differ from those the study began with; "
                 "use another --out"
             )

@@ -1,6 +1,7 @@
 """Tiny studies of text: a tokenizer trained on a line, a random model of its vocabulary, files."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,14 @@ PLACES = ("mat", "hill", "road", "barn", "lake", "tree", "farm", "rock", "bank",
 VOCABULARY = 300
 
 
-def tiny_tokenizer(ends: bool = False) -> PreTrainedTokenizerFast:
+def tiny_tokenizer(ends: bool = False, special: Sequence[str] = SPECIAL) -> PreTrainedTokenizerFast:
     """Byte-level BPE of `VOCABULARY` tokens; with `ends` it closes every text as T5's does."""
     inner = Tokenizer(models.BPE())
     inner.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     inner.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=SPECIAL,
+        special_tokens=list(special),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )

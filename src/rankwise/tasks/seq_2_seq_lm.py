@@ -27,7 +27,10 @@ def row_losses(model: nn.Module, batch: Batch) -> RowLosses:
     """One forward pass and the losses of its rows."""
     shift: Any = model.prepare_decoder_input_ids_from_labels
     # With a cache some decoders (FSMT, ProphetNet) leave out the causal mask.
-    inputs = {"decoder_input_ids": shift(labels=batch.labels), "use_cache": False}
+    inputs = {  # a copy, because FSMT and ProphetNet overwrite -100 in what they are given
+        "decoder_input_ids": shift(labels=batch.labels.clone()),
+        "use_cache": False,
+    }
     return token_losses(model, batch, batch.labels, inputs)
 
 

@@ -116,8 +116,11 @@ def _trial(study: Study, run: Run, folder: Path) -> Trial:
     adapter = study.plan.adapters[run.arm.id]
     base = study.bases.whole() if adapter is None else study.bases.frozen(run.arm.quantization)
     bank = make_bank(base, [adapter], [run.seed])
-    batch = first_rows(parts_of_one(study, run), PROBE_ROWS)
+    parts = parts_of_one(study, run)
+    batch = first_rows(parts, PROBE_ROWS)
     try:
+        with bank.running([0], parts[0].key) as model:  # with dropout, as in training
+            row_losses(model, study.task.name, parts[0].batch)
         add_noise(bank.parameters_of(0), 0)
         with bank.running([0]) as model:
             losses_N = row_losses(model, study.task.name, batch).total.float().cpu()

@@ -7,6 +7,7 @@ import contextlib
 import csv
 import io
 import json
+import sqlite3
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,11 @@ CONFIGURATIONS = "configs"  # the spec's key for a list of single configurations
 NAME = "arm"  # the configuration's name, in runs.csv and in the runs of `report --json`
 IGNORED = -100
 START = 1e-30  # a learning rate that leaves the weights as they were drawn
+STEPS = """
+    SELECT config.name, seed, step, loss, learning_rate, grad_norm
+    FROM step JOIN run ON run.id = run_id JOIN config USING (training_id)
+    ORDER BY config.name, seed, step
+"""
 
 
 def rankwise(*words: Any) -> tuple[int, str, str]:
@@ -87,6 +93,14 @@ class Study:
             (run[NAME], run["seed"]): np.array([loss for _, loss in run["train_curve"]])
             for run in self.facts()["runs"]
         }
+
+    def stored_steps(self) -> dict[tuple[str, int], np.ndarray]:
+        """A row (step, loss, learning rate, norm of the gradient) for every optimizer step."""
+        found: dict[tuple[str, int], list[Any]] = {}
+        with contextlib.closing(sqlite3.connect(self.out / "study.db")) as store:
+            for name, seed, *row in store.execute(STEPS):
+                found.setdefault((name, seed), []).append(row)
+        return {key: np.array(rows) for key, rows in found.items()}
 
     def weights(self, name: str, seed: int = 0) -> dict[str, torch.Tensor]:
         """The weights of a run's adapter file."""
@@ -239,9 +253,17 @@ def predictions(model: Any, examples: list[Example]) -> np.ndarray:
 
 
 def train(model: Any, task: str, examples: list[Example], seed: int, **training: Any) -> np.ndarray:
-    """A plain loop over the trainable weights of a peft model; the loss of every step.
+    """The losses of `trained_steps`."""
+    return trained_steps(model, task, examples, seed, **training)[:, 0]
 
-    `training` holds settings under the names of the spec.
+
+def trained_steps(
+    model: Any, task: str, examples: list[Example], seed: int, **training: Any
+) -> np.ndarray:
+    """A plain loop over the trainable weights of a peft model.
+
+    `training` holds settings under the names of the spec. A row (loss, learning rate, norm of
+    the gradient before it is clipped) for every step.
     """
     have = {
         "max_steps": 4,
@@ -269,7 +291,7 @@ def train(model: Any, task: str, examples: list[Example], seed: int, **training:
     schedule = transformers.get_scheduler(
         have["lr_scheduler_type"], optimizer, have["warmup_steps"], steps
     )
-    losses, parts = [], have["gradient_accumulation_steps"]
+    found, parts = [], have["gradient_accumulation_steps"]
     for step in range(steps):
         places = [
             at
@@ -279,12 +301,12 @@ def train(model: Any, task: str, examples: list[Example], seed: int, **training:
         total, count = loss_of(model, task, [examples[at] for at in places])
         optimizer.zero_grad()
         (total / count).backward()
-        if have["max_grad_norm"]:
-            torch.nn.utils.clip_grad_norm_([p for _, p in named], have["max_grad_norm"])
+        limit = have["max_grad_norm"] or float("inf")
+        norm = torch.nn.utils.clip_grad_norm_([p for _, p in named], limit)
+        found.append((float(total.detach()) / count, schedule.get_last_lr()[0], float(norm)))
         optimizer.step()
         schedule.step()
-        losses.append(float(total.detach()) / count)
-    return np.array(losses)
+    return np.array(found)
 
 
 def weights_of(model: Any) -> dict[str, torch.Tensor]:

@@ -1,5 +1,7 @@
 """An adapter is resolved once, and peft reads the same ranks and scalings off what it is told."""
 
+import itertools
+
 import pytest
 from peft import LoraConfig, get_peft_model
 from torch import nn
@@ -88,10 +90,11 @@ ALIKE = [
 def test_peft_gives_each_module_its_own_rank_and_scaling(names, rslora, in_file):
     model = nested(*names)
     lora = LoraSpec(lora_alpha="3r", use_rslora=rslora)
-    for order in (1, -1):
-        targets = linear_modules(model)
-        modules = {t.name: adapted_module(t, 2 + number, lora) for number, t in enumerate(targets)}
-        modules = dict(list(modules.items())[::order])
+    targets = linear_modules(model)
+    ranks = list(range(2, 2 + len(targets)))
+    for order, rising in itertools.product((1, -1), (1, -1)):
+        pairs = list(zip(targets, ranks[::rising], strict=True))[::order]
+        modules = {target.name: adapted_module(target, rank, lora) for target, rank in pairs}
         words = target_words(model, set(modules))
         adapter = Adapter(modules, rslora=rslora, target_modules=words)
         config = (

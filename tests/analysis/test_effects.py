@@ -7,6 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 import statsmodels.api as sm
+from statsmodels.stats.multitest import multipletests
 
 from rankwise.analysis.effects import factor_effects
 from rankwise.analysis.factors import find_factors, learning_rate_flags
@@ -108,6 +109,10 @@ def test_effects_are_those_of_least_squares_with_seeds_as_blocks(lost):
     expected = fit.t_test(contrast)
     assert step.value == pytest.approx(float(expected.effect[0]))
     assert [step.low_bound, step.high_bound] == pytest.approx(expected.conf_int()[0].tolist())
+    every = [difference for one in effects.factors for difference in one.differences]
+    adjusted = multipletests([one.p for one in every], method="holm")[1]
+    assert [one.p_adjusted for one in every] == pytest.approx(adjusted.tolist())
+    assert len(every) > 4
 
 
 def test_one_seed_takes_the_misfit_as_error_as_ordinary_least_squares_does():

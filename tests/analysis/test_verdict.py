@@ -3,6 +3,7 @@
 import dataclasses
 import doctest
 import json
+import math
 
 import numpy as np
 import pytest
@@ -181,6 +182,24 @@ def test_an_unstable_arm_is_judged_by_its_own_spread():
     assert [without.low, without.high] == pytest.approx([clean.low, clean.high])
 
 
+def test_an_arm_is_unstable_where_its_f_test_says_so_for_as_many_arms():
+    """In the first look; the misfit of an arm is what its runs add to the sum of squares."""
+    said = []
+    for seed in range(60):
+        x_AS = noisy(5, 4, 1, seed=seed, seed_sd=0.0)[:, :, 0]
+        x_AS[0] *= 2.5
+        everything, df = two_way(x_AS)
+        ps = []
+        for arm in range(5):
+            rest, rest_df = two_way(np.delete(x_AS, arm, axis=0))
+            own = (everything * df - rest * rest_df) / (df - rest_df)
+            ps.append(stats.f.sf(own / rest, df - rest_df, rest_df))
+        unstable = any(arm.unstable for arm in judge(by_run(x_AS)).arms)
+        assert unstable == (5 * min(ps) < 0.05)
+        said.append((unstable, min(ps) < 0.05))
+    assert {(True, True), (False, True), (False, False)} == set(said)
+
+
 def test_a_test_size_gives_binomial_intervals():
     accuracies = np.array([[0.48], [0.54]])
     verdict = judge(by_run(accuracies, test_size=1319, lower_is_better=False))
@@ -211,7 +230,12 @@ def test_noise_floor_is_the_pooled_standard_deviation_over_seeds():
     x_AS = noisy(5, 3, 1)[:, :, 0]
     verdict = judge(by_run(x_AS))
     assert verdict.noise.within == pytest.approx(np.sqrt(x_AS.var(axis=1, ddof=1).mean()))
-    assert verdict.noise.low < verdict.noise.within < verdict.noise.high
+    square, df = two_way(x_AS)
+    shared = 10 * x_AS.var(axis=1, ddof=1).mean() - square * df  # with 2 degrees of freedom
+    df = (square * df + shared) ** 2 / ((square * df) ** 2 / df + shared**2 / 2)
+    bounds = verdict.noise.within * np.sqrt(df / stats.chi2.ppf([0.975, 0.025], df))
+    assert [verdict.noise.low, verdict.noise.high] == pytest.approx(bounds.tolist())
+    assert verdict.noise.paired == pytest.approx(np.sqrt(square))
 
 
 def test_comparison_with_the_best_pays_for_having_looked():
@@ -242,10 +266,75 @@ def test_seeds_to_settle_a_tie_agree_with_the_power_of_a_paired_t_test():
     x_AS = np.array([[0.0, 0.4, -0.2, 0.3], [0.3, 0.2, 0.5, 0.1]])
     needed = judge(by_run(x_AS)).settlements[0].seeds
     d_S = x_AS[0] - x_AS[1]
-    expected = TTestPower().solve_power(
-        effect_size=abs(d_S.mean()) / d_S.std(ddof=1), power=0.9, alpha=0.05
-    )
-    assert needed == pytest.approx(expected, abs=1.5)
+    effect = abs(d_S.mean()) / d_S.std(ddof=1)
+    enough = TTestPower().solve_power(effect_size=effect, power=0.9, alpha=0.05)
+    assert needed == math.ceil(enough) > 4
+
+
+def two_way(x_AS):
+    """Mean square of what arms and seeds leave, and its degrees of freedom."""
+    off_AS = x_AS - x_AS.mean(0) - x_AS.mean(1, keepdims=True) + x_AS.mean()
+    df = (x_AS.shape[0] - 1) * (x_AS.shape[1] - 1)
+    return (off_AS**2).sum() / df, df
+
+
+def t_power(difference, error, df, level):
+    """Chance that a two-sided t test finds a difference, by scipy."""
+    return stats.nct.sf(stats.t.ppf(1 - level / 2, df), df, difference / error)
+
+
+def test_seeds_to_settle_one_of_many_ties_pay_for_all_of_them():
+    x_AS = noisy(4, 5, 1)[:, :, 0]
+    verdict = judge(by_run(x_AS))
+    assert len(verdict.tie_group) == 4
+    square, _ = two_way(x_AS)
+
+    def power(seeds, difference):
+        return t_power(difference, np.sqrt(2 * square / seeds), 3 * (seeds - 1), 0.05 / 6)
+
+    for one in verdict.settlements:
+        assert one.power == 0.9
+        assert power(one.seeds, abs(one.difference)) >= 0.9
+        assert power(one.seeds - 1, abs(one.difference)) < 0.9
+
+
+def test_the_detectable_difference_has_its_power_in_the_strictest_comparison():
+    x_AS = noisy(4, 5, 1)[:, :, 0]
+    found = judge(by_run(x_AS)).detectable
+    square, df = two_way(x_AS)
+    assert found.level == pytest.approx(0.05 / 6)
+    power = t_power(found.value, np.sqrt(2 * square / 5), df, 0.05 / 6)
+    assert power == pytest.approx(0.9, abs=1e-6)
+
+
+def test_the_detectable_difference_is_found_with_its_chance_or_more():
+    """Studies in which one arm is better by what a study of the same kind calls detectable."""
+    rng = np.random.default_rng(0)
+    found = 0
+    for _ in range(100):
+        detectable_now = judge(by_run(rng.standard_normal((4, 4)))).detectable
+        x_AS = rng.standard_normal((4, 4))
+        x_AS[0] -= detectable_now.value
+        found += judge(by_run(x_AS)).winner == "arm0"
+    assert detectable_now.power == 0.8
+    assert 72 <= found <= 96  # 99 % of draws are no lower where the chance is 80 %
+
+
+def test_intervals_are_those_of_seeds_and_examples_together():
+    """Two arms, three seeds: variance and degrees of freedom by hand, from mean squares."""
+    x_ASE = noisy(2, 3, 40, seed=6, seed_sd=0.3)
+    d_SE = x_ASE[0] - x_ASE[1]
+    d_S, d_E = d_SE.mean(1), d_SE.mean(0)
+    off_SE = d_SE - d_S[:, None] - d_E + d_SE.mean()
+    rest = (off_SE**2).sum() / (2 * 39)
+    parts = np.array([d_S.var(ddof=1) / 3, d_E.var(ddof=1) / 40, rest / 120])
+    variance = parts[0] + parts[1] - parts[2]
+    assert variance > parts[1]
+    df = variance**2 / (parts**2 / [2, 39, 78]).sum()
+    found = judge(by_example(x_ASE)).difference("arm0", "arm1")
+    assert found.df == pytest.approx(max(df, 2))
+    half = stats.t.ppf(0.975, max(df, 2)) * np.sqrt(variance)
+    assert [found.low, found.high] == pytest.approx([d_SE.mean() - half, d_SE.mean() + half])
 
 
 def test_examples_to_settle_a_tie_are_enough_when_they_come():

@@ -57,9 +57,14 @@ def augmented(tmp_path_factory):
     }
     return make_study(
         folder,
-        configurations={"start": {"training.learning_rate": START}, "plain": {}, **by},
+        configurations={
+            "start": {"training.learning_rate": START, "data.augment.factor": 1},
+            "plain": {"data.augment.factor": 1},
+            "swapped": {},
+            **by,
+        },
         rows=rows,
-        data={"near_duplicates": 0.3},
+        data={"near_duplicates": 0.3, "augment": {"factor": 2}},
         training={"max_steps": 6, "eval_steps": 6},
     ).run()
 

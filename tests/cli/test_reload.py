@@ -37,6 +37,7 @@ FIRST = {
     "gpt2": "c_attn", "llama": "q_proj", "gpt_neox": "query_key_value", "bert": "query",
     "distilbert": "q_lin", "t5": "q",
 }  # fmt: skip
+NAMES = ["fur", "scales", "wings"]
 SHAPES = {"bert": "labelled", "distilbert": "labelled", "t5": "translation"}
 MORE = {
     "bert": {"saved": {"lora.modules_to_save": ["pooler", "LayerNorm"]}},
@@ -53,7 +54,7 @@ def validation_of(kind):
     shape = SHAPES.get(kind, "text")
     rows = split_of(rows_of(shape))[1]
     if shape == "labelled":
-        return classified(rows, ["fur", "scales", "wings"])
+        return classified(rows, NAMES)
     return answered(rows, kind) if shape == "translation" else texts(rows)
 
 
@@ -110,6 +111,20 @@ def small(tmp_path):
     return make_study(tmp_path, configurations={"one": {}}, check_export=True)
 
 
+def test_of_a_long_validation_part_the_first_examples_are_computed_again(tmp_path):
+    split = {"validation": 20, "test": 8}
+    study = make_study(
+        tmp_path, configurations={"one": {}}, data={"split": split}, check_export=True
+    ).run()
+    assert study.facts()["recommendation"]["arm"] == "one"
+    code, out, _ = rankwise("export", study.out, "one", "--to", tmp_path / "to", "--json")
+    assert code == 0
+    found, rows = json.loads(out)["measured"], split_of(rows_of("labelled"), 20, 8)[1]
+    assert (found["agrees"], found["rows"]) == (True, 16)
+    first = evaluated(study.loaded("one"), "SEQ_CLS", classified(rows[:16], NAMES))
+    assert [found["loss"], found["stored"]] == pytest.approx([first, first], abs=1e-5)
+
+
 def test_a_study_whose_adapters_load_as_something_else_is_refused_before_it_trains(
     small, monkeypatch
 ):
@@ -117,7 +132,8 @@ def test_a_study_whose_adapters_load_as_something_else_is_refused_before_it_trai
 
     def wrong(folder, *more):
         weights = load_file(folder / "adapter_model.safetensors")
-        save_file({k: v * 0.5 for k, v in weights.items()}, folder / "adapter_model.safetensors")
+        halved = {name: w * 0.5 if "lora_" in name else w for name, w in weights.items()}
+        save_file(halved, folder / "adapter_model.safetensors")
         return right(folder, *more)
 
     monkeypatch.setattr(reload, "load_exported", wrong)

@@ -149,11 +149,17 @@ def test_every_setting_changes_what_is_trained(study):
 def test_epochs_are_told_apart_and_become_steps(tmp_path):
     study = make_study(
         tmp_path,
-        configurations={"half": {}, "more": {"training.num_train_epochs": 1.2}},
+        configurations={
+            "half": {},
+            "more": {"training.num_train_epochs": 1.2},
+            "third": {"training.num_train_epochs": 0.33},
+            "thrice": {"training.gradient_accumulation_steps": 3},
+        },
         training={"max_steps": None, "num_train_epochs": 0.5},
     )
     steps = {arm["name"]: arm["steps"] for arm in study.plan()["arms"]}
-    assert steps == {"half": 5, "more": 12}  # 40 rows, 4 a batch
+    # 40 rows, 4 a batch; the last step may take up rows of a further epoch
+    assert steps == {"half": 5, "more": 12, "third": 4, "thrice": 2}
 
 
 def test_settings_of_generation_make_configurations_that_share_a_training(tmp_path):

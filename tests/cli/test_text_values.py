@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import sacrebleu
 import torch
+from rouge_score.rouge_scorer import RougeScorer
 
 from black_box import START, answered, evaluated, make_study, split_of, texts, train
 from tiny_text import rows_of, tiny_tokenizer
@@ -69,10 +71,18 @@ def test_held_out_losses_are_means_over_targets_of_unpadded_rows(spoken):
             assert perplexity == pytest.approx(np.exp(loss), rel=1e-4)
 
 
+def test_the_verdict_weighs_every_target_alike(spoken):
+    _, study = spoken
+    rows = study.runs()
+    for arm in study.facts()["verdict"]["arms"]:
+        loss = float(rows[arm["arm"], 0]["best_eval_loss"])
+        assert arm["mean"] == pytest.approx(loss, abs=1e-6)
+
+
 def test_answers_are_those_that_transformers_generates_with_the_adapter(spoken):
     kind, study = spoken
     tokenizer = tiny_tokenizer(ends=kind == "t5")
-    found = {(a["arm"], a["prompt"]): a["answer"] for a in study.facts()["answers"]}
+    found = {(a["arm"], a["prompt"]): a for a in study.facts()["answers"]}
     for name in ("start", "plain"):
         model = study.loaded(name)
         for prompt in PROMPTS:
@@ -86,7 +96,51 @@ def test_answers_are_those_that_transformers_generates_with_the_adapter(spoken):
                 pad_token_id=0,
             )
             made = made[0, 1 if kind == "t5" else ids.shape[1] :]
-            assert found[name, prompt] == tokenizer.decode(made, skip_special_tokens=True)
+            answer = found[name, prompt]
+            assert answer["answer"] == tokenizer.decode(made, skip_special_tokens=True)
+            own = [*made.tolist(), 2].index(2)
+            assert answer["measures"]["tokens"] == own
+            assert answer["measures"]["cut_off"] == (own == 10)
+
+
+COMMON = {
+    "lora.r": 2,
+    "generation.temperature": 1.7,
+    "generation.top_p": 0.8,
+    "generation.seed": 3,
+}
+
+
+def test_written_targets_are_compared_with_true_ones_by_rouge_and_chrf(tmp_path):
+    study = make_study(
+        tmp_path,
+        "t5",
+        "translation",
+        configurations={"one": {}},
+        training={"max_steps": 40, "eval_steps": 40, "learning_rate": 3e-2},
+    ).run()
+    tokenizer, model, row = tiny_tokenizer(ends=True), study.loaded("one"), study.runs()["one", 0]
+    scorer = RougeScorer(["rougeL"])
+    for part, rows in zip(("best", "test"), split_of(rows_of("translation"))[1:], strict=True):
+        true = [one["target"] for one in rows]
+        longest = max(len(tokenizer(text).input_ids) for text in true)
+        written = []
+        for one in rows:
+            ids = tokenizer(one["input"], return_tensors="pt").input_ids
+            made = model.generate(
+                input_ids=ids,
+                attention_mask=torch.ones_like(ids),
+                max_new_tokens=longest,
+                do_sample=False,
+                eos_token_id=2,
+                pad_token_id=0,
+            )
+            written.append(tokenizer.decode(made[0, 1:], skip_special_tokens=True))
+        found = [scorer.score(a, b)["rougeL"].fmeasure for a, b in zip(true, written, strict=True)]
+        assert len(set(found)) > 1
+        assert float(row[f"{part}_eval_rougeL"]) == pytest.approx(np.mean(found), abs=1e-9)
+        chrf = sacrebleu.corpus_chrf(written, [true]).score
+        assert float(row[f"{part}_eval_chrf"]) == pytest.approx(chrf, abs=1e-9)
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +156,7 @@ def sampled(tmp_path_factory):
             "two": {**asked, "lora.r": 4},
             "other": {**asked, "lora.r": 2, "generation.seed": 1},
             "cool": {**asked, "lora.r": 2, "generation.top_p": 0.02},
+            "common": {**asked, **COMMON},
         },
         generation={"prompts": PROMPTS, "max_new_tokens": 24},
         training={"max_steps": 1, "eval_steps": 1},
@@ -125,3 +180,28 @@ def test_top_p_leaves_few_tokens_to_sample_from(sampled):
     answer = answers["cool", PROMPTS[0]]  # 0.02 of about 300 tokens of equal probability
     assert answer != answers["one", PROMPTS[0]]
     assert len(set(tokenizer(answer).input_ids)) > 1
+
+
+@torch.no_grad()
+def sampled_by_hand(model, prompt, number):
+    """The likeliest token after noise, of the nucleus of 0.8 at temperature 1.7."""
+    tokenizer = tiny_tokenizer()
+    ids = tokenizer(prompt).input_ids
+    start = len(ids)
+    while len(ids) < start + 24 and ids[-1] != 2:
+        scores = model(torch.tensor([ids])).logits[0, -1].double().numpy() / 1.7
+        falling = np.argsort(-scores)
+        shares = np.exp(scores - scores.max())
+        before = np.cumsum(shares[falling]) / shares.sum() - shares[falling] / shares.sum()
+        scores[falling[before >= 0.8]] = -np.inf
+        bits = np.random.SFC64((3, number, len(ids) - start)).random_raw(len(scores))
+        uniform = ((bits >> np.uint64(12)) + 0.5) / 2.0**52
+        ids.append(int(np.argmax(scores - np.log(-np.log(uniform)))))
+    return tokenizer.decode(ids[start:], skip_special_tokens=True)
+
+
+def test_sampling_is_by_temperature_and_nucleus_and_the_noise_of_seed_prompt_and_step(sampled):
+    answers = {(a["arm"], a["prompt"]): a["answer"] for a in sampled.facts()["answers"]}
+    model = sampled.loaded("common")
+    for number, prompt in enumerate(PROMPTS):
+        assert answers["common", prompt] == sampled_by_hand(model, prompt, number)

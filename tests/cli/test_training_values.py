@@ -16,7 +16,7 @@ from black_box import (
     predictions,
     rankwise,
     split_of,
-    train,
+    trained_steps,
     weights_of,
 )
 from tiny_text import rows_of
@@ -65,19 +65,35 @@ def logged(study):
 
 @pytest.fixture(scope="module")
 def plain(study):
-    """Every configuration in peft, from the run's own first weights: model and losses."""
+    """Every configuration in peft, from the run's own first weights: model and steps."""
     found = {}
     for name, seed in CASES:
         model = study.loaded("start", seed, trainable=True)
         change = {"max_steps": 6, **CHANGES[name]}
-        found[name, seed] = model, train(model, "SEQ_CLS", TRAIN, seed, **change)
+        found[name, seed] = model, trained_steps(model, "SEQ_CLS", TRAIN, seed, **change)
     return found
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES)
 def test_every_step_loses_what_it_loses_in_a_plain_loop_of_peft(study, logged, plain, name, seed):
     losses = logged[name.replace(" ", "-"), seed]
-    np.testing.assert_allclose(losses, plain[name, seed][1], rtol=0, atol=2e-5)
+    np.testing.assert_allclose(losses, plain[name, seed][1][:, 0], rtol=0, atol=2e-5)
+
+
+def test_steps_are_stored_with_the_rate_and_the_norm_that_a_plain_loop_has(study, plain):
+    stored = study.stored_steps()
+    for name, seed in CASES:
+        numbers, *values = stored[name.replace(" ", "-"), seed].T
+        assert numbers.tolist() == [1, 2, 3, 4, 5, 6]
+        for found, expected in zip(values, plain[name, seed][1].T, strict=True):
+            np.testing.assert_allclose(found, expected, rtol=2e-3, atol=2e-5)
+
+
+def test_seeds_start_from_adapters_of_their_own(study):
+    starts = [study.weights("start", seed) for seed in SEEDS]
+    for name in starts[0]:
+        same = torch.allclose(starts[0][name], starts[1][name], rtol=0, atol=1e-12)
+        assert same == ("lora_A" not in name), name  # B is zero, the head is the checkpoint's
 
 
 @pytest.mark.parametrize(("name", "seed"), CASES)
@@ -92,7 +108,7 @@ def test_trained_weights_are_those_of_a_plain_loop_of_peft(study, plain, name, s
 
 def test_these_settings_tell_one_training_from_another(plain):
     """Else the comparisons above would not notice one that is ignored."""
-    ends = {name: losses[-1] for (name, seed), (_, losses) in plain.items() if seed == 0}
+    ends = {name: steps[-1, 0] for (name, seed), (_, steps) in plain.items() if seed == 0}
     values = sorted(ends.values())
     assert min(np.diff(values)) > 1e-4, ends
 
@@ -197,6 +213,47 @@ def test_report_and_status_and_recommendation_name_the_configuration_of_the_lowe
     found = {arm["name"]: arm["mean"] for arm in facts["arms"]}
     assert found == pytest.approx(means, abs=1e-12)
     assert facts["verdict"]["best"] == min(means, key=means.get)
+    _, out, _ = rankwise("status", wild.out, "--json")
+    ranked = {arm["name"]: arm["eval_loss"] for arm in json.loads(out)["arms"]}
+    assert ranked == pytest.approx(means, abs=1e-12)
+    assert list(ranked) == sorted(means, key=means.get)
+
+
+def test_the_report_has_the_numbers_of_runs_csv(wild):
+    rows = wild.runs()
+    for arm in wild.facts()["arms"]:
+        of_arm = [rows[arm["name"], seed] for seed in range(3)]
+        losses = [float(row["best_eval_loss"]) for row in of_arm]
+        assert arm["spread"] == pytest.approx(np.std(losses, ddof=1), abs=1e-12)
+        assert arm["best"] == min(losses)
+        for part, prefix in (("validation", "best"), ("test", "test")):
+            for metric, value in arm[part].items():
+                mean = np.mean([float(row[f"{prefix}_{metric}"]) for row in of_arm])
+                assert value == pytest.approx(mean, abs=1e-12), (part, metric)
+        held = sum(weight.numel() for weight in wild.weights(arm["name"]).values())
+        base = wild.base().num_parameters()
+        for row in of_arm:
+            assert int(row["trainable_params"]) == held
+            assert int(row["storage_bytes"]) == 4 * held
+            assert int(row["total_params"]) == base + held
+
+
+def test_plan_counts_what_is_then_done(wild):
+    plan, rows = wild.plan(), wild.runs()
+    data = {part: plan["data"][part] for part in ("train", "validation", "test")}
+    assert data == {"train": len(TRAIN), "validation": len(VALIDATION), "test": len(TEST)}
+    assert sorted(run for cohort in plan["cohorts"] for run in cohort) == sorted(
+        row["run"] for row in rows.values()
+    )
+    assert plan["runs"] == plan["trainings"] == 9
+    for arm in plan["arms"]:
+        row = rows[arm["name"], 0]
+        assert arm["steps"] == int(row["last_step"])
+        for cost in ("trainable_params", "total_params", "memory_bytes"):
+            assert arm[cost] == int(row[cost])
+        percent = 100 * arm["trainable_params"] / arm["total_params"]
+        assert arm["trainable_percent"] == pytest.approx(percent)
+    assert plan["seconds"] == pytest.approx(3 * sum(arm["seconds"] for arm in plan["arms"]))
 
 
 # Beside other runs
@@ -227,11 +284,14 @@ def test_company_leaves_every_number_as_it_is_alone(tmp_path):
         for name, weight in study.weights(*key).items():
             torch.testing.assert_close(weights[key][name], weight, rtol=0, atol=1e-4)
     assert not np.allclose(alone["dropping", 0], alone["few-rows", 0], atol=1e-3)
+    for name in ("dropping", "dora"):  # nothing is dropped in evaluations
+        loss = evaluated(study.loaded(name), "SEQ_CLS", VALIDATION)
+        assert float(study.runs()[name, 0]["best_eval_loss"]) == pytest.approx(loss, abs=1e-5)
 
 
 @pytest.fixture(scope="module")
 def dropped(tmp_path_factory):
-    """The same training rows at every step, and weights that stay as they are."""
+    """The same row at every step, and weights that stay as they are: equal ones for all seeds."""
     return make_study(
         tmp_path_factory.mktemp("dropped"),
         configurations={
@@ -240,13 +300,13 @@ def dropped(tmp_path_factory):
             "still": {"lora.lora_dropout": 0.0},
         },
         seeds=[0, 1],
-        data={"max_samples": 3},
-        lora={"init_lora_weights": False, "lora_alpha": 64},
+        data={"max_samples": 1},
+        lora={"init_lora_weights": "pissa"},
         training={
             "learning_rate": START,
             "max_steps": 40,
             "eval_steps": 40,
-            "per_device_train_batch_size": 3,  # each step sees all three rows
+            "per_device_train_batch_size": 1,
         },
     ).run()
 
@@ -254,7 +314,7 @@ def dropped(tmp_path_factory):
 def test_every_step_and_every_seed_draws_its_own_dropout_mask(dropped):
     logged = dropped.logged()
     for seed in (0, 1):
-        np.testing.assert_allclose(logged["still", seed], logged["still", seed][0], atol=1e-6)
+        np.testing.assert_allclose(logged["still", seed], logged["still", 0][0], atol=1e-6)
         for name in ("dropping", "dropping-less"):
             assert len(np.unique(logged[name, seed].round(6))) == 40, (name, seed)
     assert np.abs(logged["dropping", 0] - logged["dropping", 1]).min() > 1e-6

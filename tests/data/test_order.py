@@ -20,7 +20,7 @@ def test_a_step_needs_no_memory_of_the_steps_before() -> None:
 
 
 def test_seeds_and_epochs_have_orders_of_their_own() -> None:
-    orders = [permutation(50, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
+    orders = [rows_at(50, 50, seed, epoch).tolist() for seed in (0, 1) for epoch in (0, 1)]
     assert len({tuple(order) for order in orders}) == 4
 
 

@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rankwise.analysis.scores import Scores
+from rankwise.analysis.verdict import judge
 from rankwise.errors import DataError
 from rankwise.report.compare import compare_arms
 from rankwise.store.writer import Store
@@ -42,6 +44,32 @@ def test_every_metric_has_the_mean_of_its_runs_and_an_interval(plain_study: Path
             assert one["low"] < one["difference"] < one["high"]
     decided = facts["metrics"][0]
     assert (decided["metric"], decided["better"]) == ("eval_loss", b)
+    kept = {(one["part"], one["metric"]): one["claim"] for one in facts["metrics"]}
+    assert set(kept.values()) == {"seeds and examples"}  # all of them are stored by example
+
+
+def test_accuracy_by_example_has_the_interval_of_the_stored_answers(plain_study: Path) -> None:
+    a, b = "r4_lr0.001_q", "r4_lr0.005_qv"
+    _, facts = compare_arms(plain_study, a, b)
+    (found,) = (
+        one
+        for one in facts["metrics"]
+        if (one["part"], one["metric"]) == ("validation", "eval_accuracy")
+    )
+    with Store(plain_study) as store:
+        names = [config.name for config in store.configs()]
+        x_ASE = np.full((8, 2, 500), np.nan)
+        for label, run in labels(store).items():
+            name, _, seed = label.partition("/seed-")
+            best = store.run(run).best_step
+            if store.run(run).state == "done" and best is not None:
+                x_ASE[names.index(name), int(seed)] = store.evaluation_at(run, best).correct
+        examples = store.examples("validation")
+    assert examples is not None
+    groups = examples.groups.tolist()
+    scores = Scores("accuracy", tuple(names), (0, 1), x_ASE, groups_E=groups, lower_is_better=False)
+    expected = judge(scores).difference(a, b)
+    assert [found["low"], found["high"]] == pytest.approx([expected.low, expected.high])
 
 
 def test_arms_of_one_truth_are_not_told_apart(plain_study: Path) -> None:

@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 
 from rankwise.report import figures
 from rankwise.report.charts import svg_file
+from rankwise.report.json import read_facts
 from rankwise.report.trainers import recommended_yaml
 from rankwise.report.write import write_report
 from rankwise.results.from_store import read_records
@@ -84,9 +85,15 @@ def test_a_diverged_run_is_neither_ranked_nor_dropped(report: Path) -> None:
     assert "It is counted here and not part of any mean" in text
 
 
-def test_the_detectable_difference_is_found_with_its_chance_or_more(report: Path) -> None:
+def test_the_detectable_difference_is_said_with_its_size_and_chance(report: Path) -> None:
     opening = "\n".join(read(report, "report.md").splitlines()[:10])
-    assert "is detected with a probability of 80 % or more." in opening
+    said = r"a true difference of ([0-9.]+) from the best is detected with a probability of (\d+) %"
+    ((value, chance),) = re.findall(said, opening)
+    found = read_facts(report)["verdict"]["detectable"]
+    assert float(value) == pytest.approx(found["value"], abs=0.51 * 10 ** -len(value.split(".")[1]))
+    assert float(chance) == 100 * found["power"]
+    assert found["level"] == pytest.approx(0.05 / (8 * 7 / 2))
+    assert found["seeds"] == 15 / 8
 
 
 def test_arms_that_are_tied_on_test_are_counted_without_the_best_of_them(report: Path) -> None:

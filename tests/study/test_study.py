@@ -98,7 +98,7 @@ def test_one_more_value_in_the_grid_keeps_what_is_done(tmp_path, monkeypatch):
     assert all("lr0.02" in run or "lr2e-2" in run for run in trained)
 
 
-def test_an_interrupted_study_goes_on(tmp_path, monkeypatch):
+def test_an_interrupted_study_goes_on(tmp_path, monkeypatch, capsys):
     spec, out = written(tmp_path)
     before = loop.evaluate
 
@@ -107,6 +107,7 @@ def test_an_interrupted_study_goes_on(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "evaluate", interrupt)
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 130
+    assert "interrupted; run the same command to continue" in capsys.readouterr().err
     states, _ = records(out)
     assert set(states.values()) == {"interrupted"}
     monkeypatch.setattr(loop, "evaluate", before)
@@ -174,6 +175,10 @@ def test_an_exported_adapter_is_what_was_evaluated(tmp_path):
     assert loaded.active_peft_config.r == 4
     assert evaluated(loaded, "SEQ_CLS", examples) == pytest.approx(measured, abs=1e-5)
     assert abs(evaluated(study.base(), "SEQ_CLS", examples) - measured) > 1e-3
+    for name, weight in loaded.named_parameters():
+        if "lora_B" in name:
+            weight.data.zero_()
+    assert abs(evaluated(loaded, "SEQ_CLS", examples) - measured) > 1e-3, "the head does it all"
     assert command("export", study.out, "best", "--to", tmp_path / "m", "--merged")[0] == 0
     assert (tmp_path / "m" / "model.safetensors").exists()
     assert command("export", study.out, "one", "--to", to)[0] == 2

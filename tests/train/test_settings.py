@@ -28,7 +28,7 @@ CASES = {
         {"lora.init_lora_weights": True, "lora.r": 5},
     ],
     "weight start": [
-        {"lora.init_lora_weights": "pissa"},
+        {"lora.init_lora_weights": "pissa", "lora.lora_alpha": 24},
         {"lora.init_lora_weights": "olora", "lora.r": 3},
         {"lora.init_lora_weights": True, "lora.r": 5},
     ],

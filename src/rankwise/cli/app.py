@@ -234,8 +234,9 @@ def main() -> None:
         print(f"rankwise: {error}", file=sys.stderr)
         sys.exit(OURS)
     except (KeyboardInterrupt, typer.Abort):
+        code = INTERRUPTED
+    if code == INTERRUPTED:  # typer catches an interruption and returns this code itself
         print("rankwise: interrupted; run the same command to continue", file=sys.stderr)
-        sys.exit(INTERRUPTED)
     sys.exit(code or 0)
 
 

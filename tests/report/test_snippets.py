@@ -1,7 +1,6 @@
 """Snippets say what was trained: peft takes them as they are, trainers get names and numbers."""
 
 import copy
-import sys
 import warnings
 from types import SimpleNamespace
 from typing import Any
@@ -10,11 +9,11 @@ import pytest
 import yaml
 from peft import LoraConfig, get_peft_model
 
+from black_box import make_study
 from rankwise.adapters.adapter import resolve_adapter
 from rankwise.adapters.memory import footprint
 from rankwise.adapters.peft_files import peft_settings
 from rankwise.base.skeleton import skeleton
-from rankwise.cli.app import main
 from rankwise.report.trainers import axolotl_snippet, llama_factory_snippet, peft_snippet
 from rankwise.results.from_store import read_records
 from rankwise.spec.arms import make_arms
@@ -89,20 +88,25 @@ def test_peft_trains_what_was_counted_by_the_snippet_of_every_example(name, tmp_
             assert layer.scaling["default"] == pytest.approx(module.scaling, rel=1e-15)
 
 
-def test_a_study_stores_what_its_snippet_needs(tmp_path, capsys, monkeypatch):
-    out = tmp_path / "out"
-    command = ["rankwise", "run", str(shortened("layer_ranks", tmp_path)), "--out", str(out)]
-    monkeypatch.setattr(sys, "argv", command)
-    with pytest.raises(SystemExit):
-        main()
-    capsys.readouterr()
-    with Store(out) as store:
+def test_a_study_stores_what_its_snippet_needs(tmp_path):
+    study = make_study(
+        tmp_path,
+        "llama",
+        "text",
+        {
+            "plain": {"lora.target_modules": "attention"},
+            "pattern": {"lora.rank_pattern": {"q_proj": 2}},
+            "decay": {"ranks.strategy": "linear_decay"},
+        },
+    ).run()
+    with Store(study.out) as store:
         records = read_records(store)
     for arm in records.arms:
         config = config_of(records, arm.name)
         assert set(config.target_modules) >= {"q_proj", "v_proj"}
         assert bool(config.rank_pattern) is (len(set(arm.ranks.values())) > 1)
-    assert "LoraConfig(" in (out / "report.html").read_text()
+        assert bool(config.rank_pattern) is (arm.name != "plain")
+    assert "LoraConfig(" in (study.out / "report.html").read_text()
 
 
 def test_the_peft_snippet_makes_the_configuration():

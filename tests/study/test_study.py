@@ -205,5 +205,5 @@ def test_another_model_in_the_same_folder_is_refused(tmp_path, monkeypatch, caps
     spec, out = written(tmp_path)
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
     wider = ["--set", "model.config.hidden_size=64", "--set", "study=wider"]
-    assert rankwise(monkeypatch, "run", spec, "--out", out, *wider) == 1
+    assert rankwise(monkeypatch, "run", spec, "--out", out, *wider) == 2
     assert "another base model" in capsys.readouterr().err

@@ -1,5 +1,7 @@
 """Bases that are not whole, or not what their configuration seems to say."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import transformers
@@ -164,3 +166,21 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     transformers.BertConfig(**SMALL).save_pretrained(tmp_path)
     with pytest.raises(ModelError, match="the checkpoint lacks"):
         absent_weights(spec, "SEQ_CLS", 3, download=False)
+
+
+@pytest.mark.parametrize("targets", ["query", "attention-qkv", "attention", "mlp", "all-linear"])
+@pytest.mark.parametrize(("kind", "task"), [(kind, task) for kind in SIZES for task in TASKS[kind]])
+def test_what_a_preset_trains_is_what_peft_makes_trainable(kind, task, targets):
+    model = empty(kind, task, **SIZES[kind])
+    arm = arm_of(task, name="one", **{"lora.target_modules": targets, "lora.bias": "lora_only"})
+    adapter = resolve_adapter(model, arm, task, gaps=Gaps((), *walk(model)))
+    check_in_peft(model, adapter, task)
+
+
+def test_an_adapter_that_peft_would_build_otherwise_is_refused():
+    model = empty("llama", "CAUSAL_LM", **SIZES["llama"])
+    arm = arm_of("CAUSAL_LM", name="one", **{"lora.target_modules": "attention"})
+    adapter = resolve_adapter(model, arm, "CAUSAL_LM")
+    fewer = dict(list(adapter.modules.items())[1:])
+    with pytest.raises(SpecError, match="peft would train other weights"):
+        check_in_peft(model, replace(adapter, modules=fewer), "CAUSAL_LM")

@@ -223,3 +223,31 @@ def test_a_model_whose_losses_depend_on_padding_is_refused(tmp_path):
     code, _, err = rankwise("run", study.spec, "--out", study.out)
     assert code == 2
     assert "depends on the padding" in err
+
+
+def test_an_adapter_over_a_quantised_base_is_what_was_measured_over_a_quantised_base(tmp_path):
+    """And merged into the base as it was before, it is what peft gives over that one."""
+    study = make_study(
+        tmp_path, "llama", "text", {"one": {}}, check_export=True,
+        training={"max_steps": 2, "eval_steps": 2, "learning_rate": 0.02},
+    )  # fmt: skip
+    text = study.spec.read_text().replace("dtype: float32", "dtype: float32\n  quantization: nf4")
+    study.spec.write_text(text)
+    stored = float(study.run().runs()["one", 0]["best_eval_loss"])
+    how = transformers.BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=torch.float32, llm_int8_skip_modules=["lm_head"],
+    )  # fmt: skip
+    base = transformers.AutoModelForCausalLM.from_pretrained(
+        study.model, quantization_config=how, attn_implementation="eager"
+    )
+    examples = validation_of("llama")
+    found = evaluated(study.loaded("one", base=base), study.task, examples)
+    assert found == pytest.approx(stored, abs=1e-5)
+    code, _, err = rankwise("export", study.out, "one", "--to", tmp_path / "x", "--merged")
+    assert code == 0, err
+    merged = CLASSES[study.task].from_pretrained(tmp_path / "x", attn_implementation="eager").eval()
+    over_the_whole = evaluated(study.loaded("one"), study.task, examples)
+    assert evaluated(merged, study.task, examples) == pytest.approx(over_the_whole, abs=1e-5)
+    assert over_the_whole != pytest.approx(stored, abs=1e-5)
+    assert "reloaded by peft: " in (study.out / "report.md").read_text()

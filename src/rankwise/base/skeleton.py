@@ -315,3 +315,10 @@ def walk(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
         and not any(True for _ in module.children())
     )
     return unreached, tuple(name for name, one in single.items() if name and not one)
+
+
+def base_name(model: ModelSpec) -> str:
+    """The base model in a few words."""
+    if model.name is not None:
+        return model.name
+    return f"a random {(model.config or {})['model_type']}"

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from rankwise.base.load import choose_dtype
 from rankwise.base.modules import linear_modules
+from rankwise.base.skeleton import base_name
 from rankwise.report.remarks import cause_of
 from rankwise.report.words import BASES, price_of
 from rankwise.results.from_store import read_records
@@ -19,7 +20,7 @@ from rankwise.results.judge import judge_records, ranked
 from rankwise.results.records import Records, best_run
 from rankwise.spec.arms import Arm
 from rankwise.store.reader import Reader
-from rankwise.study.plan import StudyPlan, base_name, pick_device, shared_trainings
+from rankwise.study.plan import StudyPlan, pick_device, shared_trainings
 from rankwise.text import count, reload_words
 
 # Time of a training step over the time of its matrix products alone, as measured on two CPU cores

@@ -17,6 +17,7 @@ from rankwise.adapters.adapter import Adapter, resolve_adapter
 from rankwise.adapters.memory import footprint
 from rankwise.adapters.peft_files import peft_settings
 from rankwise.base.load import Base
+from rankwise.base.skeleton import base_name
 from rankwise.data.examples import Example
 from rankwise.errors import ModelError
 from rankwise.spec.arms import Arm, Run
@@ -28,7 +29,7 @@ from rankwise.study.answering import (
     ask_base,
     base_metrics,
 )
-from rankwise.study.plan import StudyPlan, base_name, pick_device
+from rankwise.study.plan import StudyPlan, pick_device
 from rankwise.tasks.by_name import row_losses, target_count
 from rankwise.tasks.losses import Batch
 from rankwise.text import first_line

@@ -4,7 +4,7 @@
 the model's configuration, and finds every mistake that can be found from these.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,18 +18,28 @@ from rankwise.adapters.adapter import Adapter, resolve_adapter
 from rankwise.adapters.memory import Footprint, Memory, footprint, max_runs, predict_memory
 from rankwise.adapters.peft_files import check_in_peft
 from rankwise.base.load import absent_weights, choose_dtype, load_tokenizer, pad_as_model
-from rankwise.base.modules import Gaps, kind_of, linear_modules
-from rankwise.base.skeleton import own_classes, positions, skeleton, vocabulary, walk
+from rankwise.base.modules import Gaps, linear_modules
+from rankwise.base.skeleton import own_classes, skeleton, walk
 from rankwise.data.augment import check_augment
 from rankwise.data.examples import Example, StudyData, make_examples, train_examples
 from rankwise.data.sources import read_rows
 from rankwise.data.split import Split, split_rows, with_names_of_base
-from rankwise.errors import ModelError, SpecError
+from rankwise.errors import SpecError
 from rankwise.spec.arms import Arm, Run, make_arms
-from rankwise.spec.models import GenerationSpec, ModelSpec, StudySpec
-from rankwise.spec.tasks import TASKS, has_classes, is_causal
+from rankwise.spec.models import GenerationSpec, StudySpec
+from rankwise.study.checks import (
+    asks,
+    check_asked,
+    check_attention,
+    check_last_tokens,
+    check_length,
+    check_metric,
+    check_room,
+    check_start,
+    check_tokens,
+    gap_notes,
+)
 from rankwise.study.cohorts import cohorts_of
-from rankwise.text import count, names
 from rankwise.train.generate import Question, questions_of
 from rankwise.train.optimizer import steps_of
 
@@ -152,16 +162,16 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
         SpecError, DataError, ModelError: a mistake, with place, finding and remedy.
     """
     arms = make_arms(spec)
-    _check_metric(spec)
-    _check_asked(spec, arms)
+    check_metric(spec)
+    check_asked(spec, arms)
     for augment in dict.fromkeys(arm.augment for arm in arms):
         check_augment(augment, spec.data, base_dir)
     split = split_rows(read_rows(spec.data, base_dir), spec.data)
     labels = None if split.label_names is None else len(split.label_names)
     structure = skeleton(spec.model, spec.task, labels)
     split = with_names_of_base(split, own_classes(structure), spec.data)
-    _check_start(spec, structure)
-    _check_attention(spec, structure)
+    check_start(spec, structure)
+    check_attention(spec, structure)
     gaps = Gaps(absent_weights(spec.model, spec.task, labels, download), *walk(structure))
     adapters = {
         arm.id: None
@@ -172,7 +182,7 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     for adapter in {_built(adapter): adapter for adapter in adapters.values() if adapter}.values():
         check_in_peft(structure, adapter, spec.task)
     footprints = {arm.id: footprint(structure, adapters[arm.id]) for arm in arms}
-    _check_length(spec, structure, gaps)
+    check_length(spec, structure, gaps)
     tokenizer = load_tokenizer(spec.model)
     pad_as_model(tokenizer, structure.config)
     data = make_examples(split, spec.data, tokenizer, base_dir)
@@ -180,13 +190,13 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     questions = {
         asked: questions_of(asked, spec.data, spec.task, data.validation, tokenizer)
         for asked in dict.fromkeys(arm.generation for arm in arms)
-        if _asks(asked)
+        if asks(asked)
     }
     parts = [data.validation, data.test, *{id(part): part for part in train.values()}.values()]
-    _check_tokens(spec, structure, tokenizer, parts, questions)
-    _check_last_tokens(spec, tokenizer, parts)
+    check_tokens(spec, structure, tokenizer, parts, questions)
+    check_last_tokens(spec, tokenizer, parts)
     for asked, prompts in questions.items():
-        _check_room(spec, structure, gaps, asked, prompts)
+        check_room(spec, structure, gaps, asked, prompts)
     return StudyPlan(
         spec,
         arms,
@@ -217,165 +227,6 @@ def shared_trainings(runs: Sequence[Run]) -> dict[Run, tuple[Run, ...]]:
     for run in runs:
         found.setdefault((run.arm.training_id, run.seed), []).append(run)
     return {together[0]: tuple(together) for together in found.values()}
-
-
-def _check_metric(spec: StudySpec) -> None:
-    able = TASKS[spec.task].deciding
-    if spec.objective.metric not in able:
-        raise SpecError(
-            f"objective.metric: {spec.objective.metric} is not measured for task {spec.task}; "
-            f"use {' or '.join(able)}"
-        )
-
-
-def _asks(asked: GenerationSpec) -> bool:
-    return bool(asked.prompts or asked.prompts_from_validation)
-
-
-def _check_asked(spec: StudySpec, arms: Sequence[Arm]) -> None:
-    """Refuse settings of generation where the task generates nothing or there are no prompts."""
-    every = [spec.generation, *(arm.generation for arm in arms)]
-    if all(asked == GenerationSpec.model_validate({}) for asked in every):
-        return
-    if not TASKS[spec.task].generates:
-        able = " or ".join(name for name, kind in TASKS.items() if kind.generates)
-        raise SpecError(
-            f"generation: a classifier (task {spec.task}) generates no text; remove the section, "
-            f"or use task {able}"
-        )
-    if not any(_asks(asked) for asked in every):
-        raise SpecError(
-            "generation: there are no prompts; give generation.prompts or "
-            "generation.prompts_from_validation, or remove the section"
-        )
-    for name in ("temperature", "top_p", "seed"):
-        standard = GenerationSpec.model_fields[name].default
-        given = getattr(spec.generation, name) != standard
-        if given and not any(asked.do_sample for asked in every):
-            raise SpecError(
-                f"generation.{name}: has no effect, because answers are not sampled; set "
-                f"generation.do_sample: true, or remove it"
-            )
-
-
-def _check_room(
-    spec: StudySpec,
-    structure: nn.Module,
-    gaps: Gaps,
-    asked: GenerationSpec,
-    prompts: Sequence[Question],
-) -> None:
-    """Refuse answers that would be longer than the model's positions allow."""
-    most = positions(structure, gaps.unreached)
-    longest = max(len(prompt.ids) for prompt in prompts) if is_causal(spec.task) else 1
-    if most is not None and longest + asked.max_new_tokens > most:
-        room = most - longest
-        remedy = f"use {room} or less, or shorter prompts" if room > 0 else "use shorter prompts"
-        raise SpecError(
-            f"generation.max_new_tokens: {asked.max_new_tokens} after a prompt of {longest} tokens "
-            f"exceeds the {most} positions of {base_name(spec.model)}; {remedy}"
-        )
-
-
-def _check_length(spec: StudySpec, structure: nn.Module, gaps: Gaps) -> None:
-    """Refuse rows longer than the model has positions for."""
-    most = positions(structure, gaps.unreached)
-    if most is not None and spec.data.max_length > most:
-        raise SpecError(
-            f"data.max_length: {spec.data.max_length} tokens exceed the {most} positions of "
-            f"{base_name(spec.model)}; use {most} or less"
-        )
-
-
-def _check_attention(spec: StudySpec, structure: nn.Module) -> None:
-    """Refuse an attention kernel that the model does not have."""
-    asked = spec.model.attn_implementation
-    flag = {"sdpa": "_supports_sdpa", "flash_attention_2": "_supports_flash_attn"}.get(asked)
-    if flag is not None and not getattr(structure, flag, False):
-        raise SpecError(
-            f"model.attn_implementation: {kind_of(structure)} models have no {asked}; use eager or "
-            f"auto"
-        )
-
-
-def _check_start(spec: StudySpec, structure: nn.Module) -> None:
-    """Refuse a sequence-to-sequence model that cannot be given its targets."""
-    if TASKS[spec.task].architecture != "encoder-decoder":
-        return
-    if not hasattr(structure, "prepare_decoder_input_ids_from_labels"):
-        raise ModelError(
-            f"task: {spec.task}: {kind_of(structure)} models are not supported: their targets need "
-            f"tokens of a language or of a speaker; use a model of the T5, BART, Pegasus or Marian "
-            f"kind"
-        )
-    if getattr(structure.config, "decoder_start_token_id", None) is None:
-        place = "model.config" if spec.model.config is not None else "the model's config.json"
-        raise SpecError(
-            f"{place}: decoder_start_token_id is missing, the token that every target starts with; "
-            f"set it (in the T5 family it is that of pad_token_id)"
-        )
-
-
-def _check_tokens(
-    spec: StudySpec,
-    structure: Any,
-    tokenizer: Any,
-    parts: Sequence[Sequence[Example]],
-    questions: Mapping[GenerationSpec, Sequence[Question]],
-) -> None:
-    """Refuse rows with tokens that the model has no embedding for."""
-    most = vocabulary(structure)
-    if most is None or len(tokenizer) <= most:
-        return
-    examples = [one for part in parts for one in part]
-    read = [one.input_ids for one in examples]
-    read += [question.ids for asked in questions.values() for question in asked]
-    if not has_classes(spec.task):
-        read += [one.labels for one in examples]
-    highest = max(int(max(ids, default=0)) for ids in read)
-    if max(highest, tokenizer.pad_token_id) >= most:
-        raise ModelError(
-            f"model.tokenizer: it has {len(tokenizer)} tokens, {base_name(spec.model)} has "
-            f"embeddings for {most}; the rows hold "
-            f'"{tokenizer.convert_ids_to_tokens(highest)}", number {highest}. Use the tokenizer of '
-            f"the model, or a checkpoint whose embeddings were enlarged and trained"
-        )
-
-
-def _check_last_tokens(spec: StudySpec, tokenizer: Any, parts: Sequence[Sequence[Example]]) -> None:
-    """Refuse rows of a classifier that end with what it takes for padding."""
-    pad = tokenizer.pad_token_id
-    if has_classes(spec.task) and any(one.input_ids[-1] == pad for part in parts for one in part):
-        raise ModelError(
-            f'model.tokenizer: rows end with "{tokenizer.pad_token}", the token that they are '
-            f"padded with; a classifier of the GPT kind reads the last token that is no padding, "
-            f"and would pass over it. Set pad_token in tokenizer_config.json to another token"
-        )
-
-
-def gap_notes(
-    structure: nn.Module,
-    gaps: Gaps,
-    arms: Sequence[Arm],
-    adapters: Mapping[str, Adapter | None],
-) -> Iterator[str]:
-    """What is to be said of weights that the base does not bring and of modules not reached."""
-    if gaps.absent:
-        yield (
-            f"The checkpoint has no weights for {names(gaps.absent_modules)}: they are drawn from "
-            f"each run's seed, trained, and saved with its adapter."
-        )
-    for arm in arms:
-        adapter = adapters[arm.id]
-        if adapter is not None and arm.lora.bias != "none" and not adapter.biases:
-            yield f"{arm.name}: lora.bias {arm.lora.bias} has no effect: there is no bias to train."
-    idle = {target.name for target in linear_modules(structure)} & set(gaps.unreached)
-    if idle and any(adapters.values()):
-        first = sorted(idle)[0]
-        yield (
-            f"The rows do not pass through {count(len(idle), 'linear module')} of the model, such "
-            f"as {first}: these get no adapter, and are not counted."
-        )
 
 
 def _training_parts(
@@ -423,10 +274,3 @@ def free_bytes(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     return int(psutil.virtual_memory().available)
-
-
-def base_name(model: ModelSpec) -> str:
-    """The base model in a few words."""
-    if model.name is not None:
-        return model.name
-    return f"a random {(model.config or {})['model_type']}"

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rankwise.base.skeleton import base_name
 from rankwise.spec.arms import Run
 from rankwise.store.reader import link_names
 from rankwise.store.schema import FINISHED, Failure, RunRecord
@@ -18,7 +19,7 @@ from rankwise.store.writer import Store
 from rankwise.study.answering import rate_answers, unrated
 from rankwise.study.begin import Study, begin, open_study, reference_base, with_stored_ranks
 from rankwise.study.export import measure_merged
-from rankwise.study.plan import StudyPlan, base_name, shared_trainings
+from rankwise.study.plan import StudyPlan, shared_trainings
 from rankwise.study.record import Remark, StudyBegun, StudyEvent, run_id
 from rankwise.study.reload import check_adapters, refuse_unloadable
 from rankwise.study.train_cohort import TrainApart, train_cohort

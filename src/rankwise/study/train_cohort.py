@@ -5,13 +5,12 @@ from typing import Any
 
 from rankwise.adapters.peft_files import AdapterWriter, read_adapter
 from rankwise.base.load import Base
-from rankwise.base.skeleton import locate_model
+from rankwise.base.skeleton import base_name, locate_model
 from rankwise.spec.arms import Run
 from rankwise.spec.models import GenerationSpec
 from rankwise.store.schema import FINISHED, CostRecord, RunRecord
 from rankwise.study.answering import ask_runs
 from rankwise.study.begin import Study, parts_of_one, with_measured_ranks
-from rankwise.study.plan import base_name
 from rankwise.study.record import CohortFormed, Remark, StudyEvent, record, run_id
 from rankwise.text import first_line
 from rankwise.train.bank import Bank, Trainable

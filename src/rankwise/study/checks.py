@@ -1,6 +1,6 @@
 """What is checked of a study before any weight is loaded: that data, tokenizer and model fit.
 
-Each check raises SpecError or ModelError with the place, what was found and what would do.
+Each check raises SpecError or ModelError with the place, what was found and a remedy.
 """
 
 from collections.abc import Iterator, Mapping, Sequence

@@ -17,7 +17,14 @@ from rankwise.store.reader import link_names
 from rankwise.store.schema import FINISHED, Failure, RunRecord
 from rankwise.store.writer import Store
 from rankwise.study.answering import rate_answers, unrated
-from rankwise.study.begin import Study, begin, open_study, reference_base, with_stored_ranks
+from rankwise.study.begin import (
+    Study,
+    begin,
+    open_study,
+    reference_base,
+    with_measured_ranks,
+    with_stored_ranks,
+)
 from rankwise.study.export import measure_merged
 from rankwise.study.plan import StudyPlan, shared_trainings
 from rankwise.study.record import Remark, StudyBegun, StudyEvent, run_id
@@ -118,6 +125,9 @@ def _train(
     waiting = deque((*plan.cohorts(missing, device), *plan.cohorts(incomplete, device)))
     study.cohorts = len(waiting)
     begin(study)
+    quantization = plan.runs[0].arm.quantization  # of the base that is loaded
+    base = reference_base(study)
+    study.plan = with_measured_ranks(plan, base, quantization, study.task, study.store)
     if plan.spec.check_export and missing:
         refuse_unloadable(study, missing)
     for run in missing:

@@ -234,16 +234,17 @@ class _Watch:
     gradient_OI: Tensor | None = None
     sensitivities: list[float] = field(default_factory=list)
 
-    def see(self, module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> None:
+    def see(self, module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
         """A forward hook: make sure a gradient comes by here, and wait for it."""
         if not torch.is_grad_enabled():
-            return
-        if not out.requires_grad:  # nothing before this module is trained
-            out.requires_grad_(True)
+            return out
+        if not out.requires_grad:  # nothing before it is trained; models may change it in place
+            out = out + torch.zeros((), dtype=out.dtype, device=out.device, requires_grad=True)
         x_NI = inputs[0].detach().flatten(0, -2)
         self.calls += 1
         hear: Any = out.register_hook
         hear(lambda grad: self._add(grad.flatten(0, -2), x_NI))
+        return out
 
     def _add(self, grad_NO: Tensor, x_NI: Tensor) -> None:
         part_OI = grad_NO.float().mT @ x_NI.float()
@@ -286,7 +287,8 @@ def measure_importance(
     try:
         for batch in batches:
             losses = row_losses(model, task, batch)
-            torch.autograd.backward(losses.total.sum() / losses.targets.sum())
+            if losses.total.requires_grad:  # else the model reads the weights past their modules
+                torch.autograd.backward(losses.total.sum() / losses.targets.sum())
             for watch in watches.values():
                 watch.close()
             count += 1

@@ -63,12 +63,14 @@ def shortened(name, folder):
     spec["model"] = {"config": {"model_type": kind, **SIZES[kind]}, "tokenizer": tokenizer}
     spec["training"] |= {"max_steps": 2, "eval_steps": 1, "warmup_steps": 0}
     spec["seeds"] = [0]
+    if "generation" in spec:
+        spec["generation"]["max_new_tokens"] = 4
     spec["check_export"] = name == "quickstart"  # tried with every kind of adapter elsewhere
     spec["data"]["max_samples"] = 40
     if "by" in spec["data"]["split"]:
         spec["data"]["split"] |= {"validation": 20, "test": 20}
     else:
-        spec["data"]["split"] |= {"validation": 0.03, "test": 0.03}
+        spec["data"]["split"] |= {"validation": 0.01, "test": 0.01}
         spec["data"]["max_length"] = 48
     if ":" in spec["data"]["source"] and "://" not in spec["data"]["source"]:
         spec["data"]["source"] = str(EXAMPLES / spec["data"]["source"])

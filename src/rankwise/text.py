@@ -163,8 +163,8 @@ def reload_words(rows: int, stored: float, loss: float, agrees: bool) -> str:
         return f"reloaded by peft: {number(loss)} = {number(stored)}, loss on {rows} examples"
     found = f"loss {number(loss)}" if math.isfinite(loss) else "no model"
     return (
-        f"RELOADED BY PEFT IT IS ANOTHER MODEL: {found} where training measured "
-        f"{number(stored)} on {rows} examples; do not use it"
+        f"WARNING: reloaded by peft it gives {found}, where training measured {number(stored)} "
+        f"on {rows} examples; do not use it"
     )
 
 

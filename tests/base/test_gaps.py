@@ -153,6 +153,13 @@ def test_a_head_for_another_number_of_classes_is_a_fresh_one(tmp_path):
     assert set(found) == {"classifier.weight", "classifier.bias"}
 
 
+def test_a_head_of_another_name_and_another_number_of_classes_is_a_fresh_one_too(tmp_path):
+    config = transformers.BartConfig(**LEARNT["bart"], num_labels=5)
+    spec = saved(tmp_path, transformers.BartForSequenceClassification(config))
+    found = set(absent_weights(spec, "SEQ_CLS", 3, download=False))
+    assert found == {f"classification_head.out_proj.{leaf}" for leaf in ("weight", "bias")}
+
+
 def test_a_checkpoint_that_does_not_fit_its_configuration_is_refused(tmp_path):
     spec = saved(tmp_path, transformers.BertModel(transformers.BertConfig(**SMALL)))
     wide = transformers.BertConfig(**{**SMALL, "intermediate_size": 40})

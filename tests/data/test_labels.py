@@ -132,7 +132,7 @@ def test_what_is_no_class_is_refused_with_what_it_seems_to_be() -> None:
     for labels in ([0.2, 1.0, 3.4], ["0.2", "1", "3.4"], [float("inf"), 1.0], [1e-9, 1]):
         message = refusal(labels)
         assert "numbers that are not whole" in message
-        assert "(regression) is no task of rankwise" in message
+        assert "(regression) is not supported" in message
     assert "0.2 (20), 3.4 (20)" in refusal([0.2, 1.0, 3.4])
     listed, _ = classes_of([0.5, 1.0], labels=(0.5, 1.0))
     assert listed.names == ("0.5", "1")
@@ -191,10 +191,10 @@ def test_the_users_order_stays_and_numbers_are_those_of_the_base() -> None:
     notes: list[str] = []
     listed = find_classes("it", ["fur", "wings"], ("fur", "wings"), notes)
     assert as_in_base(listed, ("wings", "fur"), notes, listed=True) == listed
-    assert "data.labels numbers the classes otherwise than the base does" in notes[0]
+    assert "data.labels gives the classes another order than the base has" in notes[0]
     numbers = find_classes("it", [0, 1, 2], None, notes)
     assert as_in_base(numbers, OWN, notes, listed=False) == numbers
-    assert "taken for the numbers of the base's classes: wings, scales and fur" in notes[1]
+    assert "read as the class numbers of the base: wings, scales and fur" in notes[1]
     truths = find_classes("it", [True, False], None, notes)
     assert as_in_base(truths, ("True", "False"), notes, listed=False).numbers == {
         "true": 0,

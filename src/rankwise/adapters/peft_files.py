@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rankwise.adapters.adapter import Adapter, ends_of
-from rankwise.base.load import load_base
+from rankwise.base.load import load_base, set_padding
 from rankwise.base.modules import kind_of
 from rankwise.errors import SpecError
 from rankwise.files import whole_folder
@@ -322,7 +322,7 @@ def load_exported(
     num_labels: int | None,
     device: torch.device,
     pad_token_id: int,
-    attention: str = "eager",
+    attention: str,
 ) -> Any:
     """The model in a folder, as a user loads it: an adapter by peft on a new base, or a whole one.
 
@@ -344,8 +344,7 @@ def load_exported(
             return PeftModel.from_pretrained(base, folder).eval()
     kind = getattr(transformers, TASKS[task].auto_class)
     model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
-    model.config.pad_token_id = pad_token_id
-    model.config.get_text_config().pad_token_id = pad_token_id
+    set_padding(model, pad_token_id)
     return model.to(device).eval()
 
 

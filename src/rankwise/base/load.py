@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rankwise.base.modules import HEADS, kept_precise, saved_names
+from rankwise.base.modules import kept_precise, saved_names
 from rankwise.base.skeleton import locate_model, skeleton
 from rankwise.errors import ModelError
 from rankwise.spec.models import LoraSpec, ModelSpec
@@ -42,8 +42,16 @@ class Base:
     nbytes: int
 
 
-def load_tokenizer(spec: ModelSpec) -> Any:
+def load_tokenizer(spec: ModelSpec, config: Any) -> Any:
     """The tokenizer of the base, with a padding token.
+
+    That is the token which the model's own configuration names, where it names one: some models
+    look for it in their input, and a user who loads an adapter has the model as it is configured.
+    Else it is the tokenizer's own, or its end-of-text token.
+
+    Args:
+        spec: Where the tokenizer is.
+        config: The transformers configuration of the model.
 
     Raises:
         ModelError: there is none where the spec says, or it has no token to pad with.
@@ -73,19 +81,17 @@ def load_tokenizer(spec: ModelSpec) -> Any:
             f"{spec.tokenizer or spec.name} has neither a padding token nor an end-of-text token "
             "to pad with; set pad_token in its tokenizer_config.json"
         )
-    return tokenizer
-
-
-def pad_as_model(tokenizer: Any, config: Any) -> None:
-    """Pad with the token that the model's own configuration names, where it names one.
-
-    Some models look for that token in their input, and a user who loads an adapter has the model
-    as the checkpoint configures it.
-    """
     own = config.get_text_config().pad_token_id
     token = None if own is None or own < 0 else tokenizer.convert_ids_to_tokens(own)
     if token is not None:
         tokenizer.pad_token = token
+    return tokenizer
+
+
+def set_padding(model: Any, pad_token_id: int) -> None:
+    """Tell a model its padding token; the text part of a multimodal one has its own setting."""
+    model.config.pad_token_id = pad_token_id
+    model.config.get_text_config().pad_token_id = pad_token_id
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:
@@ -139,8 +145,7 @@ def load_base(
             model, missing = _random_model(kind, spec, task, labels, options)
         else:
             model, missing = _load_pretrained(kind, spec, {**options, **labels})
-    model.config.pad_token_id = pad_token_id
-    model.config.get_text_config().pad_token_id = pad_token_id
+    set_padding(model, pad_token_id)
     model.eval().requires_grad_(False)
     if spec.quantization == "none":
         model.to(device)
@@ -189,19 +194,21 @@ def _load_pretrained(
         raise ModelError(
             f"model.name: {spec.name} cannot be loaded: {first_line(error)}"
         ) from error
-    _refuse_mismatches(spec, info["mismatched_keys"])
+    _refuse_mismatches(spec, info["mismatched_keys"], options.get("num_labels"))
     mismatched = {name for name, *_ in info["mismatched_keys"]}
     own = {name for name, _ in model.named_parameters()}
     return model, tuple(sorted(own & {*info["missing_keys"], *mismatched}))
 
 
-def _refuse_mismatches(spec: ModelSpec, found: Iterable[tuple[str, Any, Any]]) -> None:
-    """Refuse weights of another shape, but for those of a head, which is then a fresh one."""
-    for name, given, wanted in sorted(found):
-        if not any(part in HEADS for part in name.split(".")):
+def _refuse_mismatches(
+    spec: ModelSpec, found: Iterable[tuple[str, Any, Any]], num_labels: int | None
+) -> None:
+    """Refuse weights of another shape, but for those of a head for another number of classes."""
+    for name, given, asked in sorted(found):
+        if asked[0] != num_labels or given[1:] != asked[1:]:
             raise ModelError(
                 f"model.name: {spec.name}: the checkpoint's {name} is of shape {tuple(given)}; its "
-                f"configuration asks for {tuple(wanted)}"
+                f"configuration asks for {tuple(asked)}"
             )
 
 

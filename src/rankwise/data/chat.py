@@ -15,7 +15,7 @@ from rankwise.data.tokenize import READ, Dialogue, Piece, Tokenizer, dialogue, t
 from rankwise.text import shorten
 
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\b")
-PROBE = "zebra"
+PROBE = "zebra"  # an answer whose text no template is likely to hold
 Tools = list[dict[str, Any]]
 
 

@@ -138,8 +138,8 @@ def _refuse_lists(where: str, values: Sequence[Any]) -> None:
     if held:
         raise DataError(
             f"data.label: {where} holds lists or objects in {len(held)} of {len(values)} rows, "
-            f"such as {shorten(held[0])}; several labels a row (multi-label classification) is no "
-            "task of rankwise: give one label a row"
+            f"such as {shorten(held[0])}; several labels for a row (multi-label classification) "
+            "are not supported; give one label for each row"
         )
 
 
@@ -167,8 +167,8 @@ def _refuse_fractions(where: str, values: Sequence[Any], listed: Sequence[str]) 
     if found:
         raise DataError(
             f"data.label: {where} holds numbers that are not whole in {found.total()} of "
-            f"{len(values)} rows: {listing(found)}; predicting a number (regression) is no task of "
-            "rankwise; where these are names of classes, list them in data.labels"
+            f"{len(values)} rows: {listing(found)}; predicting a number (regression) is "
+            "not supported; if these are names of classes, list them in data.labels"
         )
 
 
@@ -202,16 +202,16 @@ def as_in_base(classes: Classes, own: Sequence[str], notes: list[str], listed: b
     told = joined([shorten(name, 40) for name in own], most=LISTED)
     if set(place) != set(ours) or len(place) < len(own):
         if classes.names == tuple(map(str, range(len(own)))):
-            notes.append(f"the labels are taken for the numbers of the base's classes: {told}")
+            notes.append(f"the labels are read as the class numbers of the base: {told}")
         elif not all(GENERIC.fullmatch(name) for name in own):
             notes.append(
-                f"the base's configuration names other classes ({told}): a classifier that it "
-                "brings is trained on under the names of the data"
+                f"the base's configuration names other classes ({told}): its classifier is "
+                "trained further, with the class names of the data"
             )
         return classes
     if listed and [place[name] for name in ours] != list(range(len(ours))):
         notes.append(
-            f"data.labels numbers the classes otherwise than the base does ({told}): the names "
+            f"data.labels gives the classes another order than the base has ({told}): the names "
             "in the base's own configuration do not fit what is trained"
         )
         return classes

@@ -122,7 +122,7 @@ def _content(where: str, message: Message) -> str:
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         if kind not in TEXT_PARTS or not isinstance(part.get("text"), str):
             raise _Malformed(
-                f"{where} has a part of the type {kind}, and rankwise reads texts alone: "
+                f"{where} has a part of the type {kind}; only parts of text are supported: "
                 f"{shorten(part)}"
             )
     return "".join(part["text"] for part in content)

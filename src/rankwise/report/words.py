@@ -41,7 +41,7 @@ BASES = {
     "only": "the only one with a result",
     "tie": "cheapest of those tied for best",
     "look": "best mean; no recommendation, the noise is unknown",
-    "withdrawn": "withdrawn: its adapter, loaded from disk by peft, is another model",
+    "withdrawn": "withdrawn: its adapter, loaded from disk by peft, gives another loss",
     "none": "no finished run",
 }
 

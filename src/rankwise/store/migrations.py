@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rankwise.spec.tasks import lower_is_better
-from rankwise.store.schema import TABLES, to_number
+from rankwise.store.schema import RELOAD_TABLES, TABLES, to_number
 
 FIRST_TABLES = """
     CREATE TABLE study (
@@ -302,13 +302,7 @@ def _text(value: Any, sort: bool = False) -> str:
 
 
 def _reload(db: sqlite3.Connection) -> None:
-    columns = {row[1] for row in db.execute("PRAGMA table_info(examples)")}
-    if "sample" not in columns:  # the step before makes the newest form of the tables
-        db.execute("ALTER TABLE examples ADD COLUMN sample TEXT")
-    db.execute(
-        "CREATE TABLE IF NOT EXISTS reload (run_id INTEGER PRIMARY KEY REFERENCES run, "
-        "rows INTEGER NOT NULL, stored REAL, loss REAL, agrees INTEGER NOT NULL)"
-    )
+    run_script(db, RELOAD_TABLES)
 
 
 MIGRATIONS = (_first, _ranks, _adapter, _typed, _reload)

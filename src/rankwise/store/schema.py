@@ -55,8 +55,7 @@ TABLES = """
         run_id INTEGER NOT NULL REFERENCES run, step INTEGER NOT NULL, loss REAL, grad_norm REAL,
         learning_rate REAL, PRIMARY KEY (run_id, step)) WITHOUT ROWID;
     CREATE TABLE examples (
-        split TEXT PRIMARY KEY, hashes TEXT NOT NULL, groups BLOB NOT NULL, weights BLOB NOT NULL,
-        sample TEXT);
+        split TEXT PRIMARY KEY, hashes TEXT NOT NULL, groups BLOB NOT NULL, weights BLOB NOT NULL);
     CREATE TABLE evaluation (
         run_id INTEGER NOT NULL REFERENCES run, split TEXT NOT NULL, step INTEGER NOT NULL,
         losses BLOB NOT NULL, correct BLOB, PRIMARY KEY (run_id, split, step));
@@ -68,9 +67,6 @@ TABLES = """
         training_id INTEGER PRIMARY KEY REFERENCES training, step_seconds REAL, eval_seconds REAL,
         memory_bytes INTEGER, path TEXT NOT NULL);
     CREATE TABLE merged (run_id INTEGER PRIMARY KEY REFERENCES run, loss REAL);
-    CREATE TABLE reload (
-        run_id INTEGER PRIMARY KEY REFERENCES run, rows INTEGER NOT NULL, stored REAL, loss REAL,
-        agrees INTEGER NOT NULL);
     CREATE TABLE answer (
         id INTEGER PRIMARY KEY, config_id INTEGER NOT NULL REFERENCES config,
         run_id INTEGER REFERENCES run, prompt TEXT NOT NULL, reference TEXT, text TEXT NOT NULL,
@@ -79,7 +75,14 @@ TABLES = """
     CREATE TABLE fact (
         id INTEGER PRIMARY KEY, kind TEXT NOT NULL, data TEXT NOT NULL, UNIQUE (kind, data));
 """
-"""The newest form. A NULL among numbers is NaN, which SQLite itself cannot hold."""
+"""The fourth form. A NULL among numbers is NaN, which SQLite itself cannot hold."""
+RELOAD_TABLES = """
+    ALTER TABLE examples ADD COLUMN sample TEXT;
+    CREATE TABLE reload (
+        run_id INTEGER PRIMARY KEY REFERENCES run, rows INTEGER NOT NULL, stored REAL, loss REAL,
+        agrees INTEGER NOT NULL)
+"""
+"""What the fifth form, the newest one, has beside it."""
 
 
 @dataclass(frozen=True)

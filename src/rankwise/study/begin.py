@@ -37,7 +37,7 @@ from rankwise.train.batch import Part, Task, chosen_rows, collate, parts_of
 from rankwise.train.evaluate import Untouched
 from rankwise.train.generate import WRITTEN_EXAMPLES
 from rankwise.train.prepare import Bases, choose_attention, is_shortage, versions_of
-from rankwise.train.probe import TOLERANCE, measure_importance
+from rankwise.train.probe import TOLERANCE, largest_difference, measure_importance
 
 CHECKED = 4  # validation rows that are tried alone, and padded beside others
 PADDING = 16  # tokens that are put behind a row, to see whether it stays the same
@@ -244,12 +244,12 @@ def _check_rows(study: Study, base: Base) -> None:
             f"model.name: {name} fails on rows of this study: {first_line(error)}"
         ) from error
     if not torch.isfinite(alone).all():
-        return  # it will be said of every run
-    difference = (beside - alone).abs() / alone.abs().clamp_min(1.0)
-    if float(difference.max()) > TOLERANCE[base.dtype] / 5:
+        return  # each run will be marked as diverged
+    difference = largest_difference(beside, alone)
+    if difference > TOLERANCE[base.dtype] / 5:
         raise ModelError(
             f"model.name: the loss of a row depends on the padding behind it or on the rows beside "
-            f"it in {name} (by {float(difference.max()):.2g} of its value), so that "
+            f"it in {name} (by {difference:.2g} of its value), so that "
             f"runs would not be comparable; this model is not supported"
         )
 

@@ -6,6 +6,7 @@ Each check raises SpecError or ModelError with the place, what was found and a r
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from torch import nn
 
 from rankwise.adapters.adapter import Adapter
@@ -132,11 +133,11 @@ def check_tokens(
         return
     examples = [one for part in parts for one in part]
     read = [one.input_ids for one in examples]
-    read += [question.ids for asked in questions.values() for question in asked]
+    read += [np.asarray(question.ids) for asked in questions.values() for question in asked]
     if not has_classes(spec.task):
         read += [one.labels for one in examples]
-    highest = max(int(max(ids, default=0)) for ids in read)
-    if max(highest, tokenizer.pad_token_id) >= most:
+    highest = max(tokenizer.pad_token_id, *(int(ids.max(initial=0)) for ids in read))
+    if highest >= most:
         raise ModelError(
             f"model.tokenizer: it has {len(tokenizer)} tokens, {base_name(spec.model)} has "
             f"embeddings for {most}; the rows hold "

@@ -11,15 +11,16 @@ from typing import Any
 import torch
 
 from rankwise.adapters.peft_files import load_exported, merged_model, write_label_names
-from rankwise.base.load import choose_dtype, load_tokenizer, pad_as_model
+from rankwise.base.load import choose_dtype, load_tokenizer
 from rankwise.base.skeleton import read_config
-from rankwise.errors import ModelError, UserError
+from rankwise.errors import UserError
 from rankwise.results.from_store import Records, RunFacts, read_records
 from rankwise.results.judge import judge_records
 from rankwise.results.records import ArmFacts, best_run
 from rankwise.spec.arms import Arm
 from rankwise.spec.models import ModelSpec
 from rankwise.store.reader import ADAPTERS, Reader
+from rankwise.store.schema import Reload
 from rankwise.store.writer import Store
 from rankwise.study.plan import StudyPlan, pick_device
 from rankwise.study.reload import compare_with_stored
@@ -76,26 +77,19 @@ def export_adapter(
 def _measured(
     folder: Path, arm: ArmFacts, run: RunFacts, to: Path
 ) -> tuple[dict[str, Any] | None, str]:
-    """What the exported files give, loaded as a user will; as numbers and in a sentence."""
+    """What the exported files give, loaded as a user will; as numbers and in a sentence.
+
+    The files are written by now: where they cannot be loaded here, such as on a machine without
+    the device of the study, that is said and is no failure.
+    """
     with Reader(folder) as store:
-        study = store.study()
+        if not store.study().spec.get("check_export", True):
+            return None, "not measured: check_export is false"
         if not store.sample():
             return None, "not measured: this study holds no examples to measure it on"
-        spec = ModelSpec.model_validate(study.spec["model"])
-        quantization = str(arm.settings.get("model.quantization") or "none")
-        spec = spec.model_copy(update={"quantization": quantization})
-        device = pick_device(study.spec["hardware"]["device"])
-        labels = None if study.label_names is None else len(study.label_names)
-        tokenizer = load_tokenizer(spec)
-        pad_as_model(tokenizer, read_config(spec))
-        pad = tokenizer.pad_token_id
-        task = Task(study.spec["task"], pad, study.spec["data"]["max_length"], device)
-        dtype = getattr(torch, study.base.dtype)
         try:
-            model = load_exported(to, spec, task.name, labels, device, pad, study.base.attention)
-            whole = Untouched(model, dtype if arm.method == "full" else None)
-            found = compare_with_stored(store, run, whole, task, dtype)
-        except (OSError, RuntimeError, ModelError) as error:
+            found = _compared(store, arm, run, to)
+        except (OSError, RuntimeError, ValueError, KeyError, ImportError) as error:
             return None, f"not measured: it cannot be loaded here: {first_line(error)}"
     if not math.isfinite(found.loss):
         return asdict(found), "loaded from there, it gives a loss that is not finite"
@@ -104,6 +98,20 @@ def _measured(
         f"loaded from there, it gives loss {found.loss:.4f} on {found.rows} validation examples; "
         f"training measured {found.stored:.4f} ({change:+.4f})"
     )
+
+
+def _compared(store: Reader, arm: ArmFacts, run: RunFacts, to: Path) -> Reload:
+    study = store.study()
+    quantization = str(arm.settings.get("model.quantization") or "none")
+    spec = ModelSpec.model_validate({**study.spec["model"], "quantization": quantization})
+    device = pick_device(study.spec["hardware"]["device"])
+    pad = load_tokenizer(spec, read_config(spec)).pad_token_id
+    task = Task(study.spec["task"], pad, study.spec["data"]["max_length"], device)
+    labels = None if study.label_names is None else len(study.label_names)
+    model = load_exported(to, spec, task.name, labels, device, pad, study.base.attention)
+    dtype = getattr(torch, study.base.dtype)
+    whole = Untouched(model, dtype if arm.method == "full" else None)
+    return compare_with_stored(store, run, whole, task, dtype)
 
 
 def _arm_name(records: Records, arm: str) -> str:
@@ -145,8 +153,7 @@ def merge(
         task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
         label_names: Names of the classes, for SEQ_CLS.
     """
-    tokenizer = load_tokenizer(model)
-    pad_as_model(tokenizer, read_config(model))
+    tokenizer = load_tokenizer(model, read_config(model))
     if (source / "adapter_config.json").exists():
         labels = None if label_names is None else len(label_names)
         pad = tokenizer.pad_token_id

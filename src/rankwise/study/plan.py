@@ -17,7 +17,7 @@ from torch import nn
 from rankwise.adapters.adapter import Adapter, resolve_adapter
 from rankwise.adapters.memory import Footprint, Memory, footprint, max_runs, predict_memory
 from rankwise.adapters.peft_files import check_in_peft
-from rankwise.base.load import absent_weights, choose_dtype, load_tokenizer, pad_as_model
+from rankwise.base.load import absent_weights, choose_dtype, load_tokenizer
 from rankwise.base.modules import Gaps, linear_modules
 from rankwise.base.skeleton import own_classes, skeleton, walk
 from rankwise.data.augment import check_augment
@@ -183,8 +183,7 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
         check_in_peft(structure, adapter, spec.task)
     footprints = {arm.id: footprint(structure, adapters[arm.id]) for arm in arms}
     check_length(spec, structure, gaps)
-    tokenizer = load_tokenizer(spec.model)
-    pad_as_model(tokenizer, structure.config)
+    tokenizer = load_tokenizer(spec.model, structure.config)
     data = make_examples(split, spec.data, tokenizer, base_dir)
     train, notes = _training_parts(spec, arms, split, data, tokenizer, base_dir)
     questions = {

@@ -11,7 +11,6 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -38,9 +37,7 @@ from rankwise.train.bank import Bank
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import Untouched, evaluate
 from rankwise.train.prepare import first_rows, is_shortage, make_bank
-from rankwise.train.probe import TOLERANCE, add_noise
-
-Floats = np.ndarray[Any, np.dtype[np.float64]]
+from rankwise.train.probe import TOLERANCE, add_noise, largest_difference
 
 
 def kind_of_adapter(plan: StudyPlan, arm: Arm) -> tuple[object, ...]:
@@ -63,11 +60,15 @@ def one_of_each_kind(plan: StudyPlan, arms: Iterable[Arm]) -> list[Arm]:
     return list(found.values())
 
 
-def differs(found: Tensor | Floats, expected: Tensor | Floats, dtype: torch.dtype) -> bool:
-    """Whether losses differ by more than the precision of the base explains; NaN equals NaN."""
-    a, b = np.asarray(found, dtype=float), np.asarray(expected, dtype=float)
-    close = np.abs(a - b) <= TOLERANCE[dtype] * np.maximum(np.abs(b), 1.0)
-    return not bool(np.all(close | (~np.isfinite(a) & ~np.isfinite(b))))
+def differs(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
+    """Whether losses differ by more than the precision of the base explains.
+
+    A loss that is finite in neither is left out: the run diverges, and its files are not at fault.
+    """
+    compared = torch.isfinite(found) | torch.isfinite(expected)
+    if not compared.any():
+        return False
+    return largest_difference(found[compared], expected[compared]) > TOLERANCE[dtype]
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,9 @@ def _compare(study: Study, trial: Trial) -> None:
         found = _loaded(study, trial.arm, trial.folder)
         with found.running([0]) as model:
             found_N = row_losses(model, study.task.name, trial.batch).total.float().cpu()
-    except (KeyError, ValueError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:
+        if is_shortage(error):
+            raise
         raise ModelError(f"{place} cannot be read: {first_line(error)}") from error
     if differs(found_N, trial.losses_N, _dtype(study)):
         raise ModelError(
@@ -158,11 +161,13 @@ def check_adapters(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
     chosen = judge_records(records).choice.arm
     trained = [arm for arm in study.plan.arms if best_run(records, arm.name) is not None]
     first = [arm for arm in trained if arm.name == chosen]
+    if not store.sample():  # a study that an older version began
+        return
     study.bases.let_go()
     for arm in dict.fromkeys([*first, *one_of_each_kind(study.plan, trained)]):
         run = best_run(records, arm.name)
         assert run is not None
-        if run.run in store.reloads() or not store.sample():
+        if run.id in records.reloads:
             continue
         try:
             found = reload(study, arm, run)
@@ -212,7 +217,7 @@ def compare_with_stored(
         len(examples),
         float(np.mean(stored_E)),
         float(np.mean(found.losses_E)),
-        not differs(found.losses_E, stored_E, dtype),
+        not differs(torch.tensor(found.losses_E), torch.tensor(stored_E), dtype),
     )
 
 

@@ -1,4 +1,11 @@
-"""Rows of a batch, and what they cost: losses at the labelled positions only."""
+"""Rows of a batch, and what they cost: losses at the labelled positions only.
+
+The output layer is told which positions those are (`LabelledPositions`); it also flattens its input
+first, because a non-contiguous slice in front of a large vocabulary makes `linear` copy the
+vocabulary matrix for every row.
+
+Legend: N rows, T tokens, L labels of a row, H hidden size, P labelled positions, V vocabulary.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -79,9 +79,17 @@ def probe_together(bank: Bank, task: str, batch_of_one: Batch, dtype: torch.dtyp
     finally:
         for run in runs:
             bank.load_state(run, kept[run])
-    alone_KN = torch.cat(alone)
-    difference = (together_KN - alone_KN).abs() / alone_KN.abs().clamp_min(1.0)
-    return Agreement(float(difference.nan_to_num(torch.inf).max()), tolerance)
+    return Agreement(largest_difference(together_KN, torch.cat(alone)), tolerance)
+
+
+def largest_difference(found: Tensor, expected: Tensor) -> float:
+    """The largest difference of two losses, relative to a loss of 1 or more; inf where one is NaN.
+
+    Args:
+        found, expected: Losses, of one shape.
+    """
+    difference = (found - expected).abs() / expected.abs().clamp_min(1.0)
+    return float(difference.nan_to_num(torch.inf).max())
 
 
 def add_noise(parameters: dict[str, nn.Parameter], run: int) -> None:

@@ -30,16 +30,16 @@ def whole_folder(target: Path) -> Iterator[Path]:
         ready.mkdir()
         yield ready
         for path in (*ready.rglob("*"), ready):
-            _to_disk(path)
+            to_disk(path)
         if target.is_symlink():
             target.unlink()
         elif target.exists():
             target.rename(Path(scratch) / "old")
         ready.rename(target)
-        _to_disk(target.parent)
+        to_disk(target.parent)
 
 
-def _to_disk(path: Path) -> None:
+def to_disk(path: Path) -> None:
     """Wait until a file or a folder's list of names is on disk, where the system can do that."""
     if os.name == "nt" and path.is_dir():
         return

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from rankwise import __version__
+from rankwise.cli.interrupt import Interrupted
 from rankwise.errors import StoreError, UserError
 
 USER_MISTAKE = 2
@@ -233,6 +234,9 @@ def main() -> None:
     except StoreError as error:
         print(f"rankwise: {error}", file=sys.stderr)
         sys.exit(OURS)
+    except Interrupted as error:
+        print(f"rankwise: {error.message()}", file=sys.stderr)
+        sys.exit(128 + error.signum)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # typer catches an interruption and returns this code itself

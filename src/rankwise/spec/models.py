@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from rankwise.spec.sections import AugmentSpec, Count, DataSpec, ModelSpec, Section, SplitSpec
+from rankwise.spec.sections import (
+    AugmentSpec,
+    Count,
+    DataSpec,
+    ModelSpec,
+    NonNegative,
+    Section,
+    SplitSpec,
+)
 from rankwise.spec.tasks import TASKS, MetricName, TaskName, has_classes
 from rankwise.spec.training import GenerationSpec, LoraSpec, RanksSpec, TrainingSpec, alpha_of
 
@@ -38,6 +46,16 @@ class ObjectiveSpec(Section):
     )
 
 
+class BudgetSpec(Section):
+    """What a study may take."""
+
+    hours: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Most hours of `rankwise run`, all calls together; then training is saved and "
+        "stops. No limit where not given.",
+    )
+
+
 class HardwareSpec(Section):
     """Where it runs. It changes no result, so it does not identify a configuration."""
 
@@ -47,6 +65,11 @@ class HardwareSpec(Section):
     )
     memory_gb: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Memory a cohort may use; 0.7 of the free memory where not given."
+    )
+    checkpoint_seconds: NonNegative = Field(
+        60.0,
+        description="Seconds between two checkpoints of the runs in training: the most that a "
+        "kill costs. Longer where writing one takes more than 2 % of that; 0: after every batch.",
     )
 
 
@@ -83,6 +106,7 @@ class StudySpec(Section):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0,), min_length=1, description="Seeds; every configuration is run with each."
     )
+    budget: BudgetSpec = Field(default_factory=BudgetSpec, description="What the study may take.")
     objective: ObjectiveSpec = Field(
         default_factory=ObjectiveSpec,
         description="The metric that decides, and the cost that is kept low.",

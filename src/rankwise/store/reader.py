@@ -14,6 +14,7 @@ from rankwise.store.schema import (
     Answer,
     AnswersRecord,
     BaseRecord,
+    CohortRecord,
     ConfigRecord,
     CostRecord,
     Evaluation,
@@ -132,10 +133,12 @@ class Reader:
 
     def configs(self) -> tuple[ConfigRecord, ...]:
         """All configurations in the order they were added."""
-        rows = self._rows("SELECT id, key, training_id, name, settings FROM config ORDER BY id")
+        rows = self._rows(
+            "SELECT id, key, training_id, name, settings, current FROM config ORDER BY id"
+        )
         return tuple(
-            ConfigRecord(i, key, training, name, json.loads(settings))
-            for i, key, training, name, settings in rows
+            ConfigRecord(i, key, training, name, json.loads(settings), bool(current))
+            for i, key, training, name, settings, current in rows
         )
 
     def ranks(self, training_id: int) -> dict[str, ModuleRank]:
@@ -177,6 +180,19 @@ class Reader:
                 )
             self._run_ids[place] = int(row[0])
         return self._run_ids[place]
+
+    def cohorts(self) -> list[CohortRecord]:
+        """The cohorts that were formed and are not done, the one in training first."""
+        rows = self._rows("SELECT runs, most_rows, apart, trained FROM cohort ORDER BY place")
+        return [
+            CohortRecord(tuple(json.loads(runs)), rows, bool(apart), bool(trained))
+            for runs, rows, apart, trained in rows
+        ]
+
+    def seconds(self) -> float:
+        """What `rankwise run` has taken for this study so far, in all its calls."""
+        row = self._row("SELECT seconds FROM study")
+        return 0.0 if row is None else float(row[0])
 
     def steps(self, run_id: int) -> tuple[Step, ...]:
         """A run's logged steps, in order."""

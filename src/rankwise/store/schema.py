@@ -82,7 +82,15 @@ RELOAD_TABLES = """
         run_id INTEGER PRIMARY KEY REFERENCES run, rows INTEGER NOT NULL, stored REAL, loss REAL,
         agrees INTEGER NOT NULL)
 """
-"""What the fifth form, the newest one, has beside it."""
+"""What the fifth form has beside it."""
+PROGRESS_TABLES = """
+    ALTER TABLE study ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
+    ALTER TABLE config ADD COLUMN current INTEGER NOT NULL DEFAULT 1;
+    CREATE TABLE cohort (
+        place INTEGER PRIMARY KEY, runs TEXT NOT NULL, most_rows INTEGER, apart INTEGER NOT NULL,
+        trained INTEGER NOT NULL)
+"""
+"""What the sixth form, the newest one, has beside it."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +144,32 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class ConfigRecord:
-    """One configuration: `settings` by dotted name; its runs are those of its training."""
+    """One configuration: `settings` by dotted name; its runs are those of its training.
+
+    `current`: whether it is one of the spec with which the study was last run.
+    """
 
     id: int
     key: str
     training_id: int
     name: str
     settings: dict[str, Any]
+    current: bool = True
+
+
+@dataclass(frozen=True)
+class CohortRecord:
+    """Runs that train together, in the order of their places, or will.
+
+    most_rows  rows of a run that may go through the model at once; None: all of its batch
+    apart      whether others may not join them
+    trained    whether they have ended, and only lack what comes after training
+    """
+
+    runs: tuple[int, ...]
+    most_rows: int | None = None
+    apart: bool = False
+    trained: bool = False
 
 
 @dataclass(frozen=True)

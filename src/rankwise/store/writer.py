@@ -42,6 +42,7 @@ from rankwise.store.schema import (
     FILE,
     STATES,
     Answer,
+    CohortRecord,
     CostRecord,
     Failure,
     ModuleRank,
@@ -104,6 +105,25 @@ class Store(Reader):
         with self._writing() as db:
             return int(db.execute(query, values).fetchone()[0])
 
+    def take_lock(self) -> None:
+        """Holds the right to write the folder until `close`.
+
+        Raises:
+            StoreError: another process has it.
+        """
+        if self._lock is None:
+            self._lock = hold(self.folder)
+
+    def set_spec(self, spec_yaml: str, spec: Mapping[str, Any]) -> None:
+        """Records the spec of today; the rest of a study stays as it was begun."""
+        with self._writing() as db:
+            db.execute("UPDATE study SET spec_yaml = ?, spec = ?", (spec_yaml, _text(spec)))
+
+    def drop_facts(self, kind: str) -> None:
+        """Forgets the facts of a kind, which are to be found out anew."""
+        with self._writing() as db:
+            db.execute("DELETE FROM fact WHERE kind = ?", (kind,))
+
     def begin_study(self, record: StudyRecord) -> None:
         """Begins the study, or resumes it; holds the folder until `close`.
 
@@ -115,8 +135,7 @@ class Store(Reader):
             StoreError: another base, precision or data than the study began with, or the study
                 is being written by another process.
         """
-        if self._lock is None:
-            self._lock = hold(self.folder)
+        self.take_lock()
         old = self._study_or_none()
         if old is not None:
             self._check_same(old, record)
@@ -136,7 +155,9 @@ class Store(Reader):
             None if record.label_names is None else _text(record.label_names),
         )
         with self._writing() as db:
-            db.execute(f"INSERT OR REPLACE INTO study VALUES (1{', ?' * len(row)})", row)
+            seconds = db.execute("SELECT seconds FROM study").fetchone() or (0.0,)
+            values = (*row, *seconds)
+            db.execute(f"INSERT OR REPLACE INTO study VALUES (1{', ?' * len(values)})", values)
             db.execute("DELETE FROM version")
             db.executemany("INSERT INTO version VALUES (?, ?)", record.versions.items())
 
@@ -240,6 +261,65 @@ class Store(Reader):
             run = int(db.execute("SELECT last_insert_rowid()").fetchone()[0])
             db.execute("UPDATE run SET folder = ? WHERE id = ?", (f"run-{run}", run))
         return run
+
+    def set_configs(self, known: Mapping[str, str]) -> dict[str, str]:
+        """Make room for the configurations of a spec, by key and name; the others stay.
+
+        Those that the spec has no more are not current from here on, and where it gives their
+        name to another one, they get a new one; old to new names are returned.
+        """
+        moved: dict[str, str] = {}
+        every = self._rows("SELECT id, key, name FROM config ORDER BY id")
+        taken = {*known.values(), *(name for _, _, name in every)}
+        with self._writing() as db:
+            db.execute("UPDATE config SET current = 0")
+            for number, key, name in every:
+                if key in known:  # out of the way: names may have been exchanged
+                    db.execute("UPDATE config SET name = ? WHERE id = ?", (f"/{number}", number))
+                elif name in known.values():
+                    moved[name] = next(
+                        new
+                        for n in range(1, 1 + len(taken))
+                        if (new := f"{name}.old{n}") not in taken
+                    )
+                    taken.add(moved[name])
+                    values = (moved[name], number)
+                    db.execute("UPDATE config SET name = ? WHERE id = ?", values)
+            for key, name in known.items():
+                db.execute("UPDATE config SET name = ?, current = 1 WHERE key = ?", (name, key))
+        return moved
+
+    def rewind_run(self, run_id: int, step: int, evaluated: int, best_step: int | None) -> None:
+        """Forgets what a run has recorded after a step, to go on from there."""
+        self.flush()
+        with self._writing() as db:
+            db.execute("DELETE FROM step WHERE run_id = ? AND step > ?", (run_id, step))
+            for table in ("metric", "evaluation"):
+                query = f"DELETE FROM {table} WHERE run_id = ? AND (step > ? OR split = 'test')"
+                db.execute(query, (run_id, evaluated))
+            for table in ("answer", "merged", "reload"):
+                db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
+            db.execute("UPDATE run SET best_step = ? WHERE id = ?", (best_step, run_id))
+
+    def save_cohorts(self, cohorts: Sequence[CohortRecord]) -> None:
+        """Records the cohorts that are formed and not done, in place of those before."""
+        rows = [
+            (place, json.dumps(one.runs), one.most_rows, int(one.apart), int(one.trained))
+            for place, one in enumerate(cohorts)
+        ]
+        with self._writing() as db:
+            db.execute("DELETE FROM cohort")
+            db.executemany("INSERT INTO cohort VALUES (?, ?, ?, ?, ?)", rows)
+
+    def set_seconds(self, seconds: float) -> None:
+        """Records what the study has taken so far, in all its calls."""
+        with self._writing() as db:
+            db.execute("UPDATE study SET seconds = ?", (seconds,))
+
+    def sync(self) -> None:
+        """Writes the buffer and waits until all is on disk, so that a loss of power keeps it."""
+        self.flush()
+        self._rows("PRAGMA wal_checkpoint(FULL)")
 
     def restart_run(self, run_id: int) -> None:
         """Forgets what a run has recorded, its answers included, and plans it anew."""

@@ -9,7 +9,7 @@ from typing import Any
 from rankwise.analysis.curves import TREND_STEPS, Diagnosis, Ending, StepRecord
 from rankwise.results.records import Records, RunFacts
 from rankwise.store.schema import Fact
-from rankwise.text import reload_words, significant
+from rankwise.text import count, reload_words, significant
 
 
 def cause_of(run: RunFacts) -> str:
@@ -116,6 +116,13 @@ def _not_checked(data: Mapping[str, Any]) -> str:
     return f"adapters were not loaded again by peft, for lack of memory: {data['error']}"
 
 
+def _repaired(data: Mapping[str, Any]) -> str:
+    return (
+        f"study.db was damaged ({data['why']}) and repaired: {count(data['kept'], 'run')} kept, "
+        f"{data['again']} to be trained again; the damaged file is kept beside it"
+    )
+
+
 WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "versions": ("versions", _changed("versions")),
     "device": ("device", _changed("device")),
@@ -128,6 +135,7 @@ WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "merged": ("quantization", _merged),
     "reload": ("export", _reload),
     "not_checked": ("export", _not_checked),
+    "repaired": ("study.db", _repaired),
 }
 
 

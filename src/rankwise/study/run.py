@@ -13,6 +13,7 @@ from typing import Any
 
 from rankwise.base.skeleton import base_name
 from rankwise.spec.arms import Run
+from rankwise.store.lock import Lock
 from rankwise.store.reader import link_names
 from rankwise.store.schema import FINISHED, Failure, RunRecord
 from rankwise.store.writer import Store
@@ -39,18 +40,21 @@ AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
 """States of a run that a further call does again; `diverged` would only diverge again."""
 
 
-def run_study(plan: StudyPlan, folder: Path) -> Iterator[tuple[StudyEvent, ...]]:
+def run_study(
+    plan: StudyPlan, folder: Path, lock: Lock | None = None
+) -> Iterator[tuple[StudyEvent, ...]]:
     """Train what is missing; yields what happens, in tuples between which it may be stopped.
 
     Args:
         plan: The study, checked.
         folder: Where its results are, or shall be.
+        lock: The right to write there, where the caller has it already.
 
     Raises:
         UserError: something that only loading the model can tell.
         StoreError: the folder holds another study, or is in use.
     """
-    with Store(folder, create=True) as store:
+    with Store(folder, create=True, lock=lock) as store:
         plan = with_stored_ranks(with_stored_names(plan, store), store)
         study = open_study(plan, folder, store)
         missing, incomplete = missing_runs(plan, store), incomplete_runs(plan, store)
@@ -144,6 +148,7 @@ def _train(
         finally:
             _mark_interrupted(study, runs)
             link_names(study.store)
+        study.store.back_up()
 
 
 def _what_is_to_do(study: Study, runs: Sequence[Run]) -> StudyBegun:

@@ -61,6 +61,13 @@ def run(
         Path | None, typer.Option("--out", help="Folder of the results; studies/NAME if not given.")
     ] = None,
     overrides: Overrides = None,
+    train_dropped: Annotated[
+        bool,
+        typer.Option(
+            "--train-dropped",
+            help="Train runs again whose adapters keep_adapters dropped and keeps today.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a study, or continue it: finished runs are not repeated."""
@@ -75,7 +82,7 @@ def run(
         from rankwise.report.write import write_report
         from rankwise.study.run import run_study
 
-        show(run_study(plan, folder, lock), quiet=as_json)
+        show(run_study(plan, folder, lock, train_dropped), quiet=as_json)
         write_report(folder)
     _print_status(folder, as_json)
     if any(state in ("crashed", "out_of_memory") for state in _states(folder)):

@@ -22,7 +22,8 @@ from rankwise.spec.arms import Arm
 from rankwise.store.lock import Holder, held_by
 from rankwise.store.reader import Reader
 from rankwise.study.plan import StudyPlan, pick_device, shared_trainings
-from rankwise.text import count, reload_words
+from rankwise.study.space import needed_bytes
+from rankwise.text import count, reload_words, size
 
 # Time of a training step over the time of its matrix products alone, as measured on two CPU cores
 # with cohorts of 8 on MiniLM (bf16); a rough guide elsewhere.
@@ -56,6 +57,7 @@ def plan_facts(plan: StudyPlan) -> dict[str, Any]:
         "cohorts": [[run.id for run in cohort] for cohort in cohorts],
         "trainings": len(trained),
         "seconds": sum(seconds[run.arm.id] for run in trained),
+        "disk_bytes": needed_bytes(plan),
     }
 
 
@@ -148,7 +150,7 @@ def print_plan(facts: dict[str, Any]) -> None:
         f"{count(facts['runs'], 'run')}{shared} in "
         f"{count(len(facts['cohorts']), 'cohort')} of "
         f"{sizes}; about {minutes(facts['seconds'])} "
-        "(an estimate from the speed of one matrix product)"
+        f"(an estimate from the speed of one matrix product), {size(facts['disk_bytes'])} on disk"
     )
 
 

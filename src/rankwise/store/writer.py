@@ -166,6 +166,15 @@ class Store(Reader):
         with self._writing() as db:
             return int(db.execute(query, values).fetchone()[0])
 
+    def take_lock(self) -> None:
+        """Holds the right to write the folder until `close`.
+
+        Raises:
+            InUseError: another process has it.
+        """
+        if self._lock is None:
+            self._lock = self._own_lock = hold(self.folder)
+
     def begin_study(self, record: StudyRecord) -> None:
         """Begins the study, or resumes it; holds the folder until `close`.
 
@@ -177,8 +186,7 @@ class Store(Reader):
             StoreError: another base, precision or data than the study began with, or the study
                 is being written by another process.
         """
-        if self._lock is None:
-            self._lock = self._own_lock = hold(self.folder)
+        self.take_lock()
         old = self._study_or_none()
         if old is not None:
             self._check_same(old, record)

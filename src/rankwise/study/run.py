@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.base.skeleton import base_name
+from rankwise.errors import StoreError
 from rankwise.spec.arms import Run
 from rankwise.store.lock import Lock
 from rankwise.store.reader import link_names
@@ -27,9 +28,11 @@ from rankwise.study.begin import (
     with_stored_ranks,
 )
 from rankwise.study.export import measure_merged
+from rankwise.study.keep import drop_adapters, lost_runs, lost_words
 from rankwise.study.plan import StudyPlan, shared_trainings
 from rankwise.study.record import Remark, StudyBegun, StudyEvent, run_id
 from rankwise.study.reload import check_adapters, refuse_unloadable
+from rankwise.study.space import refuse_without_room
 from rankwise.study.train_cohort import TrainApart, train_cohort
 from rankwise.text import first_line
 from rankwise.train.evaluate import Untouched
@@ -41,7 +44,7 @@ AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
 
 
 def run_study(
-    plan: StudyPlan, folder: Path, lock: Lock | None = None
+    plan: StudyPlan, folder: Path, lock: Lock | None = None, train_dropped: bool = False
 ) -> Iterator[tuple[StudyEvent, ...]]:
     """Train what is missing; yields what happens, in tuples between which it may be stopped.
 
@@ -49,6 +52,7 @@ def run_study(
         plan: The study, checked.
         folder: Where its results are, or shall be.
         lock: The right to write there, where the caller has it already.
+        train_dropped: Train runs again whose adapters `keep_adapters` dropped and keeps today.
 
     Raises:
         UserError: something that only loading the model can tell.
@@ -58,6 +62,10 @@ def run_study(
         plan = with_stored_ranks(with_stored_names(plan, store), store)
         study = open_study(plan, folder, store)
         missing, incomplete = missing_runs(plan, store), incomplete_runs(plan, store)
+        lost = lost_runs(plan, store, incomplete, train_dropped)
+        yield tuple(Remark(said) for said in lost_words(lost))
+        missing, incomplete = [*missing, *lost], [run for run in incomplete if run not in lost]
+        refuse_without_room(plan, missing, folder)
         if missing or incomplete:
             yield from _train(study, missing, incomplete)
         if unrated(store, plan.arms):
@@ -69,6 +77,8 @@ def run_study(
             yield from check_adapters(study)
         for found in measure_merged(plan, store, folder, study.task):
             yield (Remark(found),)
+        for said in drop_adapters(plan, store):
+            yield (Remark(said),)
 
 
 def with_stored_names(plan: StudyPlan, store: Store) -> StudyPlan:
@@ -143,6 +153,8 @@ def _train(
             yield from train_cohort(study, runs)
         except TrainApart as apart:
             yield from _train_apart(study, runs, waiting, apart.why)
+        except StoreError:  # nothing can be written down
+            raise
         except Exception as error:  # noqa: BLE001  one cohort's failure must not cost the others
             yield from _after_failure(study, runs, waiting, error)
         finally:

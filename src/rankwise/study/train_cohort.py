@@ -6,6 +6,7 @@ from typing import Any
 from rankwise.adapters.peft_files import AdapterWriter, read_adapter
 from rankwise.base.load import Base
 from rankwise.base.skeleton import base_name, locate_model
+from rankwise.errors import StoreError
 from rankwise.spec.arms import Run
 from rankwise.spec.models import GenerationSpec
 from rankwise.store.schema import FINISHED, CostRecord, RunRecord
@@ -134,6 +135,8 @@ def _after_training(
     for what, step in (("test", _test), ("answers", _ask), ("cost", _price)):
         try:
             step(study, cohort, members, base, writer)
+        except StoreError:
+            raise
         except Exception as error:  # noqa: BLE001  the runs are trained, whatever comes after
             runs, why = [member.id for member in members], first_line(error)
             study.store.add_fact("not_done", what=what, runs=runs, error=why)

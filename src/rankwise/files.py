@@ -20,14 +20,19 @@ from rankwise.errors import DataError, DiskFullError, UserError
 from rankwise.text import closest, shorten, size
 
 PKG = "pkg://"
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # disk, quota, limit on the size of a file
+FULL = "the disk is full"
+NO_ROOM = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: "the quota on this disk is used up",
+    errno.EFBIG: "the limit on the size of a file is reached",
+}
 
 
-def disk_full(path: Path) -> DiskFullError:
+def disk_full(path: Path, why: str = FULL) -> DiskFullError:
     """The error of a write to `path` for which there was no room."""
     return DiskFullError(
-        f"{path}: the disk is full ({size(free_room(path))} free); make room, then the same "
-        "command goes on"
+        f"{path}: {why} ({size(free_room(path))} free there); make room, then the same command "
+        "goes on"
     )
 
 
@@ -47,10 +52,10 @@ def full_disk_told(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        number = error.errno if isinstance(error, OSError) else None
         written = re.search(r"\(os error (\d+)\)", str(error))
-        if number in NO_ROOM or (written is not None and int(written[1]) in NO_ROOM):
-            raise disk_full(path) from error
+        number = error.errno if isinstance(error, OSError) else int(written[1]) if written else None
+        if number in NO_ROOM:
+            raise disk_full(path, NO_ROOM[number]) from error
         raise
 
 

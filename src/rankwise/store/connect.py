@@ -9,12 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rankwise.errors import DamagedError, StoreError
-from rankwise.files import disk_full, free_room
+from rankwise.files import disk_full
 from rankwise.store.lock import hold
 from rankwise.store.migrations import MIGRATIONS
 from rankwise.store.seal import unseal, wal_of
 
-NEARLY_FULL = 1_000_000  # bytes; an error of the disk with less than that free is a full disk
+NOT_WRITTEN = (sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_SHMSIZE)
 REPAIR = "`rankwise repair DIR` repairs it, and so does `rankwise run`"
 
 
@@ -56,15 +56,17 @@ def connect_to_read(path: Path) -> sqlite3.Connection:
     """
     if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
         return connect(path)
+    db = open_read_only(path)
+    usable = False
     try:
         with contextlib.suppress(sqlite3.OperationalError):
-            db = open_read_only(path)
-            if _version(db, path) == len(MIGRATIONS):
-                return db
-            db.close()
-        return _in_memory(path)
+            usable = _version(db, path) == len(MIGRATIONS)
+        return db if usable else _in_memory(path)
     except sqlite3.DatabaseError as error:
         raise store_error(path, error) from error
+    finally:
+        if not usable:
+            db.close()
 
 
 def open_read_only(path: Path) -> sqlite3.Connection:
@@ -89,10 +91,12 @@ def _in_memory(path: Path) -> sqlite3.Connection:
 
 def store_error(path: Path, error: sqlite3.DatabaseError) -> StoreError:
     """What an error of SQLite means for a study."""
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_INTERNAL) & 0xFF
-    full = code == sqlite3.SQLITE_IOERR and free_room(path) < NEARLY_FULL
-    if code == sqlite3.SQLITE_FULL or full:
+    whole_code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_INTERNAL)
+    code = whole_code & 0xFF
+    if code == sqlite3.SQLITE_FULL:
         return disk_full(path)
+    if whole_code in NOT_WRITTEN:  # SQLite tells no more
+        return disk_full(path, "full disk, quota used up, limit on file sizes, or a disk error")
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
         return DamagedError(f"{path}: not readable as a study, it is damaged ({error}); {REPAIR}")
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):

@@ -1,4 +1,4 @@
-"""Files: written whole and told apart by checksums, found inside packages (`pkg://`), and read."""
+"""Files: written whole, compared by checksums, found in packages (`pkg://`), read as texts."""
 
 import csv
 import errno

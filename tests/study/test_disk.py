@@ -265,6 +265,9 @@ def test_a_study_that_cannot_be_written_can_be_read(study: Study, tmp_path: Path
         assert rankwise("status", out)[1].startswith("tiny: 4 done")
         assert rankwise("compare", out, "good", "bad")[0] == 0
         assert rankwise("export", out, "best", "--to", tmp_path / "adapter")[0] == 0
+        code, _, said = rankwise("export", out, "best", "--to", out / "adapter")
+        assert code == 2
+        assert "cannot be written, as" in said
         code, _, said = rankwise("report", out)
         assert code == 2
         assert "the report cannot be written there (Read-only file system)" in said

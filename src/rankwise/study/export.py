@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from rankwise.adapters.peft_files import (
 from rankwise.base.load import choose_dtype, load_tokenizer
 from rankwise.base.skeleton import read_config
 from rankwise.errors import UserError
-from rankwise.files import full_disk_told, unlike
+from rankwise.files import unlike, whole_folder
 from rankwise.results.from_store import Records, RunFacts, read_records
 from rankwise.results.judge import judge_records
 from rankwise.results.records import ArmFacts, best_run
@@ -48,10 +49,14 @@ def export_adapter(
         merged: Merge into the base and write a whole model.
 
     Raises:
-        UserError: no such arm or run, `to` exists, or the adapter is missing, damaged or dropped.
+        UserError: no such arm or run, `to` exists or cannot be written, or the adapter is missing,
+            damaged or dropped.
     """
     if to.exists():
         raise UserError(f"{to}: exists already; name a new folder")
+    above = next(path for path in to.absolute().parents if path.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{to}: cannot be written, as {above} is read-only; name another folder")
     with Reader(folder) as store:
         records, study = read_records(store), store.study()
         name = _arm_name(records, arm)
@@ -59,14 +64,14 @@ def export_adapter(
         _refuse_unusable(store, run)
     labels = None if study.label_names is None else list(study.label_names)
     source = folder / ADAPTERS / str(run.folder)
-    with full_disk_told(to):
+    with whole_folder(to) as ready:
         if merged:
             model = ModelSpec.model_validate(study.spec["model"])
-            merge(source, to, model, study.spec["task"], labels)
+            merge(source, ready, model, study.spec["task"], labels)
         else:
-            shutil.copytree(source, to)
+            shutil.copytree(source, ready, dirs_exist_ok=True)
             if labels is not None:
-                write_label_names(to, labels)
+                write_label_names(ready, labels)
     what = "merged model" if merged else "adapter"
     said = f"{what} of {run.id} (step {run.best_step}, {records.metric} {run.value:.4f}): {to}"
     measured, words = _measured(folder, records.arm(name), run, to)
@@ -189,7 +194,7 @@ def merge(
         pad = tokenizer.pad_token_id
         merged_model(source, model, task, labels, pad).save_pretrained(to)
     else:
-        shutil.copytree(source, to)
+        shutil.copytree(source, to, dirs_exist_ok=True)
     if label_names is not None:
         write_label_names(to, label_names)
     tokenizer.save_pretrained(to)

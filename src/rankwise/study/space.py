@@ -6,6 +6,7 @@ from pathlib import Path
 from rankwise.errors import UserError
 from rankwise.files import free_room
 from rankwise.spec.arms import Arm, Run
+from rankwise.store.schema import FILE
 from rankwise.study.plan import StudyPlan, pick_device, shared_trainings
 from rankwise.text import size
 from rankwise.train.bank import FROM_WEIGHT
@@ -65,7 +66,9 @@ def refuse_without_room(plan: StudyPlan, runs: Sequence[Run], folder: Path) -> N
     """
     if not runs:
         return
-    needed, free = needed_bytes(plan, runs), free_room(folder)
+    there = folder / FILE
+    backup = there.stat().st_size if there.exists() else 0  # of what is stored already
+    needed, free = needed_bytes(plan, runs) + backup, free_room(folder)
     if needed > free:
         raise UserError(
             f"{folder}: this study will write about {size(needed)}, and {size(free)} are free on "

@@ -13,6 +13,7 @@ import pytest
 from black_box import rankwise
 from conftest import MakeStudy
 from rankwise.errors import DamagedError, StoreError
+from rankwise.files import FileSum, sums_of
 from rankwise.report.remarks import remark
 from rankwise.store.connect import open_read_only
 from rankwise.store.damage import damage_of, repair
@@ -89,13 +90,13 @@ def add_run(store: Store, name: str, state: str = "done") -> int:
         store.log(run, step, 1 / step, 1.0, 0.1)
     losses = np.linspace(0, 1, 500, dtype=np.float32)
     store.save_evaluation(run, 199, "validation", losses, None, {"eval_loss": 0.5})
-    store.set_best(run, 199)
-    store.save_answers(config, run, [Answer("p", None, name)])
-    store.add_fact("text", about="data", text=name)
-    store.set_state(run, state)
     folder = store.folder / ADAPTERS / store.run(run).folder
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "weights").write_text(name)
+    store.set_best(run, 199, sums_of(folder))
+    store.save_answers(config, run, [Answer("p", None, name)])
+    store.add_fact("text", about="data", text=name)
+    store.set_state(run, state)
     return run
 
 
@@ -194,6 +195,36 @@ def test_without_a_backup_what_can_be_read_is_kept(killed: Path) -> None:
         assert [run.state for run in store.runs()] == ["done", "planned", "done", "planned"]
         assert store.study() == RECORD
         assert len(store.steps(1)) == 199
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE step SET loss = loss + 1e-9 WHERE run_id = 2 AND step = 70",
+        "UPDATE metric SET value = 0.25 WHERE run_id = 2",
+        "UPDATE run SET best_step = 70 WHERE id = 2",
+    ],
+)
+def test_a_number_that_is_not_that_of_the_backup_is_damage(killed: Path, change: str) -> None:
+    before = rows_of(killed)
+    with contextlib.closing(sqlite3.connect(killed / "study.db")) as db:
+        db.execute(change)
+        db.commit()
+    done = repair(killed)
+    assert done is not None
+    assert "of run 2" in done.why
+    assert (done.from_backup, done.salvaged, done.lost) == (2, 1, 1)
+    of_ended = {row for row in before if row[0] in ("step", "metric") and row[1] != "4"}
+    assert of_ended <= set(rows_of(killed))
+
+
+def test_a_run_that_is_trained_again_is_not_damage(killed: Path) -> None:
+    with Store(killed) as store:
+        store.restart_run(2)
+        assert damage_of(killed) is None
+        store.set_best(2, 3, {"weights": FileSum(1, "other")})
+        store.set_state(2, "done")
+        assert damage_of(killed) is None
 
 
 def spoil(folder: Path, run: int) -> None:

@@ -38,6 +38,9 @@ def connect(path: Path, held: bool = False) -> sqlite3.Connection:
     except sqlite3.DatabaseError as error:
         db.close()
         raise store_error(path, error) from error
+    except UnicodeDecodeError as error:
+        db.close()
+        raise DamagedError(f"{path}: text in it is damaged; {REPAIR}") from error
     except StoreError:
         db.close()
         raise

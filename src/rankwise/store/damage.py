@@ -28,6 +28,13 @@ OF_STUDY = (  # in the order of their references
 )  # fmt: skip
 JSON = {"study": 2, "training": 6, "config": 4, "examples": 1, "fact": 2}  # column of a table
 NUMBERED = ("fact", "answer")  # tables whose first column only counts
+BROKEN = (sqlite3.DatabaseError, UnicodeDecodeError)  # the latter where SQLite quotes damaged text
+FIXED = {  # what does not change any more once a run has ended: condition by columns and table
+    "* FROM {}.step": "run_id",
+    "* FROM {}.metric": "run_id",
+    "* FROM {}.evaluation": "run_id",
+    "id, training_id, seed, state, best_step, folder FROM {}.run": "id",
+}
 NOT_AGAIN = (*FINISHED, "diverged", "pruned")
 """States of runs that are not trained again."""
 
@@ -73,7 +80,9 @@ def damage_of(folder: Path) -> str | None:
         return why
     try:
         with closing(open_read_only(path)) as db:
-            return _broken(db)
+            return _broken(db) or (_unlike_backup(db, folder) if _whole_backup(folder) else None)
+    except UnicodeDecodeError:
+        return "text in it is damaged"
     except sqlite3.DatabaseError as error:
         if isinstance(store_error(path, error), DamagedError):
             return str(error)
@@ -93,6 +102,33 @@ def _broken(db: sqlite3.Connection) -> str | None:
         return None
     arrays = db.execute("SELECT losses, correct FROM evaluation")
     return None if all(_sound("evaluation", row) for row in arrays) else "arrays are damaged"
+
+
+def _unlike_backup(db: sqlite3.Connection, folder: Path) -> str | None:
+    """Rows of ended runs that the backup has and the database has otherwise.
+
+    A run that was trained again since has another adapter, or none yet, and is left out.
+    """
+    address = f"{(folder / BACKUP).absolute().as_uri()}?mode=ro&immutable=1"
+    db.execute("ATTACH ? AS backup", (address,))
+    if db.execute("PRAGMA backup.user_version").fetchone()[0] != len(MIGRATIONS):
+        return None
+    marks = ", ".join("?" * len(NOT_AGAIN))
+    ended = f"SELECT id FROM backup.run WHERE state IN ({marks}) ORDER BY id"
+    for (run,) in db.execute(ended, NOT_AGAIN).fetchall():
+        files = [
+            db.execute(f"SELECT * FROM {one}.adapter_file WHERE run_id = ?", (run,)).fetchall()
+            for one in ("main", "backup")
+        ]
+        if not files[1] or files[0] != files[1]:
+            continue
+        for rows, which in FIXED.items():
+            then, now = (
+                f"SELECT {rows.format(one)} WHERE {which} = ?" for one in ("backup", "main")
+            )
+            if db.execute(f"{then} EXCEPT {now}", (run, run)).fetchone() is not None:
+                return f"what it holds of run {run} is not what the backup holds"
+    return None
 
 
 def repair(folder: Path) -> Repair | None:
@@ -158,7 +194,7 @@ def _whole_backup(folder: Path) -> str | None:
         try:
             with closing(open_read_only(path)) as db:
                 whole = _broken(db) is None
-        except sqlite3.DatabaseError:
+        except BROKEN:
             whole = False
     made = datetime.fromtimestamp(path.stat().st_mtime)
     return made.isoformat(sep=" ", timespec="seconds") if whole else None
@@ -196,7 +232,7 @@ def _salvage(path: Path, new: sqlite3.Connection) -> None:
     with closing(open_read_only(path)) as old:
         try:
             (version,) = old.execute("PRAGMA user_version").fetchone()
-        except sqlite3.DatabaseError:
+        except BROKEN:
             return
         if version != len(MIGRATIONS):
             return
@@ -214,7 +250,7 @@ def _readable(db: sqlite3.Connection, query: str) -> list[tuple[Any, ...]]:
     """The rows before a damaged place and those behind it."""
     found: list[tuple[Any, ...]] = []
     for order in ("", " ORDER BY rowid DESC"):
-        with suppress(sqlite3.DatabaseError):
+        with suppress(*BROKEN):
             for row in db.execute(query + order):
                 found.append(row)
     return list(dict.fromkeys(found))
@@ -251,7 +287,7 @@ def _copy_run(old: sqlite3.Connection, new: sqlite3.Connection, run: tuple[Any, 
             for table in OF_RUN
         }
         whole = state in NOT_AGAIN and _is_whole(run, rows)
-    except sqlite3.DatabaseError:
+    except BROKEN:
         whole = False
     if not whole:
         planned = (*run[:3], "planned", None, run[5], *(None for _ in run[6:]))

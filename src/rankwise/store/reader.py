@@ -90,6 +90,8 @@ class Reader:
             return self._db.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise store_error(self.folder / FILE, error) from error
+        except UnicodeDecodeError as error:
+            raise self._damaged("text in it is damaged") from error
 
     def _parsed(self, text: str) -> Any:
         """What a stored JSON text says."""

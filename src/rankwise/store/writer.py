@@ -26,8 +26,8 @@ What survives
   mode), but the last commits may be undone. Such a run is found as it was before, `running` at
   the least, and is trained again. Adapters are on disk before the commit that names them.
 - A full disk: DiskFullError; what was committed stays.
-- Damage of the file itself: DamagedError. After a proper end every bit is checked against the
-  checksum; after a kill, SQLite's own check, the checksums of arrays and what must be there are.
+- Damage of the file itself: DamagedError. It is found, after a proper end, in every bit by the
+  checksum; after a kill, by SQLite's own check, the checksums of arrays and the backup.
   `damage.repair` makes a new file out of the backup and of what can be read, beside the old one.
 NaN and infinity survive (NaN is kept as NULL).
 """

@@ -138,6 +138,13 @@ def _not_checked(data: Mapping[str, Any]) -> str:
     return f"adapters were not loaded again by peft, for lack of memory: {data['error']}"
 
 
+def _repaired(data: Mapping[str, Any]) -> str:
+    return (
+        f"study.db was damaged ({data['why']}) and repaired: {count(data['kept'], 'run')} kept, "
+        f"{data['again']} to be trained again; the damaged file is kept beside it"
+    )
+
+
 WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "versions": ("versions", _changed("versions")),
     "device": ("device", _changed("device")),
@@ -153,6 +160,7 @@ WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "merged": ("quantization", _merged),
     "reload": ("export", _reload),
     "not_checked": ("export", _not_checked),
+    "repaired": ("study.db", _repaired),
 }
 
 

@@ -116,6 +116,13 @@ class StudySpec(Section):
         description="Before training and after it, load adapters from disk by peft on a fresh "
         "base, and compare losses.",
     )
+    keep_adapters: Literal["all", "tied", "best"] = Field(
+        "all",
+        description="Adapters that stay once all runs are done and judged: all; tied, those of "
+        "the recommended configuration and of all that are tied for best; best, those of the "
+        "recommended one, every seed. Results stay in any case; a dropped adapter comes back only "
+        "by training again (`rankwise run --train-dropped`).",
+    )
     hardware: HardwareSpec = Field(default_factory=HardwareSpec, description="Where it runs.")
 
     @model_validator(mode="after")

@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rankwise.spec.tasks import lower_is_better
-from rankwise.store.schema import PROGRESS_TABLES, RELOAD_TABLES, TABLES, to_number
+from rankwise.store.schema import (
+    ADAPTER_TABLES,
+    PROGRESS_TABLES,
+    RELOAD_TABLES,
+    TABLES,
+    to_number,
+)
 
 FIRST_TABLES = """
     CREATE TABLE study (
@@ -309,5 +315,9 @@ def _progress(db: sqlite3.Connection) -> None:
     run_script(db, PROGRESS_TABLES)
 
 
-MIGRATIONS = (_first, _ranks, _adapter, _typed, _reload, _progress)
+def _adapter_files(db: sqlite3.Connection) -> None:
+    run_script(db, ADAPTER_TABLES)
+
+
+MIGRATIONS = (_first, _ranks, _adapter, _typed, _reload, _progress, _adapter_files)
 """Number n brings a database of version n-1 to version n."""

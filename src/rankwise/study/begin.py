@@ -148,6 +148,7 @@ class Study:
     Attributes:
         cohort: Number of the cohort in training, from 1.
         sharing: By id of a run that is trained, all runs that its training stands for.
+        lost: Runs that are done and have lost their adapter, and are trained from their start.
         began: When this call began, by a clock that only goes forward.
         before: Seconds that earlier calls have taken.
     """
@@ -160,6 +161,7 @@ class Study:
     checkpoints: Checkpoints
     cohort: int = 0
     sharing: Mapping[str, Sequence[Run]] = field(default_factory=dict)
+    lost: frozenset[Run] = frozenset()
     began: float = field(default_factory=time.monotonic)
     before: float = 0.0
 

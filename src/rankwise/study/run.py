@@ -17,6 +17,7 @@ from rankwise.base.skeleton import base_name
 from rankwise.errors import StoreError
 from rankwise.spec.arms import Run
 from rankwise.spec.load import dump_spec
+from rankwise.store.lock import Lock
 from rankwise.store.reader import link_names
 from rankwise.store.schema import FINISHED, Failure, RunRecord
 from rankwise.store.writer import Store
@@ -32,9 +33,11 @@ from rankwise.study.begin import (
 )
 from rankwise.study.changes import changes_words, compare
 from rankwise.study.export import measure_merged
+from rankwise.study.keep import drop_adapters, lost_runs, lost_words
 from rankwise.study.plan import StudyPlan, shared_trainings
 from rankwise.study.record import Remark, StudyBegun, StudyEvent, run_id
 from rankwise.study.reload import check_adapters, refuse_unloadable
+from rankwise.study.space import refuse_without_room
 from rankwise.study.train_cohort import BudgetSpent, TrainApart, train_cohort
 from rankwise.study.waiting import Together, Waiting
 from rankwise.text import count, first_line
@@ -46,7 +49,9 @@ AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
 """States of a run that a further call does again; `diverged` would only diverge again."""
 
 
-def run_study(plan: StudyPlan, folder: Path) -> Generator[tuple[StudyEvent, ...], None, None]:
+def run_study(
+    plan: StudyPlan, folder: Path, lock: Lock | None = None, train_dropped: bool = False
+) -> Generator[tuple[StudyEvent, ...], None, None]:
     """Train what is missing; yields what happens, in tuples between which it may be stopped.
 
     To stop it, close the iterator: what is in training is saved first.
@@ -54,17 +59,24 @@ def run_study(plan: StudyPlan, folder: Path) -> Generator[tuple[StudyEvent, ...]
     Args:
         plan: The study, checked.
         folder: Where its results are, or shall be.
+        lock: The right to write there, where the caller has it already.
+        train_dropped: Train runs again whose adapters `keep_adapters` dropped and keeps today.
 
     Raises:
         UserError: something that only loading the model can tell.
         StoreError: the folder holds another study, or is in use.
     """
-    with Store(folder, create=True) as store:
+    with Store(folder, create=True, lock=lock) as store:
         plan = with_stored_ranks(plan, store)
         study = open_study(plan, folder, store)
         alike = _divided_alike(plan, store)
         yield from _renew(study)
         missing, incomplete = missing_runs(plan, store), incomplete_runs(plan, store)
+        lost = lost_runs(plan, store, incomplete, train_dropped)
+        yield tuple(Remark(said) for said in lost_words(lost))
+        missing, incomplete = [*missing, *lost], [run for run in incomplete if run not in lost]
+        study.lost = frozenset(lost)
+        refuse_without_room(plan, missing, folder)
         if missing or incomplete:
             yield from _train(study, missing, incomplete, alike)
         else:
@@ -114,6 +126,8 @@ def _at_the_end(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
         yield from check_adapters(study)
     for found in measure_merged(plan, store, study.folder, study.task):
         yield (Remark(found),)
+    for said in drop_adapters(plan, store):
+        yield (Remark(said),)
 
 
 def _time_is_over(study: Study) -> Remark:
@@ -186,6 +200,8 @@ def _train(
     study.plan = with_measured_ranks(plan, base, quantization, study.task, store)
     if plan.spec.check_export and missing:
         refuse_unloadable(study, missing)
+    for run in study.lost:
+        store.restart_run(run_id(store, run))
     waiting = Waiting(study.plan, store, (missing, incomplete), study.task.device, alike)
     yield (_what_is_to_do(study, missing),)
     while waiting.cohorts and not study.out_of_time():
@@ -203,6 +219,7 @@ def _train(
         finally:
             _mark_interrupted(study, runs)
             link_names(store)
+        store.back_up()
     study.checkpoints.keep(waiting.runs)
 
 

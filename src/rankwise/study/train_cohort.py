@@ -11,6 +11,8 @@ from typing import Any
 from rankwise.adapters.peft_files import AdapterWriter, read_adapter
 from rankwise.base.load import Base
 from rankwise.base.skeleton import base_name, locate_model
+from rankwise.errors import StoreError
+from rankwise.files import sums_of
 from rankwise.spec.arms import Run
 from rankwise.spec.models import GenerationSpec
 from rankwise.store.schema import FINISHED, CostRecord, RunRecord
@@ -170,7 +172,7 @@ def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
 
 def _states(study: Study, runs: Sequence[Run]) -> list[RunState]:
     """Runs where they are: at their last checkpoint, at their end, or before their first step."""
-    saved = study.checkpoints.load(runs)
+    saved = study.checkpoints.load([run for run in runs if run not in study.lost])
     states = []
     for run in runs:
         found = study.store.run(run_id(study.store, run))
@@ -205,9 +207,10 @@ def _go_on_from(study: Study, cohort: Cohort, writer: AdapterWriter) -> None:
         if found.state in (*FINISHED, "diverged"):
             continue
         best = state.best_step if state.best_weights else None
-        if best is not None and best != found.best_step:
-            save_best_weights(member, cohort, writer, found.folder)
         store.rewind_run(number, state.step, state.evaluated, best)
+        if best is not None:  # the one on disk may be that of a later step
+            files = sums_of(save_best_weights(member, cohort, writer, found.folder))
+            store.set_best(number, best, files)
         if member.running:
             store.set_state(number, "running")
             if state.step and study.task.device.type != "cpu":
@@ -236,6 +239,8 @@ def _after_training(
     for what, step in (("test", _test), ("answers", _ask), ("cost", _price)):
         try:
             yield from step(study, cohort, members, base, writer)
+        except StoreError:
+            raise
         except Exception as error:  # noqa: BLE001  the runs are trained, whatever comes after
             runs, why = [member.id for member in members], first_line(error)
             study.store.add_fact("not_done", what=what, runs=runs, error=why)

@@ -101,7 +101,7 @@ class Ended:
     Attributes:
         state: done, stopped_early or diverged.
         facts: Of a divergence: `what` was not finite or too large (loss, gradient norm or
-            validation metric), the `step` and its `learning_rate`.
+            validation metric), the `step` and its `learning_rate`, and the steps `before`.
     """
 
     run: str
@@ -254,4 +254,4 @@ def _diverged(member: Member, what: str, step: int) -> Ended:
     state = member.state
     state.status = "diverged"
     state.why = {"what": what, "step": step, "learning_rate": member.learning_rate}
-    return Ended(member.id, state.status, state.why)
+    return Ended(member.id, state.status, {**state.why, "before": list(state.seen)})

@@ -65,21 +65,10 @@ def read_records(store: Reader, every: bool = False) -> Records:
     objective = study.spec.get("objective", {})
     metric = str(objective.get("metric", "eval_loss"))
     configs = [config for config in store.configs() if every or config.current]
-    stored = store.runs()
-    asked = set(study.spec.get("seeds", ())) or {run.seed for run in stored}
+    asked = set(study.spec.get("seeds", ())) or {run.seed for run in store.runs()}
     best: dict[int, Evaluation] = {}
     on_test: dict[int, Evaluation] = {}
-    of_training: dict[int, list[RunFacts]] = {}
-    for run in stored:
-        if run.seed not in asked and not every:
-            continue
-        facts = _run_facts(store, run, metric, best, on_test)
-        of_training.setdefault(run.training_id, []).append(facts)
-    runs = tuple(
-        replace(run, id=f"{config.name}/seed-{run.seed}", arm=config.name)
-        for config in configs
-        for run in of_training.get(config.training_id, ())
-    )
+    runs = _runs(store, configs, None if every else asked, metric, best, on_test)
     arms = _arms(store, configs, runs, metric)
     seeds = tuple(sorted({run.seed for run in runs})) or tuple(study.spec.get("seeds", (0,)))
     examples = store.examples("validation")
@@ -116,6 +105,30 @@ def read_records(store: Reader, every: bool = False) -> Records:
         test_groups_E=None if test_examples is None else test_examples.groups,
         test_weights_E=None if test_examples is None else test_examples.weights,
         reloads=reloads,
+    )
+
+
+def _runs(
+    store: Reader,
+    configs: Sequence[ConfigRecord],
+    seeds: Container[int] | None,
+    metric: str,
+    best: dict[int, Evaluation],
+    on_test: dict[int, Evaluation],
+) -> tuple[RunFacts, ...]:
+    """The runs of these configurations with these seeds (None: all of them), in order.
+
+    Their best evaluations and those on the test part are put into `best` and `on_test`.
+    """
+    of_training: dict[int, list[RunFacts]] = {}
+    for run in store.runs():
+        if seeds is None or run.seed in seeds:
+            facts = _run_facts(store, run, metric, best, on_test)
+            of_training.setdefault(run.training_id, []).append(facts)
+    return tuple(
+        replace(run, id=f"{config.name}/seed-{run.seed}", arm=config.name)
+        for config in configs
+        for run in of_training.get(config.training_id, ())
     )
 
 

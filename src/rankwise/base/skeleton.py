@@ -163,7 +163,7 @@ def _config_from_settings(settings: dict[str, Any]) -> Any:
     from transformers import CONFIG_MAPPING, AutoConfig
 
     kind = settings["model_type"]
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         near = nearest(str(kind), list(CONFIG_MAPPING.keys()))
         raise ModelError(f"model.config.model_type: no such kind of model: {kind}{near}")
     standard = AutoConfig.for_model(kind)

@@ -5,6 +5,7 @@ one, and a study that is run again finds what it has already done.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +14,15 @@ from typing import Any
 from pydantic import ValidationError
 
 from rankwise.errors import SpecError
-from rankwise.spec.errors import arm_settings, no_such_setting, readable, setting_names, shown
+from rankwise.spec.errors import (
+    arm_settings,
+    flat,
+    no_such_setting,
+    once,
+    readable,
+    setting_names,
+    shown,
+)
 from rankwise.spec.identity import (
     NO_MEANING,
     arm_names,
@@ -113,33 +122,22 @@ def _changes(
             raise SpecError(
                 f"grid.{key}: the list of values is empty; give values or remove the line"
             )
-    size = 1
-    for values in spec.grid.values():
-        size *= len(values)
+    size = math.prod(len(values) for values in spec.grid.values()) + len(spec.configs)
     if size > MAX_ARMS:
         raise SpecError(
-            f"grid: {size} configurations, but at most {MAX_ARMS} are allowed; give fewer values"
+            f"grid and configs: {size:,} configurations, but at most {MAX_ARMS:,} are allowed; "
+            "give fewer values"
         )
     if spec.grid or not spec.configs:
         for combination in itertools.product(*spec.grid.values()):
             yield "grid", None, dict(zip(spec.grid, combination, strict=True))
     for number, entry in enumerate(spec.configs):
         place = f"configs[{number}]"
-        changes = dict(_flat(entry, known))
+        changes = once(flat(entry, known), place)
         name = changes.pop("name", None)
         for key in changes:
             _check_key(key, f"{place}: {key}", known)
         yield place, _checked_name(name, place), changes
-
-
-def _flat(tree: Mapping[Any, Any], known: Sequence[str], prefix: str = "") -> Iterator[Any]:
-    """The settings of an arm with dotted names, whether written nested or dotted."""
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value and name not in known:
-            yield from _flat(value, known, f"{name}.")
-        else:
-            yield name, value
 
 
 def _check_key(key: str, place: str, known: Sequence[str]) -> None:

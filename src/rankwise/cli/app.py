@@ -186,11 +186,14 @@ def look(spec: Path, overrides: list[str] | None, download: bool = False) -> Any
 
 
 def quiet_libraries() -> None:
-    """Turn off the progress bars and notices of the libraries; set how threads wait."""
+    """Turn off the libraries' progress bars, notices and telemetry; set how threads wait."""
     import os
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Else transformers asks a service of the hub for safetensors that nobody reviewed.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "OMP_WAIT_POLICY" not in os.environ:

@@ -96,9 +96,9 @@ def why_idle(spec: StudySpec, key: str) -> str:
 
 def identity(spec: StudySpec, settings: Mapping[str, Any]) -> str:
     """12 hex digits: a hash of the settings, the base model, the data and the task."""
-    model = spec.model.model_dump(mode="json", exclude={"quantization", "attn_implementation"})
-    for name in ("trust_remote_code", "allow_pickle"):  # how weights are fetched, not which
-        del model[name]
+    # allow_pickle says how weights are fetched, not which
+    no_meaning = {"quantization", "attn_implementation", "allow_pickle"}
+    model = spec.model.model_dump(mode="json", exclude=no_meaning)
     if spec.model.quantization != "nf4":
         del model["double_quant"], model["compute_dtype"]
     data = spec.data.model_dump(mode="json", exclude={"augment", "max_samples"})

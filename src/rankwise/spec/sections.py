@@ -56,10 +56,23 @@ class ModelSpec(Section):
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         "auto", description="Attention kernel; auto: the faster of eager and sdpa, measured."
     )
-    trust_remote_code: bool = Field(False, description="Run code that comes with a hub model.")
     allow_pickle: bool = Field(
-        False, description="Load weights from pickle files too, not safetensors alone."
+        False,
+        description="Load weights from pickle files too, not safetensors alone. They are read as "
+        "tensors only; code in them is refused.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_remote_code(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "trust_remote_code" not in value:
+            return value
+        if value["trust_remote_code"] is not False:
+            raise ValueError(
+                "trust_remote_code: code that comes with a model is never run here; remove it, and "
+                "use a model whose code transformers has"
+            )
+        return {name: part for name, part in value.items() if name != "trust_remote_code"}
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSpec":
@@ -115,7 +128,9 @@ class AugmentSpec(Section):
         None, description="A new row from a template with {column} places, instead of operations."
     )
     function: str | None = Field(
-        None, description="module:function(row, rng) -> row, instead of operations."
+        None,
+        description="module:function(row, rng) -> row, or FILE.py:function, instead of operations. "
+        "It is run by `plan` already, with all of your rights.",
     )
     seed: int = Field(0, description="Seed of the augmentation.")
 
@@ -133,7 +148,8 @@ class DataSpec(Section):
 
     source: str = Field(
         description="Hub id, local csv/jsonl/parquet/txt (also .gz .bz2 .xz), pkg://PACKAGE/path, "
-        "or FILE.py:function returning rows."
+        "or FILE.py:function returning rows. A function is run by `plan` already, with all of your "
+        "rights."
     )
     subset: str | None = Field(None, description="Configuration name of a hub data set.")
     text: str | None = Field(None, description="Column of the text (blocks, or text + label).")

@@ -16,12 +16,12 @@ import torch
 from torch import nn
 
 from rankwise.errors import ModelError, UserError
-from rankwise.files import PKG, find_pkg_path
+from rankwise.files import PKG, at_home, exists, find_pkg_path
 from rankwise.spec.models import ModelSpec
 from rankwise.spec.tasks import TASKS, has_classes, is_causal
-from rankwise.text import first_line, nearest
+from rankwise.text import first_line, nearest, shorten
 
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?$")
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 COMMON_SETTINGS = {"num_labels", "bos_token_id", "eos_token_id", "pad_token_id"}
 COMMON_SETTINGS |= {"decoder_start_token_id"}  # sequence to sequence cannot do without it
 BOTH_WAYS = ("xlnet", "xlm", "flaubert")  # unless `causal`, called language models all the same
@@ -48,18 +48,18 @@ def locate_model(name: str) -> ModelPlace:
         ModelError: no such file, and not the form of a hub id.
     """
     try:
-        path = find_pkg_path(name) if name.startswith(PKG) else Path(name).expanduser()
+        path = find_pkg_path(name) if name.startswith(PKG) else at_home(name)
     except UserError as error:
         raise ModelError(f"model.name: {error}") from None
+    if not exists(path):
+        if name.startswith((".", "/", "~")) or not HUB_ID.fullmatch(name):
+            raise ModelError(f"model.name: {shorten(name)}: no such folder or file")
+        return ModelPlace(name, local=False)
     if path.is_file() and path.suffix == ".gguf":
         return ModelPlace(str(path.parent), path.name)
     if path.is_file():
         raise ModelError(f"model.name: {name} is a file; give a folder or a .gguf file")
-    if path.is_dir():
-        return ModelPlace(str(path))
-    if name.startswith((".", "/", "~")) or not HUB_ID.match(name):
-        raise ModelError(f"model.name: {name}: no such folder or file")
-    return ModelPlace(name, local=False)
+    return ModelPlace(str(path))
 
 
 def skeleton(spec: ModelSpec, task: str, num_labels: int | None = None) -> nn.Module:
@@ -164,8 +164,16 @@ def _hub_answers(name: str, spec: ModelSpec) -> bool:
             is not cached.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
+    try:
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ModelError(
+            f"model.name: {shorten(name)}: no folder of this name here, and no hub id: "
+            f"{shorten(error, 200)}"
+        ) from error
     revision = spec.revision
     try:
         info = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)

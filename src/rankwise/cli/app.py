@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -223,18 +224,33 @@ def _print_status(folder: Path, as_json: bool) -> None:
     print(json.dumps(facts, indent=2)) if as_json else print_status(facts)
 
 
+def printable(error: BaseException) -> str:
+    """A message without secrets, and without characters that would steer the terminal."""
+    from rankwise.text import redacted
+
+    found = (c if c.isprintable() or c == "\n" else "\ufffd" for c in redacted(str(error)))
+    return "".join(found)
+
+
+def _print_traceback(kind: Any, error: BaseException, trace: Any) -> None:
+    from rankwise.text import redacted
+
+    print(redacted("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr)
+
+
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, an interruption 130."""
+    sys.excepthook = _print_traceback
     try:
         code = app(standalone_mode=False)
     except UsageError as error:
         error.show()
         sys.exit(error.exit_code)
     except UserError as error:
-        print(f"rankwise: {error}", file=sys.stderr)
+        print(f"rankwise: {printable(error)}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
     except StoreError as error:
-        print(f"rankwise: {error}", file=sys.stderr)
+        print(f"rankwise: {printable(error)}", file=sys.stderr)
         sys.exit(OURS)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED

@@ -52,6 +52,7 @@ def write_report(folder: Path) -> Path:
     Raises:
         StoreError: no study in the folder, or its records cannot be read.
     """
+    _drop_links(Path(folder))
     with Reader(folder) as store:
         records = read_records(store)
         write_runs_csv(store, records, Path(folder) / "runs.csv")
@@ -61,6 +62,17 @@ def write_report(folder: Path) -> Path:
     if choice.arm is not None:
         _write(Path(folder) / "recommended.yaml", trainers.recommended_yaml(records, choice))
     return path
+
+
+def _drop_links(folder: Path) -> None:
+    """Remove links where a report is written: those of a foreign folder may lead anywhere."""
+    names = ("report.md", "report.html", "runs.csv", "recommended.yaml", OUTSIDE_FILE, "figures")
+    for path in (*(folder / name for name in names), *folder.glob(".*.new")):
+        if path.is_symlink():
+            path.unlink()
+    for path in (folder / "figures").glob("*"):
+        if path.is_symlink():
+            path.unlink()
 
 
 def tell(judgement: Judgement) -> Document:
@@ -103,6 +115,7 @@ def write_outside_report(
     path = Path(path)
     folder = out or path.parent / f"{path.stem}-report"
     judgement = judge_records(read_outside(path, mapping))
+    _drop_links(folder)
     folder.mkdir(parents=True, exist_ok=True)
     facts = json.dumps(as_json(facts_of(judgement)), indent=1, allow_nan=False)
     (folder / OUTSIDE_FILE).write_text(facts + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rankwise.errors import SpecError
+from rankwise.files import bad_folder_name
 from rankwise.spec.errors import (
     arm_settings,
     flat,
@@ -25,6 +26,7 @@ from rankwise.spec.errors import (
 )
 from rankwise.spec.identity import (
     NO_MEANING,
+    RESERVED,
     arm_names,
     canonical,
     effective_settings,
@@ -41,8 +43,7 @@ from rankwise.spec.models import (
 )
 
 MAX_ARMS = 10_000
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")
-RESERVED = ("best", "base")  # `export DIR best`; answers of the frozen base are named `base`
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
@@ -157,13 +158,14 @@ def _check_key(key: str, place: str, known: Sequence[str]) -> None:
 def _checked_name(name: Any, place: str) -> str | None:
     if name is None:
         return None
-    if not isinstance(name, str) or not NAME.match(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise SpecError(
             f"{place}: name: must be made of letters, digits, dots, dashes, plus signs and "
             f"underscores (it names a folder), found {shown(name)}"
         )
-    if name in RESERVED:
-        raise SpecError(f"{place}: name: {name!r} is reserved; choose another name")
+    fault = "is reserved" if name in RESERVED else bad_folder_name(name)
+    if fault is not None:
+        raise SpecError(f"{place}: name: {name!r} {fault}; choose another name")
     return name
 
 

@@ -103,7 +103,7 @@ def _message(mistakes: Sequence[Any]) -> str:
     if kind == "missing":
         return "is required"
     if kind == "value_error":
-        return str(mistakes[0]["ctx"]["error"])
+        return shorten(mistakes[0]["ctx"]["error"], 400)
     allowed = list(dict.fromkeys(_allowed(mistake) for mistake in mistakes))
     if KINDS["float"] in allowed and KINDS["int"] in allowed:
         allowed.remove(KINDS["int"])

@@ -11,10 +11,8 @@ from pydantic import ValidationError
 from rankwise.errors import SpecError
 from rankwise.spec.errors import flat, once, readable, shown
 from rankwise.spec.models import StudySpec
-from rankwise.spec.read_yaml import Dumper, read_yaml
-from rankwise.text import nearest, shorten
-
-MOST_BYTES = 500_000  # of a spec: the reader of YAML needs seconds for so many
+from rankwise.spec.read_yaml import Dumper, read_yaml, read_yaml_file
+from rankwise.text import shorten
 
 
 def load_spec(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
@@ -29,7 +27,7 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
             values; the first few mistakes, one a line, each with its place.
     """
     path = Path(path)
-    raw = read_yaml(_text_of(path), path.name)
+    raw = read_yaml_file(path)
     if not isinstance(raw, dict):
         raise SpecError(f"{path.name}: must be a mapping of settings, found {shown(raw)}")
     _flatten_grid(raw, path.name)  # before the overrides, which name a setting of the grid dotted
@@ -47,25 +45,6 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
 def _flatten_grid(raw: dict[Any, Any], place: str) -> None:
     if isinstance(raw.get("grid"), dict):
         raw["grid"] = once(flat(raw["grid"]), f"{place}: grid")
-
-
-def _text_of(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            content = file.read(MOST_BYTES + 1)
-        text = content.decode()
-    except FileNotFoundError:
-        near = nearest(path.name, [found.name for found in path.parent.glob("*.y*ml")])
-        raise SpecError(f"{path}: no such file{near}") from None
-    except UnicodeDecodeError as error:
-        raise SpecError(
-            f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8"
-        ) from None
-    except OSError as error:
-        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
-    if len(content) > MOST_BYTES:
-        raise SpecError(f"{path.name}: has more than {MOST_BYTES:,} bytes, too many for a spec")
-    return text
 
 
 def _override(raw: dict[Any, Any], text: str) -> str:

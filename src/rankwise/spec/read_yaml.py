@@ -5,12 +5,13 @@ name Python objects; both are mistakes with a line here.
 """
 
 import re
+from pathlib import Path
 from typing import Any
 
 import yaml
 
 from rankwise.errors import SpecError
-from rankwise.text import shorten
+from rankwise.text import nearest, shorten
 
 INT = re.compile(r"[-+]?[0-9][0-9_]*$|0x[0-9a-fA-F]+$|0o[0-7]+$")
 FLOAT = re.compile(
@@ -21,6 +22,7 @@ BOOL = re.compile(r"true$|True$|TRUE$|false$|False$|FALSE$")
 NULL = re.compile(r"~$|null$|Null$|NULL$|$")
 TAG = "tag:yaml.org,2002:"
 LARGEST = 2**63 - 1  # what SQLite and torch hold
+MOST_BYTES = 500_000  # of a file: the reader of YAML needs seconds for so many
 MOST_CHARACTERS = 1_000_000  # with every alias written out
 DEEPEST = 40  # levels
 SURROGATE = re.compile("[\ud800-\udfff]")
@@ -150,6 +152,26 @@ def read_yaml(text: str, place: str) -> Any:
         raise SpecError(f"{place}: line {line}: no YAML: {found}: {error.reason}") from None
     except RecursionError:
         raise SpecError(f"{place}: has more than {DEEPEST} levels") from None
+
+
+def read_yaml_file(path: Path) -> Any:
+    """What a YAML file holds, by the rules of `read_yaml`; SpecError where it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_BYTES + 1)
+        text = content.decode()
+    except FileNotFoundError:
+        near = nearest(path.name, [found.name for found in path.parent.glob("*.y*ml")])
+        raise SpecError(f"{path}: no such file{near}") from None
+    except UnicodeDecodeError as error:
+        raise SpecError(
+            f"{path.name}: byte {error.start} is not UTF-8; save the file as UTF-8"
+        ) from None
+    except OSError as error:
+        raise SpecError(f"{path}: cannot be read: {error.strerror}") from None
+    if len(content) > MOST_BYTES:
+        raise SpecError(f"{path.name}: has more than {MOST_BYTES:,} bytes, too many to read")
+    return read_yaml(text, path.name)
 
 
 def _check_size(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tuple[int, int]:

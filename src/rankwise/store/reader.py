@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from rankwise.errors import StoreError, WrongFolderError
+from rankwise.files import leaves, stays_inside
 from rankwise.store.connect import connect
 from rankwise.store.schema import (
     FILE,
@@ -77,6 +78,11 @@ class Reader:
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{self.folder / FILE}: could not be read ({error})") from error
 
+    def _check_inside(self, name: str, folder: str) -> None:
+        """Names become paths: those of a foreign study must not lead out of its folder."""
+        if not stays_inside(folder):
+            raise StoreError(f"{self.folder / FILE}: {name!r} leads out of the study's folder")
+
     def begun(self) -> bool:
         """Whether a study has been begun here."""
         return self._study_or_none() is not None
@@ -133,6 +139,8 @@ class Reader:
     def configs(self) -> tuple[ConfigRecord, ...]:
         """All configurations in the order they were added."""
         rows = self._rows("SELECT id, key, training_id, name, settings FROM config ORDER BY id")
+        for _, _, _, name, _ in rows:
+            self._check_inside(name, name)
         return tuple(
             ConfigRecord(i, key, training, name, json.loads(settings))
             for i, key, training, name, settings in rows
@@ -312,15 +320,15 @@ def link_names(store: Reader) -> None:
     A name that is taken, as in studies of older versions, is left alone; and so are all of them
     where the file system knows no links.
     """
-    runs = store.runs()
+    runs, adapters = store.runs(), store.folder / ADAPTERS
     taken = {run.folder.partition("/")[0] for run in runs if "/" not in run.folder}
     for config in store.configs():
-        if config.name in taken:
+        if config.name in taken or leaves(adapters / config.name, adapters):
             continue
         for run in runs:
             if run.training_id == config.training_id:
-                name = store.folder / ADAPTERS / config.name / f"seed-{run.seed}"
-                _link(name, store.folder / ADAPTERS / run.folder)
+                name = adapters / config.name / f"seed-{run.seed}"
+                _link(name, adapters / run.folder)
 
 
 def _link(name: Path, folder: Path) -> None:

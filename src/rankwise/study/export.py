@@ -14,6 +14,7 @@ from rankwise.adapters.peft_files import load_exported, merged_model, write_labe
 from rankwise.base.load import choose_dtype, load_tokenizer
 from rankwise.base.skeleton import read_config
 from rankwise.errors import UserError
+from rankwise.files import refuse_links
 from rankwise.results.from_store import Records, RunFacts, read_records
 from rankwise.results.judge import judge_records
 from rankwise.results.records import ArmFacts, best_run
@@ -54,6 +55,7 @@ def export_adapter(
     source = folder / ADAPTERS / str(run.folder)
     if not source.is_dir():
         raise UserError(f"{source}: the adapter of {run.id} is not there any more; run it again")
+    refuse_links(source, folder / ADAPTERS)
     if merged:
         merge(source, to, ModelSpec.model_validate(study.spec["model"]), study.spec["task"], labels)
     else:

@@ -29,7 +29,7 @@ from rankwise.spec.arms import make_arms
 from rankwise.spec.load import load_spec
 from tiny_text import tiny_spec
 
-SLOW = 20  # seconds for one spec
+SLOW = 60  # seconds for one spec
 
 
 class Tally:

@@ -187,7 +187,7 @@ def _check_reachable(source: str, cache: Path) -> None:
         if not exists(cache / source.replace("/", "___")):
             raise DataError(
                 f"data.source: no file {shorten(source)}, and the hub could not be asked for a "
-                f"data set of that name: {shorten(error, 200)}; it is not in the cache {cache} either"
+                f"data set of that name: {shorten(error, 200)}; nor is it in the cache {cache}"
             ) from error
 
 

@@ -123,7 +123,8 @@ def _changes(
             raise SpecError(
                 f"grid.{key}: the list of values is empty; give values or remove the line"
             )
-    size = math.prod(len(values) for values in spec.grid.values()) + len(spec.configs)
+    combinations = math.prod(len(values) for values in spec.grid.values())
+    size = len(spec.configs) + (combinations if spec.grid or not spec.configs else 0)
     if size > MAX_ARMS:
         raise SpecError(
             f"grid and configs: {size:,} configurations, but at most {MAX_ARMS:,} are allowed; "

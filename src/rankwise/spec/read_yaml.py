@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from rankwise.errors import SpecError
+from rankwise.spec.sections import LARGEST
 from rankwise.text import nearest, shorten
 
 INT = re.compile(r"[-+]?[0-9][0-9_]*$|0x[0-9a-fA-F]+$|0o[0-7]+$")
@@ -21,16 +22,26 @@ FLOAT = re.compile(
 BOOL = re.compile(r"true$|True$|TRUE$|false$|False$|FALSE$")
 NULL = re.compile(r"~$|null$|Null$|NULL$|$")
 TAG = "tag:yaml.org,2002:"
-LARGEST = 2**63 - 1  # what SQLite and torch hold
 MOST_BYTES = 500_000  # of a file: the reader of YAML needs seconds for so many
 MOST_CHARACTERS = 1_000_000  # with every alias written out
 DEEPEST = 40  # levels
+TOO_DEEP = f"has more than {DEEPEST} levels"
 SURROGATE = re.compile("[\ud800-\udfff]")
 NO_CHARACTER = re.compile("[\x00\ud800-\udfff]")  # no file, tokenizer or database takes these
 
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.2's scalars, so that 1e-4 is a number and `yes` text; no key may come twice."""
+
+    levels = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        self.levels += 1
+        if self.levels > DEEPEST:
+            raise _mistake(self.peek_event(), TOO_DEEP)  # type: ignore[no-untyped-call]
+        node = super().compose_node(parent, index)
+        self.levels -= 1
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: set[Any] = set()
@@ -51,7 +62,7 @@ class Dumper(yaml.SafeDumper):
         return True
 
 
-def _mistake(node: yaml.Node, text: str) -> yaml.MarkedYAMLError:
+def _mistake(node: Any, text: str) -> yaml.MarkedYAMLError:
     return yaml.constructor.ConstructorError(None, None, text, node.start_mark)
 
 
@@ -150,8 +161,6 @@ def read_yaml(text: str, place: str) -> Any:
         line = text.count("\n", 0, error.position) + 1
         found = f"{error.character:#06x}" if isinstance(error.character, int) else "it"
         raise SpecError(f"{place}: line {line}: no YAML: {found}: {error.reason}") from None
-    except RecursionError:
-        raise SpecError(f"{place}: has more than {DEEPEST} levels") from None
 
 
 def read_yaml_file(path: Path) -> Any:
@@ -193,6 +202,6 @@ def _check_size(node: yaml.Node, known: dict[int, tuple[int, int] | None]) -> tu
     if size > MOST_CHARACTERS:
         raise _mistake(node, f"has more than {MOST_CHARACTERS:,} characters, aliases written out")
     if levels > DEEPEST:
-        raise _mistake(node, f"has more than {DEEPEST} levels")
+        raise _mistake(node, TOO_DEEP)
     known[id(node)] = size, levels
     return size, levels

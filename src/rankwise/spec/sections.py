@@ -3,7 +3,7 @@
 `models.py` holds the whole spec, `training.py` the sections of training.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -19,11 +19,23 @@ Count = Annotated[int, Field(ge=1), Number]
 NonNegative = Annotated[float, Field(ge=0), Number]
 Share = Annotated[float, Field(ge=0, lt=1), Number]
 
+LARGEST = 2**63 - 1
+
 
 class Section(BaseModel):
     """A part of the spec: it cannot be changed, and a key it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> Self:
+        """No number is too large for what keeps it (SQLite, torch), whatever it was written as."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, int) and abs(part) > LARGEST:
+                    raise ValueError(f"{name}: whole numbers must lie within 64 bits")
+        return self
 
 
 class ModelSpec(Section):
@@ -117,7 +129,7 @@ class SplitSpec(Section):
 class AugmentSpec(Section):
     """More training rows made from the training part; validation and test stay as they are."""
 
-    factor: Count = Field(
+    factor: Annotated[int, Field(ge=1, le=1000), Number] = Field(
         1, description="Training rows after augmentation, as a multiple of those before."
     )
     operations: tuple[Literal["swap", "drop", "insert"], ...] = Field(

@@ -78,10 +78,16 @@ class Reader:
         except sqlite3.DatabaseError as error:
             raise StoreError(f"{self.folder / FILE}: could not be read ({error})") from error
 
-    def _check_inside(self, name: str, folder: str) -> None:
-        """Names become paths: those of a foreign study must not lead out of its folder."""
-        if not stays_inside(folder):
+    def _inside(self, name: str) -> str:
+        """A name that becomes a path: that of a foreign study must not lead out of its folder."""
+        if not stays_inside(name):
             raise StoreError(f"{self.folder / FILE}: {name!r} leads out of the study's folder")
+        return name
+
+    def _run(self, run: int, training: int, seed: int, state: str, *rest: Any) -> RunRecord:
+        best_step, folder, *failure = rest
+        inside = self._inside(folder)
+        return RunRecord(run, training, seed, state, best_step, inside, Failure(*failure))
 
     def begun(self) -> bool:
         """Whether a study has been begun here."""
@@ -139,10 +145,8 @@ class Reader:
     def configs(self) -> tuple[ConfigRecord, ...]:
         """All configurations in the order they were added."""
         rows = self._rows("SELECT id, key, training_id, name, settings FROM config ORDER BY id")
-        for _, _, _, name, _ in rows:
-            self._check_inside(name, name)
         return tuple(
-            ConfigRecord(i, key, training, name, json.loads(settings))
+            ConfigRecord(i, key, training, self._inside(name), json.loads(settings))
             for i, key, training, name, settings in rows
         )
 
@@ -153,7 +157,8 @@ class Reader:
 
     def runs(self) -> tuple[RunRecord, ...]:
         """All runs in the order of their trainings, then seeds."""
-        return tuple(_run(*row) for row in self._rows(f"{RUNS} ORDER BY training_id, seed"))
+        rows = self._rows(f"{RUNS} ORDER BY training_id, seed")
+        return tuple(self._run(*row) for row in rows)
 
     def run(self, run_id: int) -> RunRecord:
         """One run.
@@ -164,7 +169,7 @@ class Reader:
         row = self._row(f"{RUNS} WHERE id = ?", (run_id,))
         if row is None:
             raise StoreError(f"{self.folder}: no run {run_id} in this study")
-        return _run(*row)
+        return self._run(*row)
 
     def run_id(self, training_key: str, seed: int) -> int:
         """The run of a training with a seed.
@@ -297,18 +302,6 @@ RUNS = (
     "SELECT id, training_id, seed, state, best_step, folder, "
     "not_finite, bad_step, bad_learning_rate, error, traceback FROM run"
 )
-
-
-def _run(
-    run_id: int,
-    training: int,
-    seed: int,
-    state: str,
-    best_step: int | None,
-    folder: str,
-    *failure: Any,
-) -> RunRecord:
-    return RunRecord(run_id, training, seed, state, best_step, folder, Failure(*failure))
 
 
 ADAPTERS = "adapters"

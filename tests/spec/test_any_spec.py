@@ -85,7 +85,8 @@ def test_a_character_that_json_writes_in_two_halves_is_read_whole():
      (GOOD + f"lora: {{r: {2**63 - 1}, lora_alpha: {'9' * 18}r}}", None),
      (GOOD + "seeds: ['99999999999999999999']", "seeds: whole numbers must lie within 64 bits"),
      (GOOD + "data.augment.factor: 1", "no such setting"),
-     (GOOD.replace("text: text", "text: text, augment: {factor: 2147483648}"), "less than or equal to 1000"),
+     (GOOD.replace("text: text", "text: text, augment: {factor: 2147483648}"),
+      "less than or equal to 1000"),
      (GOOD + "configs: [" + "{lora.r: 1}," * 10_001 + "]", "10,001 configurations, but at most")],
 )  # fmt: skip
 def test_what_specs_of_every_kind_have_shown(tmp_path, text, words):

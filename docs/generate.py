@@ -29,7 +29,7 @@ FOLDERS = (  # along the path of the data, from the command to the ground
     "store",
     "spec",
 )
-COMMANDS = ("plan", "run", "status", "report", "compare", "guide", "export", "schema")
+COMMANDS = ("plan", "run", "status", "report", "compare", "guide", "export", "repair", "schema")
 
 
 def commands_page() -> str:

@@ -4,7 +4,22 @@ from collections.abc import Iterable
 
 from rankwise.spec.arms import Run
 from rankwise.store.reader import Reader
+from rankwise.store.schema import BaseRecord, StudyRecord
 from rankwise.store.writer import Store
+
+SPEC = {"study": "s", "objective": {"metric": "eval_loss"}}
+RECORD = StudyRecord(
+    "study: s\n", SPEC, {"torch": "1"}, "cpu", 2, BaseRecord("tiny", "aa", "float32"), "bb"
+)
+SETTINGS = {"lora.r": 4, "lora.target_modules": ["q", "v"]}
+
+
+def with_one_run(store: Store) -> int:
+    """A study begun, with one configuration and one run of it; the run's number."""
+    store.begin_study(RECORD)
+    training = store.add_training("t1", trainable_params=7)
+    store.add_config("c1", training, "r4", SETTINGS)
+    return store.add_run(training, 0)
 
 
 def add_runs(store: Store, runs: Iterable[Run]) -> None:

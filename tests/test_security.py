@@ -22,6 +22,7 @@ from rankwise.report.charts import page_script
 from rankwise.report.write import write_outside_report, write_report
 from rankwise.spec.arms import make_arms
 from rankwise.spec.models import StudySpec
+from rankwise.store.lock import hold
 from rankwise.store.reader import Reader, link_names
 from rankwise.store.schema import Answer, Failure
 from rankwise.store.writer import Store
@@ -219,7 +220,7 @@ def forge(folder, query, *values):
     db.close()
 
 
-@pytest.mark.parametrize("place", ["../../../etc", "/etc", "..\\..\\x", "C:\\x", "a/../../b"])
+@pytest.mark.parametrize("place", ["../../../etc", "/etc", "..\\..\\x", "C:\\x", "a/../../b", ""])
 def test_folders_out_of_a_foreign_study_do_not_leave_it(make_study, tmp_path, place):
     folder = make_study(examples=20)
     forge(folder, "UPDATE run SET folder = ? WHERE id = 1", place)
@@ -249,7 +250,10 @@ def test_links_in_a_foreign_study_are_not_followed(make_study, tmp_path):
     for name in ("report.md", "report.html", "runs.csv", "recommended.yaml"):
         (folder / name).symlink_to(mine / "keys")
     (folder / "figures").symlink_to(mine)
-    write_report(folder)
+    for name in (".report.html.new", "study.lock"):
+        (folder / name).symlink_to(mine / "keys")
+    with hold(folder):
+        write_report(folder)
     assert [path.name for path in mine.iterdir()] == ["keys"]
     assert (mine / "keys").read_text() == "private"
     assert (folder / "report.html").read_text().startswith("<!doctype html>")

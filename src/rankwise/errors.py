@@ -24,5 +24,17 @@ class StoreError(RuntimeError):
     """The study folder is damaged, in use, or was written by a newer rankwise."""
 
 
+class DamagedError(StoreError):
+    """`study.db` is not what was written; `rankwise repair` and `rankwise run` repair it."""
+
+
+class DiskFullError(StoreError):
+    """A write failed because the disk is full; once there is room, the same command goes on."""
+
+
 class WrongFolderError(UserError, StoreError):
-    """The folder given holds no study, or a study of another base, of other data or names."""
+    """The folder given holds no study, one of another base, data or names, or is read-only."""
+
+
+class InUseError(UserError, StoreError):
+    """Another process writes this study."""

@@ -1,21 +1,124 @@
-"""Files: whole folders, files inside installed packages (`pkg://`), UTF-8 texts, CSV tables."""
+"""Files: written whole, compared by checksums, found in packages (`pkg://`), read as texts."""
 
 import csv
+import errno
+import hashlib
 import importlib.util
 import io
 import os
 import re
+import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from rankwise.errors import DataError, UserError
-from rankwise.text import closest, shorten
+from rankwise.errors import DataError, DiskFullError, UserError
+from rankwise.text import closest, shorten, size
 
 PKG = "pkg://"
+FULL = "the disk is full"
+NO_ROOM = {
+    errno.ENOSPC: FULL,
+    errno.EDQUOT: "the quota on this disk is used up",
+    errno.EFBIG: "the limit on the size of a file is reached",
+}
+
+
+def disk_full(path: Path, why: str = FULL) -> DiskFullError:
+    """The error of a write to `path` for which there was no room."""
+    return DiskFullError(
+        f"{path}: {why} ({size(free_room(path))} free there); make room, then the same command "
+        "goes on"
+    )
+
+
+def free_room(path: Path) -> int:
+    """Bytes that are free on the disk where `path` is, or would be."""
+    while not path.exists():
+        path = path.absolute().parent
+    return shutil.disk_usage(path).free
+
+
+@contextmanager
+def full_disk_told(path: Path) -> Iterator[None]:
+    """Turns every error that means a full disk into DiskFullError.
+
+    safetensors raises an error of its own with the number of the system's in its text.
+    """
+    try:
+        yield
+    except Exception as error:
+        written = re.search(r"\(os error (\d+)\)", str(error))
+        number = error.errno if isinstance(error, OSError) else int(written[1]) if written else None
+        if number in NO_ROOM:
+            raise disk_full(path, NO_ROOM[number]) from error
+        raise
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a UTF-8 text with plain line ends; `path` holds all of it, or what it held before.
+
+    Raises:
+        DiskFullError: there is no room.
+    """
+    aside = path.with_name(f".{path.name}.new")
+    with full_disk_told(path):
+        try:
+            aside.unlink(missing_ok=True)  # what a kill left, or a foreign folder's link
+            with aside.open("x", encoding="utf-8", newline="\n") as file:
+                file.write(text)
+            aside.replace(path)
+        finally:
+            with suppress(OSError):
+                aside.unlink()
+
+
+@dataclass(frozen=True)
+class FileSum:
+    """Size in bytes and sha256 of a file."""
+
+    bytes: int
+    sha256: str
+
+
+def sum_of(path: Path) -> FileSum:
+    """Size and sha256 of a file."""
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return FileSum(file.tell(), digest)
+
+
+def sums_of(folder: Path) -> dict[str, FileSum]:
+    """Size and sha256 of every file in a folder, by its name there."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {path.relative_to(folder).as_posix(): sum_of(path) for path in files}
+
+
+def unlike(folder: Path, written: Mapping[str, FileSum], largest: int | None = None) -> str | None:
+    """How the files of a folder differ from what was written; None where they do not.
+
+    Files that were not written are left out.
+
+    Args:
+        folder: Where they are.
+        written: Their sums when they were written, by name.
+        largest: Files of more bytes are compared by size alone.
+    """
+    for name, one in written.items():
+        path = folder / name
+        if not path.is_file():
+            return f"{name} is missing"
+        found = path.stat().st_size
+        if found != one.bytes:
+            return f"{name} has {found:,} bytes, {one.bytes:,} were written"
+        by_size = largest is not None and found > largest
+        if not by_size and sum_of(path).sha256 != one.sha256:
+            return f"{name} is not what was written (its checksum differs)"
+    return None
 
 
 @contextmanager
@@ -23,24 +126,34 @@ def whole_folder(target: Path) -> Iterator[Path]:
     """An empty folder to fill; at the end it takes the place of `target`, whatever was there.
 
     After an exception, a kill or a loss of power, `target` is what it was, or new and whole; or,
-    for the moment between two renamings, absent. Never is it half written.
+    for the moment between two renamings, absent. Never is it half written. Whoever may read the
+    folder may read its files (safetensors makes files that only their owner may read).
+
+    Raises:
+        DiskFullError: there is no room.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".") as scratch:
+    with full_disk_told(target), _scratch_beside(target) as scratch:
         ready = Path(scratch) / "new"
         ready.mkdir()
         yield ready
         for path in (*ready.rglob("*"), ready):
-            _to_disk(path)
+            if path.is_file():
+                path.chmod(ready.stat().st_mode & 0o666)
+            to_disk(path)
         if target.is_symlink():
             target.unlink()
         elif target.exists():
             target.rename(Path(scratch) / "old")
         ready.rename(target)
-        _to_disk(target.parent)
+        to_disk(target.parent)
 
 
-def _to_disk(path: Path) -> None:
+def _scratch_beside(target: Path) -> tempfile.TemporaryDirectory[str]:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    return tempfile.TemporaryDirectory(dir=target.parent, prefix=".")
+
+
+def to_disk(path: Path) -> None:
     """Wait until a file or a folder's list of names is on disk, where the system can do that."""
     if os.name == "nt" and path.is_dir():
         return
@@ -104,7 +217,7 @@ def leaves(path: Path, folder: Path) -> bool:
 def stays_inside(name: str) -> bool:
     """Whether a relative path, by its text alone, stays in the folder that it is joined to."""
     parts = PureWindowsPath(name)  # which knows both kinds of slashes, and drives
-    return not parts.anchor and ".." not in parts.parts and "\0" not in name
+    return bool(parts.parts) and not parts.anchor and ".." not in parts.parts and "\0" not in name
 
 
 def refuse_links(source: Path, root: Path) -> None:

@@ -53,6 +53,18 @@ def test_a_sudden_end_in_float16_is_taken_for_overflow():
     assert "without a sign" in why(Ending("diverged", steps=run, dtype="float32")).cause
 
 
+@pytest.mark.parametrize("bad", [True, False])
+@pytest.mark.parametrize("losses", [[1.4, 2270104.0], [1.4, 1.5, 300.0], [0.01, 0.02, 40.0]])
+def test_a_loss_that_leaps_is_blamed_on_the_learning_rate_whatever_comes_after(losses, bad):
+    norms = [1.3] * (len(losses) - 1) + [607817408.0]
+    run = steps(norms + [math.nan] * bad, losses + [math.nan] * bad, rate=1e6)
+    found = why(Ending("diverged", steps=run, dtype="float32", bad_step=len(run)))
+    assert found.certain
+    assert "The loss rose from" in found.cause
+    assert "1e+05 or less" in found.remedy
+    assert "float32" not in found.remedy
+
+
 def test_the_evidence_quotes_the_bad_step_and_the_norms_before_it():
     found = why(Ending("diverged", steps=steps([1, 1, 2, 5, 20, math.nan])))
     assert any("step 6" in words and "0.001" in words for words in found.evidence)

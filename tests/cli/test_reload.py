@@ -18,6 +18,7 @@ from black_box import (
     split_of,
     texts,
 )
+from rankwise.files import sums_of
 from rankwise.study import reload, run
 from tiny import CLASSES
 from tiny_text import rows_of
@@ -153,12 +154,15 @@ def rows_in(study):
 def test_a_recommendation_is_withdrawn_when_its_adapter_loads_as_something_else(
     small, monkeypatch, tmp_path
 ):
-    """Spoiled on disk after training, before the check at the end."""
+    """Written otherwise than it was trained, as a fault in the writer would."""
     check = run.check_adapters
 
     def spoiled(study):
         for file in study.folder.glob("adapters/run-*/adapter_model.safetensors"):
             save_file({k: v * 3 for k, v in load_file(file).items()}, file)
+        for one in study.store.runs():
+            files = sums_of(study.folder / "adapters" / one.folder)
+            study.store.set_best(one.id, one.best_step, files)
         return check(study)
 
     monkeypatch.setattr(run, "check_adapters", spoiled)

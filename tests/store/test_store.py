@@ -24,19 +24,7 @@ from rankwise.store.schema import (
     StudyRecord,
 )
 from rankwise.store.writer import Store
-
-SPEC = {"study": "s", "objective": {"metric": "eval_loss"}}
-RECORD = StudyRecord(
-    "study: s\n", SPEC, {"torch": "1"}, "cpu", 2, BaseRecord("tiny", "aa", "float32"), "bb"
-)
-SETTINGS = {"lora.r": 4, "lora.target_modules": ["q", "v"]}
-
-
-def with_one_run(store: Store) -> int:
-    store.begin_study(RECORD)
-    training = store.add_training("t1", trainable_params=7)
-    store.add_config("c1", training, "r4", SETTINGS)
-    return store.add_run(training, 0)
+from stored import RECORD, SETTINGS, with_one_run
 
 
 def test_arrays_and_metrics_come_back_as_they_went_in(tmp_path: Path) -> None:

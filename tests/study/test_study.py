@@ -100,17 +100,17 @@ def test_one_more_value_in_the_grid_keeps_what_is_done(tmp_path, monkeypatch):
 
 def test_an_interrupted_study_goes_on(tmp_path, monkeypatch, capsys):
     spec, out = written(tmp_path)
-    before = loop.evaluate
+    before = loop.evaluating
 
     def interrupt(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "evaluate", interrupt)
+    monkeypatch.setattr(loop, "evaluating", interrupt)
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 130
     assert "interrupted; run the same command to continue" in capsys.readouterr().err
     states, _ = records(out)
     assert set(states.values()) == {"interrupted"}
-    monkeypatch.setattr(loop, "evaluate", before)
+    monkeypatch.setattr(loop, "evaluating", before)
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
     states, _ = records(out)
     assert set(states.values()) == {"done"}
@@ -122,7 +122,7 @@ def test_a_crash_is_written_down_and_the_command_fails(tmp_path, monkeypatch, ca
     def crash(*_):
         raise ZeroDivisionError("a bug of ours")
 
-    monkeypatch.setattr(loop, "evaluate", crash)
+    monkeypatch.setattr(loop, "evaluating", crash)
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 1
     states, _ = records(out)
     assert set(states.values()) == {"crashed"}

@@ -11,7 +11,7 @@ import torch
 from rankwise.errors import StoreError
 from rankwise.spec.arms import Run
 from rankwise.train.cohort import take_out
-from rankwise.train.run_state import RunState, load_run_state, save_run_state
+from rankwise.train.run_state import RunState, load_run_states, save_run_states
 from tiny import tiny_arms, tiny_cohort
 
 STEPS = 8
@@ -42,8 +42,10 @@ def saved(cohort, folder):
     folder.mkdir(parents=True, exist_ok=True)
     found = {}
     for number, state in enumerate(take_out(cohort)):
-        save_run_state(state, folder / f"{number}.safetensors")
-        found[state.run.id] = load_run_state(state.run, folder / f"{number}.safetensors")
+        save_run_states([state], folder / f"{number}.safetensors")
+        found[state.run.id] = load_run_states([state.run], folder / f"{number}.safetensors")[
+            state.run
+        ]
     return found
 
 
@@ -182,22 +184,22 @@ def test_taking_runs_out_does_not_disturb_those_that_train_on(tmp_path):
 
 def test_the_state_of_another_run_is_refused(tmp_path):
     one, other, _ = runs_of("gpt2", LORA)
-    save_run_state(RunState(one, STEPS), tmp_path / "one.safetensors")
-    with pytest.raises(StoreError, match=r"arm1/seed-1: the saved state belongs to training"):
-        load_run_state(other, tmp_path / "one.safetensors")
+    save_run_states([RunState(one, STEPS)], tmp_path / "one.safetensors")
+    with pytest.raises(StoreError, match=r"holds no state of arm1/seed-1"):
+        load_run_states([other], tmp_path / "one.safetensors")
 
 
 GO_ON = """
 import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
-from train.test_run_state import LORA, load_run_state, runs_of, save_run_state, take_out, trained
+from train.test_run_state import LORA, load_run_states, runs_of, save_run_states, take_out, trained
 folder = Path(sys.argv[2])
 runs = runs_of("gpt2", LORA)
-states = [load_run_state(run, folder / f"{n}.safetensors") for n, run in enumerate(runs)]
+states = [load_run_states([run], folder / f"{n}.safetensors")[run] for n, run in enumerate(runs)]
 cohort, _ = trained("gpt2", runs, folder, states=states)
 for number, state in enumerate(take_out(cohort)):
-    save_run_state(state, folder / f"end{number}.safetensors")
+    save_run_states([state], folder / f"end{number}.safetensors")
 """
 
 
@@ -205,7 +207,9 @@ def gone_on(runs, folder):
     """The states of runs at their end, after a new process has trained them on together."""
     tests = Path(__file__).parents[1]
     subprocess.run([sys.executable, "-c", GO_ON, str(tests), str(folder)], check=True)
-    return [load_run_state(run, folder / f"end{n}.safetensors") for n, run in enumerate(runs)]
+    return [
+        load_run_states([run], folder / f"end{n}.safetensors")[run] for n, run in enumerate(runs)
+    ]
 
 
 def test_a_new_process_goes_on_with_the_same_bytes(tmp_path):
@@ -227,7 +231,7 @@ def test_runs_at_other_steps_join_in_a_new_process(tmp_path):
         cohort, _ = trained("gpt2", [run], tmp_path / "before", batches=batches)
         (state,) = take_out(cohort)
         steps.add((state.step, state.batches))
-        save_run_state(state, tmp_path / f"{number}.safetensors")
+        save_run_states([state], tmp_path / f"{number}.safetensors")
     assert len(steps) == 3
     for run, at_end in zip(runs, gone_on(runs, tmp_path), strict=True):
         cohort, told = trained("gpt2", [run], tmp_path / "alone")

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
@@ -145,6 +145,20 @@ def read_adapter(folder: Path, adapter: Adapter | None) -> dict[str, Tensor]:
             value = value[:, : adapter.modules[module].rank].contiguous()
         state[name] = value
     return state
+
+
+def unreadable(folder: Path) -> str | None:
+    """What of an adapter's weights cannot be read, by the lengths that their files state."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        return "it has no weights"
+    for path in files:
+        try:
+            with safe_open(path, "pt") as file:
+                file.keys()
+        except (OSError, SafetensorError) as error:
+            return f"{path.name}: {first_line(error)}"
+    return None
 
 
 def _whole_model(folder: Path) -> dict[str, Tensor]:

@@ -133,6 +133,8 @@ SPIKE = 10.0
 # four values are in rising order by chance once in 24.
 GROWTH = 3.0
 TREND_STEPS = 4
+# A loss this many times the first one is no noise of a batch.
+LEAP = 10.0
 # The largest float16.
 FLOAT16_MAX = 65504.0
 
@@ -176,6 +178,7 @@ Kind = Literal[
     "first step",
     "overflow",
     "explosion",
+    "leap",
     "outlier",
     "unexplained",
     "out_of_memory",
@@ -192,8 +195,9 @@ class Diagnosis:
     """What kind of failure it was, and the steps that show it.
 
     kind      "first step": not finite before any weight changed; "overflow": of float16;
-              "explosion": of the gradients; "outlier": of one batch's gradient; "unexplained":
-              diverged without such a sign; the state otherwise; "none": no failure
+              "explosion": of the gradients; "leap": of the loss, to many times the first;
+              "outlier": of one batch's gradient; "unexplained": diverged without such a sign; the
+              state otherwise; "none": no failure
     certain   the records prove it; False where it is only the most likely cause
     bad_step  first step whose loss or gradient norm is not finite; None if none is recorded
     bad       the record of that step, if there is one; before: the records before it
@@ -243,11 +247,13 @@ def _divergence(
     if not before and (bad is not None or ending.bad_step == 1):
         return "first step", True
     largest = max((s.grad_norm for s in before), default=0.0)
-    if ending.dtype in ("float16", "fp16") and largest < FLOAT16_MAX and not _grew(before):
-        return "overflow", False
     if _grew(before):
         return "explosion", True
-    if before and before[-1].grad_norm > SPIKE * median(s.grad_norm for s in before):
+    if before and before[-1].loss > LEAP * max(1.0, before[0].loss):
+        return "leap", True
+    if ending.dtype in ("float16", "fp16") and largest < FLOAT16_MAX:
+        return "overflow", False
+    if before and before[-1].grad_norm > SPIKE * median(s.grad_norm for s in before[:-1] or before):
         return "outlier", False
     return "unexplained", False
 

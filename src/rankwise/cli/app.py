@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from rankwise import __version__
+from rankwise.cli.interrupt import Interrupted
 from rankwise.errors import StoreError, UserError
 
 USER_MISTAKE = 2
@@ -62,17 +63,29 @@ def run(
         Path | None, typer.Option("--out", help="Folder of the results; studies/NAME if not given.")
     ] = None,
     overrides: Overrides = None,
+    train_dropped: Annotated[
+        bool,
+        typer.Option(
+            "--train-dropped",
+            help="Train runs again whose adapters keep_adapters dropped and keeps today.",
+        ),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a study, or continue it: finished runs are not repeated."""
-    plan = look(spec, overrides, download=True)
-    from rankwise.cli.progress import show
-    from rankwise.report.write import write_report
-    from rankwise.study.run import run_study
+    from rankwise.store.lock import hold
 
-    folder = out or Path("studies") / plan.spec.study
-    show(run_study(plan, folder), quiet=as_json)
-    write_report(folder)
+    study = read_spec(spec, overrides)
+    folder = out or Path("studies") / study.study
+    with hold(folder) as lock:  # before anything heavy is imported
+        _repair(folder)
+        plan = check(study, spec.parent, download=True)
+        from rankwise.cli.progress import show
+        from rankwise.report.write import write_report
+        from rankwise.study.run import run_study
+
+        show(run_study(plan, folder, lock, train_dropped), quiet=as_json)
+        write_report(folder)
     _print_status(folder, as_json)
     if any(state in ("crashed", "out_of_memory") for state in _states(folder)):
         raise typer.Exit(OURS)
@@ -92,14 +105,18 @@ def report(
     mapping: Annotated[
         Path | None, typer.Option(help="CSV: a YAML file that says what each column means.")
     ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="CSV: folder of the report.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", help="Folder of the report; that of the study if not given."),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Write the report of a study, or of results from another tool."""
     from rankwise.report.write import write_report
 
-    if mapping is None and out is None and (source / "study.db").exists():
-        path = write_report(source)
+    ours = mapping is None and is_study(source)
+    if ours:
+        path = write_report(source, out)
     else:
         from rankwise.report.write import write_outside_report
 
@@ -107,7 +124,7 @@ def report(
     if as_json:
         from rankwise.report.json import read_facts
 
-        print(json.dumps(read_facts(path.parent), indent=2))
+        print(json.dumps(read_facts(source if ours else path.parent), indent=2))
     else:
         print(path)
 
@@ -166,6 +183,23 @@ def export(
 
 
 @app.command()
+def repair(folder: Folder, as_json: AsJson = False) -> None:
+    """Repair a damaged study.db from its backup and from what can still be read.
+
+    The damaged file is kept under another name. `rankwise run` does the same before it goes on.
+    """
+    from rankwise.errors import WrongFolderError
+    from rankwise.store.lock import hold
+
+    if not is_study(folder):
+        raise WrongFolderError(f"{folder}: no study here (no study.db and no backup of one)")
+    with hold(folder):
+        said = _repair(folder)
+    whole = f"{folder / 'study.db'}: nothing is damaged"
+    print(json.dumps({"repaired": said}, indent=2) if as_json else said or whole)
+
+
+@app.command()
 def schema() -> None:
     """Print the JSON schema of a spec, for editors."""
     from rankwise.spec.docs import json_schema
@@ -175,15 +209,44 @@ def schema() -> None:
 
 def look(spec: Path, overrides: list[str] | None, download: bool = False) -> Any:
     """Read and check a spec, with everything that can be checked before weights are loaded."""
+    return check(read_spec(spec, overrides), spec.parent, download)
+
+
+def read_spec(spec: Path, overrides: list[str] | None) -> Any:
+    """Read a spec; a mistake in its configurations is found before torch is imported."""
     from rankwise.spec.arms import make_arms
     from rankwise.spec.load import load_spec
 
     study = load_spec(spec, overrides or [])
-    make_arms(study)  # report a mistake in the configurations before torch is imported
+    make_arms(study)
+    return study
+
+
+def check(study: Any, base_dir: Path, download: bool) -> Any:
+    """The plan of a study, its paths relative to `base_dir`."""
     quiet_libraries()
     from rankwise.study.plan import plan_study
 
-    return plan_study(study, spec.parent, download)
+    return plan_study(study, base_dir, download)
+
+
+def is_study(folder: Path) -> bool:
+    """Whether a folder holds a study's database, or a backup of it."""
+    from rankwise.store.schema import FILE
+    from rankwise.store.seal import BACKUP
+
+    return (folder / FILE).exists() or (folder / BACKUP).exists()
+
+
+def _repair(folder: Path) -> str | None:
+    """Repair a damaged study and say so on the error output; what was done."""
+    from rankwise.store.damage import repair
+
+    done = repair(folder)
+    if done is None:
+        return None
+    print(f"rankwise: {done.words()}", file=sys.stderr)
+    return done.words()
 
 
 def quiet_libraries() -> None:
@@ -252,6 +315,9 @@ def main() -> None:
     except StoreError as error:
         print(f"rankwise: {printable(error)}", file=sys.stderr)
         sys.exit(OURS)
+    except Interrupted as error:
+        print(f"rankwise: {error.message()}", file=sys.stderr)
+        sys.exit(128 + error.signum)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # typer catches an interruption and returns this code itself

@@ -3,7 +3,7 @@
 import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field
 
 from rich.console import Console, Group
@@ -11,8 +11,9 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from rankwise.cli.interrupt import Interrupted, Stop
 from rankwise.study.record import CohortFormed, Remark, StudyBegun, StudyEvent
-from rankwise.train.loop import Batched, Ended, Evaluated, Improved, Stepped
+from rankwise.train.loop import Batched, Ended, Evaluated, Evaluating, Improved, Stepped
 
 REFRESH = 0.5  # seconds between two pictures
 PLAIN = 10.0  # seconds between two lines where there is no terminal
@@ -20,29 +21,46 @@ RECENT = 20  # batches that the speed is a mean over
 BARS = "▁▂▃▄▅▆▇█"
 
 
-def show(study: Iterator[tuple[StudyEvent, ...]], quiet: bool = False) -> None:
-    """Drive a study to its end and show how it goes."""
+Events = Generator[tuple[StudyEvent, ...], None, None]
+
+
+def show(study: Events, quiet: bool = False) -> None:
+    """Drive a study to its end and show how it goes.
+
+    Raises:
+        Interrupted: SIGINT or SIGTERM came; the runs in training are saved, if it came to that.
+    """
     console = Console(stderr=True, quiet=quiet)
     watch = Watch()
-    if not console.is_terminal:
-        _show_lines(study, console, watch)
-        return
-    with Live(console=console, refresh_per_second=1 / REFRESH, transient=True) as live:
-        drawn = 0.0
-        for events in study:
-            _take(events, console, watch)
-            if time.monotonic() - drawn > REFRESH:
-                live.update(watch.picture())
-                drawn = time.monotonic()
+    with Stop().listening() as stop:
+        if not console.is_terminal:
+            _show_lines(study, console, watch, stop)
+            return
+        with Live(console=console, refresh_per_second=1 / REFRESH, transient=True) as live:
+            drawn = 0.0
+            for events in study:
+                _take(events, console, watch)
+                _leave_if_asked(study, watch, stop)
+                if time.monotonic() - drawn > REFRESH:
+                    live.update(watch.picture())
+                    drawn = time.monotonic()
 
 
-def _show_lines(study: Iterator[tuple[StudyEvent, ...]], console: Console, watch: "Watch") -> None:
+def _show_lines(study: Events, console: Console, watch: "Watch", stop: Stop) -> None:
     said = time.monotonic()
     for events in study:
         _take(events, console, watch)
+        _leave_if_asked(study, watch, stop)
         if time.monotonic() - said > PLAIN and watch.cohort is not None:
             console.print(watch.headline(), highlight=False, soft_wrap=True)
             said = time.monotonic()
+
+
+def _leave_if_asked(study: Events, watch: "Watch", stop: Stop) -> None:
+    stop.training = watch.training()
+    if stop.signum is not None:
+        study.close()
+        raise Interrupted(stop.signum, "the runs in training are saved")
 
 
 def _take(events: tuple[StudyEvent, ...], console: Console, watch: "Watch") -> None:
@@ -73,6 +91,8 @@ class Watch:
         self.cohort: CohortFormed | None = None
         self.lines: dict[str, Line] = {}
         self.done: dict[str, int] = {}
+        self.found: dict[str, int] = {}
+        self.evaluating: Evaluating | None = None
         self.recent: deque[Batched] = deque(maxlen=RECENT)
         self.started = time.monotonic()
 
@@ -81,12 +101,16 @@ class Watch:
         match event:
             case StudyBegun():
                 self.begun, self.started = event, time.monotonic()
-            case CohortFormed(steps=steps):
+            case CohortFormed(steps=steps, done=done):
                 self.cohort = event
-                self.lines = {run: Line(count) for run, count in steps.items()}
+                self.lines = {run: Line(count, done.get(run, 0)) for run, count in steps.items()}
+                self.found = {**done, **self.found}
                 self.recent.clear()
             case Batched():
                 self.recent.append(event)
+                self.evaluating = None
+            case Evaluating():
+                self.evaluating = event
             case Stepped(run, step, loss):
                 self.lines[run].step = self.done[run] = step
                 self.lines[run].loss = loss
@@ -98,12 +122,18 @@ class Watch:
                 self.lines[run].state = state
                 self.done[run] = self.lines[run].steps
 
+    def training(self) -> bool:
+        """Whether runs are in training."""
+        return any(line.state == "running" for line in self.lines.values())
+
     def seconds_left(self) -> float | None:
         """Time left by the pace so far; None before there is a pace."""
-        done, elapsed = sum(self.done.values()), time.monotonic() - self.started
-        if self.begun is None or not done or elapsed < 3:
+        found = sum(self.found.values())  # steps of earlier calls
+        done = sum({**self.found, **self.done}.values()) - found
+        elapsed = time.monotonic() - self.started
+        if self.begun is None or done <= 0 or elapsed < 3:
             return None
-        return elapsed / done * max(0, sum(self.begun.steps.values()) - done)
+        return elapsed / done * max(0, sum(self.begun.steps.values()) - found - done)
 
     def speed(self) -> str | None:
         """Training tokens a second, and the share of the hardware's measured peak in products."""
@@ -128,6 +158,8 @@ class Watch:
             f"cohort {self.cohort.number} of {self.cohort.of}",
             f"{len(self.lines)} runs at step {steps} of {last}",
         ]
+        if self.evaluating is not None:
+            parts.append(f"evaluating, example {self.evaluating.done:,} of {self.evaluating.of:,}")
         if losses:
             parts.append(f"losses {min(losses):.3f} to {max(losses):.3f}")
         speed = self.speed()

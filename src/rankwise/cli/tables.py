@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,11 @@ from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records, ranked
 from rankwise.results.records import Records, best_run
 from rankwise.spec.arms import Arm
+from rankwise.store.lock import Holder, held_by
 from rankwise.store.reader import Reader
 from rankwise.study.plan import StudyPlan, pick_device, shared_trainings
-from rankwise.text import count, reload_words
+from rankwise.study.space import needed_bytes
+from rankwise.text import count, reload_words, size
 
 # Time of a training step over the time of its matrix products alone, as measured on two CPU cores
 # with cohorts of 8 on MiniLM (bf16); a rough guide elsewhere.
@@ -55,6 +57,7 @@ def plan_facts(plan: StudyPlan) -> dict[str, Any]:
         "cohorts": [[run.id for run in cohort] for cohort in cohorts],
         "trainings": len(trained),
         "seconds": sum(seconds[run.arm.id] for run in trained),
+        "disk_bytes": needed_bytes(plan),
     }
 
 
@@ -147,7 +150,7 @@ def print_plan(facts: dict[str, Any]) -> None:
         f"{count(facts['runs'], 'run')}{shared} in "
         f"{count(len(facts['cohorts']), 'cohort')} of "
         f"{sizes}; about {minutes(facts['seconds'])} "
-        "(an estimate from the speed of one matrix product)"
+        f"(an estimate from the speed of one matrix product), {size(facts['disk_bytes'])} on disk"
     )
 
 
@@ -170,11 +173,18 @@ def minutes(seconds: float) -> str:
 def status_facts(folder: Path) -> dict[str, Any]:
     """The state of a study, JSON-ready.
 
+    Runs in training are called interrupted where no process writes the study.
+
     Raises:
         StoreError: there is no study in the folder.
     """
+    holder = held_by(folder)
     with Reader(folder) as store:
         records = read_records(store)
+    if holder is None:
+        dead = {"running": "interrupted"}
+        runs = tuple(replace(run, state=dead.get(run.state, run.state)) for run in records.runs)
+        records = replace(records, runs=runs)
     states = Counter(run.state for run in records.runs)
     judgement = judge_records(records)
     arms = [
@@ -193,6 +203,7 @@ def status_facts(folder: Path) -> dict[str, Any]:
     return {
         "study": records.title,
         "states": dict(states),
+        "running": None if holder is None else asdict(holder),
         "metric": records.metric,
         "arms": arms,
         "failures": [
@@ -226,6 +237,8 @@ def print_status(facts: dict[str, Any]) -> None:
         console.width = 120
     states = ", ".join(f"{count} {state}" for state, count in sorted(facts["states"].items()))
     console.print(f"[bold]{facts['study']}[/bold]: {states}", highlight=False)
+    if facts["running"]:
+        console.print(f"run by {Holder(**facts['running']).words()}", highlight=False)
     metric = facts["metric"]
     table = Table(box=None, pad_edge=False)
     for title in ("", "configuration", metric, "spread over seeds", "seeds", "cost"):

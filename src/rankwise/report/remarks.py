@@ -9,7 +9,7 @@ from typing import Any
 from rankwise.analysis.curves import TREND_STEPS, Diagnosis, Ending, StepRecord
 from rankwise.results.records import Records, RunFacts
 from rankwise.store.schema import Fact
-from rankwise.text import reload_words, significant
+from rankwise.text import count, reload_words, significant
 
 
 def cause_of(run: RunFacts) -> str:
@@ -57,9 +57,31 @@ def _halved(data: Mapping[str, Any]) -> str:
     return f"a cohort of {data['runs']} was too large; halved"
 
 
+def _fewer_rows(data: Mapping[str, Any]) -> str:
+    return (
+        f"{data['run']} was too large even alone; its batches went through the model "
+        f"{count(data['rows'], 'row')} at a time, which changes no number but in its last digits"
+    )
+
+
+def _budget(data: Mapping[str, Any]) -> str:
+    return (
+        f"the budget of {data['hours']:g} hours was spent before {count(data['left'], 'run')} had "
+        f"a result; they are saved as they are, and go on with a larger budget.hours"
+    )
+
+
+def _resumed(data: Mapping[str, Any]) -> str:
+    return (
+        f"these runs went on from a checkpoint, and may differ in the last digits from runs that "
+        f"were never stopped, as sums on {data['device']} are not always made in one order: "
+        f"{', '.join(data['runs'])}"
+    )
+
+
 def _alone(data: Mapping[str, Any]) -> str:
     if "error" in data:
-        why = f"each tried alone, after an error before the first step ({data['error']})"
+        why = f"each went on alone, after an error in their cohort ({data['error']})"
     elif "failure" in data:
         what = "this model gives its modules more than the batch"
         why = f"trained alone, as {what} ({data['failure']})"
@@ -116,10 +138,20 @@ def _not_checked(data: Mapping[str, Any]) -> str:
     return f"adapters were not loaded again by peft, for lack of memory: {data['error']}"
 
 
+def _repaired(data: Mapping[str, Any]) -> str:
+    return (
+        f"study.db was damaged ({data['why']}) and repaired: {count(data['kept'], 'run')} kept, "
+        f"{data['again']} to be trained again; the damaged file is kept beside it"
+    )
+
+
 WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "versions": ("versions", _changed("versions")),
     "device": ("device", _changed("device")),
     "memory": ("memory", _halved),
+    "memory_rows": ("memory", _fewer_rows),
+    "budget": ("budget", _budget),
+    "resumed": ("resumed", _resumed),
     "fallback": ("fallback", _alone),
     "likeness": ("generation", _likeness),
     "no_answers": ("generation", _no_answers),
@@ -128,6 +160,7 @@ WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "merged": ("quantization", _merged),
     "reload": ("export", _reload),
     "not_checked": ("export", _not_checked),
+    "repaired": ("study.db", _repaired),
 }
 
 
@@ -207,6 +240,13 @@ def _cause(found: Diagnosis) -> tuple[str, str]:
         return (
             f"The gradients grew at every step and exploded, at a learning rate of {rate:.3g}.",
             f"Use a learning rate of {rate / 3:.1g}{warm}{clip}.",
+        )
+    if found.kind == "leap":
+        first, last = significant(before[0].loss), significant(before[-1].loss)
+        rate = before[-1].learning_rate
+        return (
+            f"The loss rose from {first} to {last}, at a learning rate of {rate:.3g}.",
+            f"Use a learning rate of {rate / 10:.1g} or less.",
         )
     if found.kind == "outlier":
         return (

@@ -1,12 +1,16 @@
 """The report's files: which chapters in which order, Markdown, HTML, figures and runs.csv."""
 
 import csv
+import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from rankwise.errors import WrongFolderError
+from rankwise.files import full_disk_told, write_whole
 from rankwise.report import trainers
 from rankwise.report.chapters.answers import answers
 from rankwise.report.chapters.cost import costs, front
@@ -43,36 +47,43 @@ CHAPTERS: tuple[Callable[[Judgement], Section | None], ...] = (
 )
 
 
-def write_report(folder: Path) -> Path:
-    """Writes report.md, report.html, figures/, recommended.yaml and runs.csv into a study folder.
+def write_report(folder: Path, out: Path | None = None) -> Path:
+    """Writes report.md, report.html, figures/, recommended.yaml and runs.csv of a study.
 
-    Depends only on the stored results: the same store gives the same bytes. Returns the path of
-    report.html.
+    Depends only on the stored results: the same store gives the same bytes. Every file is written
+    whole or not at all. Returns the path of report.html.
+
+    Args:
+        folder: Of the study.
+        out: Folder of the report; that of the study where not given.
 
     Raises:
         StoreError: no study in the folder, or its records cannot be read.
+        WrongFolderError: the folder of the report cannot be written.
     """
-    _drop_links(Path(folder))
-    with Reader(folder) as store:
+    to = Path(folder if out is None else out)
+    with Reader(folder) as store, _unwritable_told(to):
         records = read_records(store)
-        write_runs_csv(store, records, Path(folder) / "runs.csv")
-    judgement = judge_records(records)
-    path = write_document(tell(judgement), Path(folder))
-    choice = judgement.choice
-    if choice.arm is not None:
-        _write(Path(folder) / "recommended.yaml", trainers.recommended_yaml(records, choice))
+        to.mkdir(parents=True, exist_ok=True)
+        write_runs_csv(store, records, to / "runs.csv")
+        judgement = judge_records(records)
+        path = write_document(tell(judgement), to)
+        choice = judgement.choice
+        if choice.arm is not None:
+            write_whole(to / "recommended.yaml", trainers.recommended_yaml(records, choice))
     return path
 
 
-def _drop_links(folder: Path) -> None:
-    """Remove links where a report is written: those of a foreign folder may lead anywhere."""
-    names = ("report.md", "report.html", "runs.csv", "recommended.yaml", OUTSIDE_FILE, "figures")
-    for path in (*(folder / name for name in names), *folder.glob(".*.new")):
-        if path.is_symlink():
-            path.unlink()
-    for path in (folder / "figures").glob("*"):
-        if path.is_symlink():
-            path.unlink()
+@contextmanager
+def _unwritable_told(folder: Path) -> Iterator[None]:
+    try:
+        with full_disk_told(folder):
+            yield
+    except OSError as error:
+        raise WrongFolderError(
+            f"{folder}: the report cannot be written there ({error.strerror or error}); name "
+            "another folder by --out"
+        ) from error
 
 
 def tell(judgement: Judgement) -> Document:
@@ -85,16 +96,14 @@ def tell(judgement: Judgement) -> Document:
 def write_document(document: Document, folder: Path) -> Path:
     """Writes a document as report.md with figures/ and as report.html, whose path it returns."""
     pictures = folder / "figures"
+    if pictures.is_symlink():  # a foreign folder's link may lead anywhere
+        pictures.unlink()
     pictures.mkdir(parents=True, exist_ok=True)
     for figure in figures_of(document):
-        _write(pictures / f"{figure.name}.svg", svg_file(figure.spec))
-    _write(folder / "report.md", to_markdown(document))
-    _write(folder / "report.html", to_html(document))
+        write_whole(pictures / f"{figure.name}.svg", svg_file(figure.spec))
+    write_whole(folder / "report.md", to_markdown(document))
+    write_whole(folder / "report.html", to_html(document))
     return folder / "report.html"
-
-
-def _write(path: Path, text: str) -> None:
-    path.write_text(text, encoding="utf-8", newline="\n")
 
 
 def write_outside_report(
@@ -111,15 +120,16 @@ def write_outside_report(
 
     Raises:
         DataError: the file cannot be read, or the mapping does not fit it.
+        WrongFolderError: the folder of the report cannot be written.
     """
     path = Path(path)
     folder = out or path.parent / f"{path.stem}-report"
     judgement = judge_records(read_outside(path, mapping))
-    _drop_links(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     facts = json.dumps(as_json(facts_of(judgement)), indent=1, allow_nan=False)
-    (folder / OUTSIDE_FILE).write_text(facts + "\n", encoding="utf-8")
-    return write_document(tell(judgement), folder)
+    with _unwritable_told(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(folder / OUTSIDE_FILE, facts + "\n")
+        return write_document(tell(judgement), folder)
 
 
 COUNTED = ("trainable_params", "total_params", "storage_bytes", "memory_bytes")
@@ -130,10 +140,11 @@ def write_runs_csv(store: Reader, records: Records, path: Path) -> None:
     costs = _costs(store)
     rows = [_row(run, records.arm(run.arm), costs[run.arm]) for run in records.runs]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with Path(path).open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO()
+    writer = csv.DictWriter(text, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def _costs(store: Reader) -> dict[str, dict[str, Any]]:

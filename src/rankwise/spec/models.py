@@ -9,7 +9,15 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rankwise.files import bad_folder_name
-from rankwise.spec.sections import AugmentSpec, Count, DataSpec, ModelSpec, Section, SplitSpec
+from rankwise.spec.sections import (
+    AugmentSpec,
+    Count,
+    DataSpec,
+    ModelSpec,
+    NonNegative,
+    Section,
+    SplitSpec,
+)
 from rankwise.spec.tasks import TASKS, MetricName, TaskName, has_classes
 from rankwise.spec.training import GenerationSpec, LoraSpec, RanksSpec, TrainingSpec, alpha_of
 
@@ -39,6 +47,16 @@ class ObjectiveSpec(Section):
     )
 
 
+class BudgetSpec(Section):
+    """What a study may take."""
+
+    hours: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="Most hours of `rankwise run`, all calls together; then training is saved and "
+        "stops. No limit where not given.",
+    )
+
+
 class HardwareSpec(Section):
     """Where it runs. It changes no result, so it does not identify a configuration."""
 
@@ -48,6 +66,11 @@ class HardwareSpec(Section):
     )
     memory_gb: Annotated[float, Field(gt=0)] | None = Field(
         None, description="Memory a cohort may use; 0.7 of the free memory where not given."
+    )
+    checkpoint_seconds: NonNegative = Field(
+        60.0,
+        description="Seconds between two checkpoints of the runs in training: the most that a "
+        "kill costs. Longer where writing one takes more than 2 % of that; 0: after every batch.",
     )
 
 
@@ -84,6 +107,7 @@ class StudySpec(Section):
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0,), min_length=1, description="Seeds; every configuration is run with each."
     )
+    budget: BudgetSpec = Field(default_factory=BudgetSpec, description="What the study may take.")
     objective: ObjectiveSpec = Field(
         default_factory=ObjectiveSpec,
         description="The metric that decides, and the cost that is kept low.",
@@ -92,6 +116,13 @@ class StudySpec(Section):
         True,
         description="Before training and after it, load adapters from disk by peft on a fresh "
         "base, and compare losses.",
+    )
+    keep_adapters: Literal["all", "tied", "best"] = Field(
+        "all",
+        description="Adapters that stay once all runs are done and judged: all; tied, those of "
+        "the recommended configuration and of all that are tied for best; best, those of the "
+        "recommended one, every seed. Results stay in any case; a dropped adapter comes back only "
+        "by training again (`rankwise run --train-dropped`).",
     )
     hardware: HardwareSpec = Field(default_factory=HardwareSpec, description="Where it runs.")
 

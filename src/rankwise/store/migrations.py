@@ -12,7 +12,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from rankwise.spec.tasks import lower_is_better
-from rankwise.store.schema import RELOAD_TABLES, TABLES, to_number
+from rankwise.store.schema import (
+    ADAPTER_TABLES,
+    PROGRESS_TABLES,
+    RELOAD_TABLES,
+    TABLES,
+    to_number,
+)
 
 FIRST_TABLES = """
     CREATE TABLE study (
@@ -305,5 +311,13 @@ def _reload(db: sqlite3.Connection) -> None:
     run_script(db, RELOAD_TABLES)
 
 
-MIGRATIONS = (_first, _ranks, _adapter, _typed, _reload)
+def _progress(db: sqlite3.Connection) -> None:
+    run_script(db, PROGRESS_TABLES)
+
+
+def _adapter_files(db: sqlite3.Connection) -> None:
+    run_script(db, ADAPTER_TABLES)
+
+
+MIGRATIONS = (_first, _ranks, _adapter, _typed, _reload, _progress, _adapter_files)
 """Number n brings a database of version n-1 to version n."""

@@ -7,14 +7,18 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from rankwise.errors import StoreError, WrongFolderError
-from rankwise.files import leaves, stays_inside
-from rankwise.store.connect import connect
+import numpy as np
+
+from rankwise.errors import DamagedError, StoreError, WrongFolderError
+from rankwise.files import FileSum, leaves, stays_inside
+from rankwise.store.connect import REPAIR, connect_to_read, store_error
+from rankwise.store.schema import ADAPTERS as ADAPTERS
 from rankwise.store.schema import (
     FILE,
     Answer,
     AnswersRecord,
     BaseRecord,
+    CohortRecord,
     ConfigRecord,
     CostRecord,
     Evaluation,
@@ -31,6 +35,7 @@ from rankwise.store.schema import (
     from_blob,
     from_number,
 )
+from rankwise.store.seal import not_as_sealed
 
 
 class Reader:
@@ -43,15 +48,24 @@ class Reader:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
+        self._check_sealed()
         if not (self.folder / FILE).is_file():
             raise WrongFolderError(
                 f"{folder}: no study here (no {FILE}); start one with rankwise run"
             )
-        self._open()
-
-    def _open(self) -> None:
-        self._db = connect(self.folder / FILE)
+        self._db = self._connect()
         self._run_ids: dict[tuple[str, int], int] = {}
+
+    def _check_sealed(self) -> None:
+        why = not_as_sealed(self.folder)
+        if why is not None:
+            raise self._damaged(why)
+
+    def _connect(self) -> sqlite3.Connection:
+        return connect_to_read(self.folder / FILE)
+
+    def _damaged(self, why: object) -> DamagedError:
+        return DamagedError(f"{self.folder / FILE}: is damaged: {why}; {REPAIR}")
 
     def __enter__(self) -> Self:
         return self
@@ -76,7 +90,22 @@ class Reader:
         try:
             return self._db.execute(query, values).fetchall()
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{self.folder / FILE}: could not be read ({error})") from error
+            raise store_error(self.folder / FILE, error) from error
+        except UnicodeDecodeError as error:
+            raise self._damaged("text in it is damaged") from error
+
+    def _parsed(self, text: str) -> Any:
+        """What a stored JSON text says."""
+        try:
+            return json.loads(text)
+        except (ValueError, TypeError) as error:
+            raise self._damaged(error) from error
+
+    def _array(self, blob: bytes) -> np.ndarray:
+        try:
+            return from_blob(blob)
+        except DamagedError as error:
+            raise self._damaged(error) from error
 
     def _inside(self, name: str) -> str:
         """A name that becomes a path: that of a foreign study must not lead out of its folder."""
@@ -85,9 +114,10 @@ class Reader:
         return name
 
     def _run(self, run: int, training: int, seed: int, state: str, *rest: Any) -> RunRecord:
-        best_step, folder, *failure = rest
+        best_step, folder, dropped, *failure = rest
+        why = Failure(*failure)
         inside = self._inside(folder)
-        return RunRecord(run, training, seed, state, best_step, inside, Failure(*failure))
+        return RunRecord(run, training, seed, state, best_step, inside, why, dropped)
 
     def begun(self) -> bool:
         """Whether a study has been begun here."""
@@ -117,13 +147,13 @@ class Reader:
         versions = dict(self._rows("SELECT package, version FROM version ORDER BY rowid"))
         return StudyRecord(
             spec_yaml,
-            json.loads(spec),
+            self._parsed(spec),
             versions,
             device,
             threads,
             BaseRecord(*base),
             fingerprint,
-            None if labels is None else tuple(json.loads(labels)),
+            None if labels is None else tuple(self._parsed(labels)),
         )
 
     def base_metrics(self) -> dict[str, float]:
@@ -138,16 +168,20 @@ class Reader:
             "FROM training ORDER BY id"
         )
         return tuple(
-            TrainingRecord(i, key, trained, total, stored, memory, json.loads(adapter))
+            TrainingRecord(i, key, trained, total, stored, memory, self._parsed(adapter))
             for i, key, trained, total, stored, memory, adapter in rows
         )
 
     def configs(self) -> tuple[ConfigRecord, ...]:
         """All configurations in the order they were added."""
-        rows = self._rows("SELECT id, key, training_id, name, settings FROM config ORDER BY id")
+        rows = self._rows(
+            "SELECT id, key, training_id, name, settings, current FROM config ORDER BY id"
+        )
         return tuple(
-            ConfigRecord(i, key, training, self._inside(name), json.loads(settings))
-            for i, key, training, name, settings in rows
+            ConfigRecord(
+                i, key, training, self._inside(name), self._parsed(settings), bool(current)
+            )
+            for i, key, training, name, settings, current in rows
         )
 
     def ranks(self, training_id: int) -> dict[str, ModuleRank]:
@@ -191,6 +225,24 @@ class Reader:
             self._run_ids[place] = int(row[0])
         return self._run_ids[place]
 
+    def cohorts(self) -> list[CohortRecord]:
+        """The cohorts that were formed and are not done, the one in training first."""
+        rows = self._rows("SELECT runs, most_rows, apart, trained FROM cohort ORDER BY place")
+        return [
+            CohortRecord(tuple(self._parsed(runs)), rows, bool(apart), bool(trained))
+            for runs, rows, apart, trained in rows
+        ]
+
+    def seconds(self) -> float:
+        """What `rankwise run` has taken for this study so far, in all its calls."""
+        row = self._row("SELECT seconds FROM study")
+        return 0.0 if row is None else float(row[0])
+
+    def adapter_files(self, run_id: int) -> dict[str, FileSum]:
+        """The files of a run's adapter as they were written; none for runs of older versions."""
+        query = "SELECT name, bytes, sha256 FROM adapter_file WHERE run_id = ? ORDER BY name"
+        return {name: FileSum(*rest) for name, *rest in self._rows(query, (run_id,))}
+
     def steps(self, run_id: int) -> tuple[Step, ...]:
         """A run's logged steps, in order."""
         query = "SELECT step, loss, grad_norm, learning_rate FROM step WHERE run_id = ?"
@@ -203,7 +255,7 @@ class Reader:
         if row is None:
             return None
         return ExamplesRecord(
-            split, tuple(json.loads(row[0])), from_blob(row[1]), from_blob(row[2])
+            split, tuple(self._parsed(row[0])), self._array(row[1]), self._array(row[2])
         )
 
     def evaluations(self, run_id: int, split: Split = "validation") -> tuple[Evaluation, ...]:
@@ -238,8 +290,8 @@ class Reader:
         query = "SELECT name, value FROM metric WHERE run_id = ? AND split = ? AND step = ?"
         rows = self._rows(f"{query} ORDER BY place", (run_id, split, step))
         metrics = {name: from_number(value) for name, value in rows}
-        right = None if correct is None else from_blob(correct)
-        return Evaluation(run_id, split, step, from_blob(losses), right, metrics)
+        right = None if correct is None else self._array(correct)
+        return Evaluation(run_id, split, step, self._array(losses), right, metrics)
 
     def evaluation_metrics(
         self, run_id: int, split: Split = "validation"
@@ -262,7 +314,7 @@ class Reader:
         """Token ids and labels of the first validation examples; none in older studies."""
         row = self._row("SELECT sample FROM examples WHERE split = 'validation'", ())
         return (
-            [] if row is None or row[0] is None else [(ids, to) for ids, to in json.loads(row[0])]
+            [] if row is None or row[0] is None else [(ids, to) for ids, to in self._parsed(row[0])]
         )
 
     def reloads(self) -> dict[int, Reload]:
@@ -288,23 +340,22 @@ class Reader:
             "ORDER BY run_id IS NOT NULL, id"
         )
         for config, run, prompt, reference, text, ids, measures in rows:
-            answer = Answer(prompt, reference, text, tuple(json.loads(ids)), json.loads(measures))
+            answer = Answer(
+                prompt, reference, text, tuple(self._parsed(ids)), self._parsed(measures)
+            )
             found.setdefault((config, run), []).append(answer)
         return tuple(AnswersRecord(*place, tuple(said)) for place, said in found.items())
 
     def facts(self) -> tuple[Fact, ...]:
         """All facts for the report, in the order they were noted."""
         rows = self._rows("SELECT kind, data FROM fact ORDER BY id")
-        return tuple(Fact(kind, json.loads(data)) for kind, data in rows)
+        return tuple(Fact(kind, self._parsed(data)) for kind, data in rows)
 
 
 RUNS = (
-    "SELECT id, training_id, seed, state, best_step, folder, "
+    "SELECT id, training_id, seed, state, best_step, folder, dropped, "
     "not_finite, bad_step, bad_learning_rate, error, traceback FROM run"
 )
-
-
-ADAPTERS = "adapters"
 
 
 def link_names(store: Reader) -> None:

@@ -5,12 +5,16 @@ Arrays keep their dtype on the way in and out.
 """
 
 import io
+import zlib
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 
+from rankwise.errors import DamagedError
+
 FILE = "study.db"
+ADAPTERS = "adapters"
 STATES = (
     "planned",
     "running",
@@ -82,7 +86,25 @@ RELOAD_TABLES = """
         run_id INTEGER PRIMARY KEY REFERENCES run, rows INTEGER NOT NULL, stored REAL, loss REAL,
         agrees INTEGER NOT NULL)
 """
-"""What the fifth form, the newest one, has beside it."""
+"""What the fifth form has beside it."""
+PROGRESS_TABLES = """
+    ALTER TABLE study ADD COLUMN seconds REAL NOT NULL DEFAULT 0;
+    ALTER TABLE config ADD COLUMN current INTEGER NOT NULL DEFAULT 1;
+    CREATE TABLE cohort (
+        place INTEGER PRIMARY KEY, runs TEXT NOT NULL, most_rows INTEGER, apart INTEGER NOT NULL,
+        trained INTEGER NOT NULL)
+"""
+"""What the sixth form has beside it."""
+ADAPTER_TABLES = """
+    ALTER TABLE run ADD COLUMN dropped TEXT;
+    CREATE TABLE adapter_file (
+        run_id INTEGER NOT NULL REFERENCES run, name TEXT NOT NULL, bytes INTEGER NOT NULL,
+        sha256 TEXT NOT NULL, PRIMARY KEY (run_id, name)) WITHOUT ROWID
+"""
+"""What the seventh form, the newest one, has beside it."""
+
+OF_RUN = ("step", "metric", "evaluation", "answer", "merged", "reload", "adapter_file")
+"""Tables whose rows belong to one run, by `run_id`."""
 
 
 @dataclass(frozen=True)
@@ -136,13 +158,32 @@ class TrainingRecord:
 
 @dataclass(frozen=True)
 class ConfigRecord:
-    """One configuration: `settings` by dotted name; its runs are those of its training."""
+    """One configuration: `settings` by dotted name; its runs are those of its training.
+
+    `current`: whether it is one of the spec with which the study was last run.
+    """
 
     id: int
     key: str
     training_id: int
     name: str
     settings: dict[str, Any]
+    current: bool = True
+
+
+@dataclass(frozen=True)
+class CohortRecord:
+    """Runs that train together, in the order of their places, or will.
+
+    most_rows  rows of a run that may go through the model at once; None: all of its batch
+    apart      whether others may not join them
+    trained    whether they have ended, and only lack what comes after training
+    """
+
+    runs: tuple[int, ...]
+    most_rows: int | None = None
+    apart: bool = False
+    trained: bool = False
 
 
 @dataclass(frozen=True)
@@ -165,7 +206,10 @@ class Failure:
 
 @dataclass(frozen=True)
 class RunRecord:
-    """One training with one seed; its adapter is in `adapters/FOLDER` of the study's folder."""
+    """One training with one seed; its adapter is in `adapters/FOLDER` of the study's folder.
+
+    `dropped` is the value of `keep_adapters` by which the adapter was removed; None: it was not.
+    """
 
     id: int
     training_id: int
@@ -174,6 +218,7 @@ class RunRecord:
     best_step: int | None
     folder: str
     failure: Failure
+    dropped: str | None = None
 
 
 @dataclass(frozen=True)
@@ -266,16 +311,31 @@ class Fact:
     data: dict[str, Any]
 
 
+CHECK = 4  # bytes of a blob's checksum, behind what numpy reads
+
+
 def to_blob(array: np.ndarray) -> bytes:
-    """An array as bytes, with its dtype and shape (numpy's own format, no pickle)."""
+    """An array as bytes, with dtype, shape (numpy's own format, no pickle) and a CRC-32."""
     buffer = io.BytesIO()
     np.save(buffer, np.ascontiguousarray(array), allow_pickle=False)
-    return buffer.getvalue()
+    blob = buffer.getvalue()
+    return blob + zlib.crc32(blob).to_bytes(CHECK, "little")
 
 
 def from_blob(blob: bytes) -> np.ndarray:
-    """The array that `to_blob` put away."""
-    found: np.ndarray = np.load(io.BytesIO(blob), allow_pickle=False)
+    """The array that `to_blob` put away; older versions did so without a checksum.
+
+    Raises:
+        DamagedError: these are not the bytes of an array, or the checksum differs.
+    """
+    buffer = io.BytesIO(blob)
+    try:
+        found: np.ndarray = np.load(buffer, allow_pickle=False)
+    except (ValueError, EOFError, OSError, SyntaxError, OverflowError, MemoryError) as error:
+        raise DamagedError(f"values of single examples are damaged ({error})") from error
+    end = buffer.tell()
+    if blob[end:] not in (b"", zlib.crc32(blob[:end]).to_bytes(CHECK, "little")):
+        raise DamagedError("values of single examples are damaged (their checksum differs)")
     return found
 
 

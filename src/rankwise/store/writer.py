@@ -1,9 +1,11 @@
 """The records of a study: `study.db` (SQLite) in the study's folder. No torch here.
 
 Who owns what
-- One process writes at a time: it holds `study.lock` from `begin_study` to `close`. The lock is
-  the operating system's and ends with the process, however that ends.
-- Any number of processes read meanwhile. A reader sees what was committed, never half of it.
+- One process writes at a time: it holds `study.lock`, from the beginning of `rankwise run` to its
+  end (without a lock given, from `begin_study` to `close`). The lock is the operating system's and
+  ends with the process, however that ends.
+- Any number of processes read meanwhile. A reader sees what was committed, never half of it. A
+  folder that cannot be written can be read all the same.
 - A database of an older form is brought into the newest by whoever opens it first, in one
   transaction for each version; not while another process holds the lock.
 - The folder must be on a local disk: SQLite's write-ahead log does not work over a network.
@@ -12,8 +14,10 @@ What is written when
 - Every method commits before it returns, but `log`, which buffers: at most `BUFFER_ROWS` steps or
   `BUFFER_SECONDS`. Every other write about a run writes the buffer first.
 - A run is one training with one seed. Its adapter lies in `adapters/FOLDER`; `set_best` is called
-  after that folder is written whole, and an end state after the last evaluation. So a run that is
-  done has its best adapter and its records.
+  after that folder is written whole, with the sizes and checksums of its files, and an end state
+  after the last evaluation. So a run that is done has its best adapter and its records.
+- `study.db.bak` is a whole copy, made at the end of each cohort (`back_up`) and by `close`, which
+  notes the checksums of both files in `study.sha256`.
 - Nothing stored depends on the clock but measured costs, so equal results make equal reports.
 
 What survives
@@ -21,27 +25,36 @@ What survives
 - A crash of the machine or a loss of power: the file stays whole (`synchronous=NORMAL` in WAL
   mode), but the last commits may be undone. Such a run is found as it was before, `running` at
   the least, and is trained again. Adapters are on disk before the commit that names them.
-- Damage of the file itself: nothing is repaired; reading it raises StoreError.
+- A full disk: DiskFullError; what was committed stays.
+- Damage of the file itself: DamagedError. It is found, after a proper end, in every bit by the
+  checksum; after a kill, by SQLite's own check, the checksums of arrays and the backup.
+  `damage.repair` makes a new file out of the backup and of what can be read, beside the old one.
 NaN and infinity survive (NaN is kept as NULL).
 """
 
 import json
 import sqlite3
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from types import TracebackType
+from typing import Any
 
 import numpy as np
 
 from rankwise.errors import StoreError, WrongFolderError
-from rankwise.store.connect import hold, transaction
+from rankwise.files import FileSum, full_disk_told
+from rankwise.store import seal
+from rankwise.store.connect import connect, store_error, transaction
+from rankwise.store.lock import Lock, hold
 from rankwise.store.reader import Reader
 from rankwise.store.schema import (
     FILE,
+    OF_RUN,
     STATES,
     Answer,
+    CohortRecord,
     CostRecord,
     Failure,
     ModuleRank,
@@ -61,42 +74,92 @@ NO_FAILURE = Failure()
 class Store(Reader):
     """A study's records, to read and write; the contract is in this module's docstring.
 
+    Args:
+        folder: Of the study.
+        create: A folder without a study becomes one.
+        lock: The right to write it, where this process has that already and keeps it.
+
     Raises:
-        StoreError: as for `Reader`; with `create` a folder without a study becomes one.
+        StoreError: as for `Reader`.
     """
 
-    def __init__(self, folder: Path, create: bool = False) -> None:
-        self._lock: TextIO | None = None
+    def __init__(self, folder: Path, create: bool = False, lock: Lock | None = None) -> None:
+        self._lock = lock
+        self._own_lock: Lock | None = None
         self._buffer: list[tuple[int, int, float | None, float | None, float | None]] = []
         self._flushed = time.monotonic()
+        self._unsealed = self._changed = False
         if create:
             self.folder = Path(folder)
             self.folder.mkdir(parents=True, exist_ok=True)
-            self._open()
+            self._check_sealed()
+            self._db = self._connect()
+            self._run_ids = {}
         else:
             super().__init__(folder)
 
+    def _connect(self) -> sqlite3.Connection:
+        return connect(self.folder / FILE, held=self._lock is not None)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if isinstance(error, StoreError):  # writing failed, and would again
+            self._buffer, self._unsealed = [], False
+        super().__exit__(kind, error, trace)
+
     def close(self) -> None:
-        """Writes what is buffered and lets go of the file and of the right to write it."""
+        """Writes what is buffered, makes backup and checksums, and lets go of the file.
+
+        A lock of its own is given back.
+        """
         try:
             self.flush()
+            if self._unsealed and self._lock is not None:
+                self.back_up()
+                self._sealing(seal.seal)
         finally:
             super().close()
-            if self._lock is not None:
-                self._lock.close()
-                self._lock = None
+            if self._own_lock is not None:
+                self._own_lock.close()
+                self._own_lock = self._lock = None
+
+    def back_up(self) -> None:
+        """Makes `study.db.bak` a copy of the records as they are now.
+
+        Raises:
+            DiskFullError: there is no room for it.
+            DamagedError: the records cannot all be read.
+        """
+        self.flush()
+        if self._changed:
+            self._sealing(seal.back_up)
+            self._changed = False
+
+    def _sealing(self, make: Callable[[sqlite3.Connection, Path], None]) -> None:
+        try:
+            with full_disk_told(self.folder / FILE):
+                make(self._db, self.folder)
+        except sqlite3.DatabaseError as error:
+            raise store_error(self.folder / FILE, error) from error
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
         """One transaction, in which everything buffered is written first."""
         try:
+            if not self._unsealed:
+                seal.unseal(self.folder)
+            self._unsealed = self._changed = True
             with transaction(self._db) as db:
                 if self._buffer:
                     query = "INSERT OR REPLACE INTO step VALUES (?, ?, ?, ?, ?)"
                     db.executemany(query, self._buffer)
                 yield db
         except sqlite3.DatabaseError as error:
-            raise StoreError(f"{self.folder / FILE}: could not be written ({error})") from error
+            raise store_error(self.folder / FILE, error) from error
         self._buffer = []
         self._flushed = time.monotonic()
 
@@ -104,6 +167,25 @@ class Store(Reader):
         """Runs an INSERT that ends in `RETURNING id`."""
         with self._writing() as db:
             return int(db.execute(query, values).fetchone()[0])
+
+    def take_lock(self) -> None:
+        """Holds the right to write the folder until `close`.
+
+        Raises:
+            InUseError: another process has it.
+        """
+        if self._lock is None:
+            self._lock = self._own_lock = hold(self.folder)
+
+    def set_spec(self, spec_yaml: str, spec: Mapping[str, Any]) -> None:
+        """Records the spec of today; the rest of a study stays as it was begun."""
+        with self._writing() as db:
+            db.execute("UPDATE study SET spec_yaml = ?, spec = ?", (spec_yaml, _text(spec)))
+
+    def drop_facts(self, kind: str) -> None:
+        """Forgets the facts of a kind, which are to be found out anew."""
+        with self._writing() as db:
+            db.execute("DELETE FROM fact WHERE kind = ?", (kind,))
 
     def begin_study(self, record: StudyRecord) -> None:
         """Begins the study, or resumes it; holds the folder until `close`.
@@ -116,8 +198,7 @@ class Store(Reader):
             StoreError: another base, precision or data than the study began with, or the study
                 is being written by another process.
         """
-        if self._lock is None:
-            self._lock = hold(self.folder)
+        self.take_lock()
         old = self._study_or_none()
         if old is not None:
             self._check_same(old, record)
@@ -137,7 +218,9 @@ class Store(Reader):
             None if record.label_names is None else _text(record.label_names),
         )
         with self._writing() as db:
-            db.execute(f"INSERT OR REPLACE INTO study VALUES (1{', ?' * len(row)})", row)
+            seconds = db.execute("SELECT seconds FROM study").fetchone() or (0.0,)
+            values = (*row, *seconds)
+            db.execute(f"INSERT OR REPLACE INTO study VALUES (1{', ?' * len(values)})", values)
             db.execute("DELETE FROM version")
             db.executemany("INSERT INTO version VALUES (?, ?)", record.versions.items())
 
@@ -242,13 +325,72 @@ class Store(Reader):
             db.execute("UPDATE run SET folder = ? WHERE id = ?", (f"run-{run}", run))
         return run
 
+    def set_configs(self, known: Mapping[str, str]) -> dict[str, str]:
+        """Make room for the configurations of a spec, by key and name; the others stay.
+
+        Those that the spec has no more are not current from here on, and where it gives their
+        name to another one, they get a new one; old to new names are returned.
+        """
+        moved: dict[str, str] = {}
+        every = self._rows("SELECT id, key, name FROM config ORDER BY id")
+        taken = {*known.values(), *(name for _, _, name in every)}
+        with self._writing() as db:
+            db.execute("UPDATE config SET current = 0")
+            for number, key, name in every:
+                if key in known:  # out of the way: names may have been exchanged
+                    db.execute("UPDATE config SET name = ? WHERE id = ?", (f"/{number}", number))
+                elif name in known.values():
+                    moved[name] = next(
+                        new
+                        for n in range(1, 1 + len(taken))
+                        if (new := f"{name}.old{n}") not in taken
+                    )
+                    taken.add(moved[name])
+                    values = (moved[name], number)
+                    db.execute("UPDATE config SET name = ? WHERE id = ?", values)
+            for key, name in known.items():
+                db.execute("UPDATE config SET name = ?, current = 1 WHERE key = ?", (name, key))
+        return moved
+
+    def rewind_run(self, run_id: int, step: int, evaluated: int, best_step: int | None) -> None:
+        """Forgets what a run has recorded after a step, to go on from there."""
+        self.flush()
+        with self._writing() as db:
+            db.execute("DELETE FROM step WHERE run_id = ? AND step > ?", (run_id, step))
+            for table in ("metric", "evaluation"):
+                query = f"DELETE FROM {table} WHERE run_id = ? AND (step > ? OR split = 'test')"
+                db.execute(query, (run_id, evaluated))
+            for table in ("answer", "merged", "reload"):
+                db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
+            db.execute("UPDATE run SET best_step = ? WHERE id = ?", (best_step, run_id))
+
+    def save_cohorts(self, cohorts: Sequence[CohortRecord]) -> None:
+        """Records the cohorts that are formed and not done, in place of those before."""
+        rows = [
+            (place, json.dumps(one.runs), one.most_rows, int(one.apart), int(one.trained))
+            for place, one in enumerate(cohorts)
+        ]
+        with self._writing() as db:
+            db.execute("DELETE FROM cohort")
+            db.executemany("INSERT INTO cohort VALUES (?, ?, ?, ?, ?)", rows)
+
+    def set_seconds(self, seconds: float) -> None:
+        """Records what the study has taken so far, in all its calls."""
+        with self._writing() as db:
+            db.execute("UPDATE study SET seconds = ?", (seconds,))
+
+    def sync(self) -> None:
+        """Writes the buffer and waits until all is on disk, so that a loss of power keeps it."""
+        self.flush()
+        self._rows("PRAGMA wal_checkpoint(FULL)")
+
     def restart_run(self, run_id: int) -> None:
         """Forgets what a run has recorded, its answers included, and plans it anew."""
         self._buffer = [row for row in self._buffer if row[0] != run_id]
         with self._writing() as db:
-            for table in ("step", "metric", "evaluation", "answer", "merged", "reload"):
+            for table in OF_RUN:
                 db.execute(f"DELETE FROM {table} WHERE run_id = ?", (run_id,))
-            db.execute("UPDATE run SET best_step = NULL WHERE id = ?", (run_id,))
+            db.execute("UPDATE run SET best_step = NULL, dropped = NULL WHERE id = ?", (run_id,))
         self.set_state(run_id, "planned")
 
     def set_state(self, run_id: int, state: str, failure: Failure = NO_FAILURE) -> None:
@@ -264,13 +406,30 @@ class Store(Reader):
             row,
         )
 
-    def set_best(self, run_id: int, step: int) -> None:
-        """Sets the step of a run's best validation so far; its adapter is in place by then."""
-        self._update_run("best_step = ?", (step, run_id))
+    def set_best(self, run_id: int, step: int, files: Mapping[str, FileSum] | None = None) -> None:
+        """Sets the step of a run's best validation so far.
+
+        Args:
+            run_id: The run; its adapter is in place by now.
+            step: Where that was.
+            files: The files of the adapter as they were written, by name.
+        """
+        rows = [(run_id, name, one.bytes, one.sha256) for name, one in (files or {}).items()]
+        with self._writing() as db:
+            self._changed_run(db, "best_step = ?", (step, run_id))
+            db.execute("DELETE FROM adapter_file WHERE run_id = ?", (run_id,))
+            db.executemany("INSERT INTO adapter_file VALUES (?, ?, ?, ?)", rows)
+
+    def set_dropped(self, run_id: int, choice: str) -> None:
+        """Notes that a run's adapter is to be removed, by this value of `keep_adapters`."""
+        self._update_run("dropped = ?", (choice, run_id))
 
     def _update_run(self, change: str, values: Sequence[Any]) -> None:
         with self._writing() as db:
-            found = db.execute(f"UPDATE run SET {change} WHERE id = ?", values)
+            self._changed_run(db, change, values)
+
+    def _changed_run(self, db: sqlite3.Connection, change: str, values: Sequence[Any]) -> None:
+        found = db.execute(f"UPDATE run SET {change} WHERE id = ?", values)
         if found.rowcount != 1:
             raise StoreError(f"{self.folder}: no run {values[-1]} in this study")
 

@@ -4,6 +4,7 @@ Per-layer ranks of strategy `empirical` are settled here, once the base is there
 until then a plan holds uniform ranks of the same budget. They are stored for later seeds.
 """
 
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from rankwise.study.answering import (
     ask_base,
     base_metrics,
 )
+from rankwise.study.checkpoints import Checkpoints
 from rankwise.study.plan import StudyPlan, pick_device
 from rankwise.tasks.by_name import row_losses, target_count
 from rankwise.tasks.losses import Batch
@@ -145,8 +147,10 @@ class Study:
 
     Attributes:
         cohort: Number of the cohort in training, from 1.
-        cohorts: How many there are, as far as is known.
         sharing: By id of a run that is trained, all runs that its training stands for.
+        lost: Runs that are done and have lost their adapter, and are trained from their start.
+        began: When this call began, by a clock that only goes forward.
+        before: Seconds that earlier calls have taken.
     """
 
     plan: StudyPlan
@@ -154,9 +158,21 @@ class Study:
     store: Store
     bases: Bases
     task: Task
+    checkpoints: Checkpoints
     cohort: int = 0
-    cohorts: int = 0
     sharing: Mapping[str, Sequence[Run]] = field(default_factory=dict)
+    lost: frozenset[Run] = frozenset()
+    began: float = field(default_factory=time.monotonic)
+    before: float = 0.0
+
+    def seconds(self) -> float:
+        """What all calls have taken so far."""
+        return self.before + time.monotonic() - self.began
+
+    def out_of_time(self) -> bool:
+        """Whether the budget is spent."""
+        hours = self.plan.spec.budget.hours
+        return hours is not None and self.seconds() >= 3600 * hours
 
 
 def open_study(plan: StudyPlan, folder: Path, store: Store) -> Study:
@@ -173,6 +189,8 @@ def open_study(plan: StudyPlan, folder: Path, store: Store) -> Study:
         store,
         Bases(spec.model, spec.task, plan.num_labels, pad, device, attention),
         Task(spec.task, pad, spec.data.max_length, device),
+        Checkpoints(folder, spec.hardware.checkpoint_seconds),
+        before=store.seconds(),
     )
 
 
@@ -211,7 +229,7 @@ def begin(study: Study) -> None:
     for note in plan.notes:
         store.add_fact("text", about="data", text=note)
     _write_examples(study)
-    _write_configurations(study)
+    write_configurations(study)
     _measure_base(study, base)
 
 
@@ -254,9 +272,10 @@ def _check_rows(study: Study, base: Base) -> None:
         )
 
 
-def _write_configurations(study: Study) -> None:
+def write_configurations(study: Study) -> None:
     """Trainings, configurations and runs of the plan; those that are there already stay."""
     plan, store = study.plan, study.store
+    store.set_configs({arm.id: arm.name for arm in plan.arms})
     numbers = {arm.id: write_training(plan, arm, store, study.task) for arm in plan.arms}
     for arm in plan.arms:
         store.add_config(arm.id, numbers[arm.id], arm.name, arm.settings)

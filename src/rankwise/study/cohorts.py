@@ -19,15 +19,15 @@ def cohorts_of(
     """
     groups: dict[tuple[object, ...], list[Run]] = {}
     for number, run in enumerate(runs):
-        groups.setdefault(_shares(run, number), []).append(run)
+        groups.setdefault(what_is_shared(run) or ("alone", number), []).append(run)
     return tuple(cohort for group in groups.values() for cohort in _parts(group, max_runs))
 
 
-def _shares(run: Run, number: int) -> tuple[object, ...]:
-    """Runs of an equal key can share a cohort; full fine-tuning shares with none."""
+def what_is_shared(run: Run) -> tuple[object, ...]:
+    """Runs of which this is equal can share a cohort; empty: full fine-tuning, shared with none."""
     arm = run.arm
     if arm.method != "lora":
-        return ("alone", number)
+        return ()
     return (arm.quantization, arm.training.per_device_train_batch_size, arm.lora.use_dora)
 
 

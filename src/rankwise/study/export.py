@@ -2,6 +2,7 @@
 
 import gc
 import math
+import os
 import shutil
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -10,11 +11,16 @@ from typing import Any
 
 import torch
 
-from rankwise.adapters.peft_files import load_exported, merged_model, write_label_names
+from rankwise.adapters.peft_files import (
+    load_exported,
+    merged_model,
+    unreadable,
+    write_label_names,
+)
 from rankwise.base.load import choose_dtype, load_tokenizer
 from rankwise.base.skeleton import read_config
 from rankwise.errors import UserError
-from rankwise.files import refuse_links
+from rankwise.files import refuse_links, unlike, whole_folder
 from rankwise.results.from_store import Records, RunFacts, read_records
 from rankwise.results.judge import judge_records
 from rankwise.results.records import ArmFacts, best_run
@@ -43,25 +49,30 @@ def export_adapter(
         merged: Merge into the base and write a whole model.
 
     Raises:
-        UserError: no such arm or run, or `to` exists.
+        UserError: no such arm or run, `to` exists or cannot be written, or the adapter is missing,
+            damaged or dropped.
     """
     if to.exists():
         raise UserError(f"{to}: exists already; name a new folder")
+    above = next(path for path in to.absolute().parents if path.exists())
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{to}: cannot be written, as {above} is read-only; name another folder")
     with Reader(folder) as store:
         records, study = read_records(store), store.study()
+        name = _arm_name(records, arm)
+        run = _run_of(records, name, seed)
+        _refuse_unusable(store, run)
     labels = None if study.label_names is None else list(study.label_names)
-    name = _arm_name(records, arm)
-    run = _run_of(records, name, seed)
     source = folder / ADAPTERS / str(run.folder)
-    if not source.is_dir():
-        raise UserError(f"{source}: the adapter of {run.id} is not there any more; run it again")
     refuse_links(source, folder / ADAPTERS)
-    if merged:
-        merge(source, to, ModelSpec.model_validate(study.spec["model"]), study.spec["task"], labels)
-    else:
-        shutil.copytree(source, to)
-        if labels is not None:
-            write_label_names(to, labels)
+    with whole_folder(to) as ready:
+        if merged:
+            model = ModelSpec.model_validate(study.spec["model"])
+            merge(source, ready, model, study.spec["task"], labels)
+        else:
+            shutil.copytree(source, ready, dirs_exist_ok=True)
+            if labels is not None:
+                write_label_names(ready, labels)
     what = "merged model" if merged else "adapter"
     said = f"{what} of {run.id} (step {run.best_step}, {records.metric} {run.value:.4f}): {to}"
     measured, words = _measured(folder, records.arm(name), run, to)
@@ -74,6 +85,29 @@ def export_adapter(
         "measured": measured,
         "said": f"{said}\n{words}",
     }
+
+
+def _refuse_unusable(store: Reader, run: RunFacts) -> None:
+    """Refuse an adapter that is not as it was written.
+
+    Raises:
+        UserError: as said, with the way to have it again.
+    """
+    record = store.run(run.run or 0)
+    place = store.folder / ADAPTERS / record.folder
+    if record.dropped is not None:
+        raise UserError(
+            f"{run.id}: its adapter was dropped by keep_adapters: {record.dropped}; `rankwise run "
+            f"SPEC --set keep_adapters=all --train-dropped` trains the dropped ones again"
+        )
+    why = "is missing" if not place.is_dir() else unlike(place, store.adapter_files(record.id))
+    if why is None and store.adapter_files(record.id) == {}:  # of an older version
+        why = unreadable(place)
+    if why is not None:
+        raise UserError(
+            f"{place}: the adapter of {run.id} is damaged: {why}; `rankwise run SPEC` trains this "
+            f"run again"
+        )
 
 
 def _measured(
@@ -161,7 +195,7 @@ def merge(
         pad = tokenizer.pad_token_id
         merged_model(source, model, task, labels, pad).save_pretrained(to)
     else:
-        shutil.copytree(source, to)
+        shutil.copytree(source, to, dirs_exist_ok=True)
     if label_names is not None:
         write_label_names(to, label_names)
     tokenizer.save_pretrained(to)
@@ -174,7 +208,11 @@ def unmerged(plan: StudyPlan, store: Store) -> list[tuple[Arm, RunFacts]]:
         return []
     merged, records = store.merged(), read_records(store)
     best = [(arm, best_run(records, arm.name)) for arm in quantised]
-    return [(arm, run) for arm, run in best if run is not None and run.run not in merged]
+    return [
+        (arm, run)
+        for arm, run in best
+        if run is not None and run.run not in merged and not store.run(run.run or 0).dropped
+    ]
 
 
 def measure_merged(plan: StudyPlan, store: Store, folder: Path, task: Task) -> Iterator[str]:

@@ -127,17 +127,23 @@ class StudyPlan:
         In that order the runs that adapt a module are neighbours in the batch. Of runs that
         share a training, the first one is trained.
         """
+        trained = tuple(shared_trainings(runs))
+        together = cohorts_of(trained, lambda some: self.largest_cohort(some, device))
+        return [self.in_order(cohort) for cohort in together]
+
+    @property
+    def trained(self) -> tuple[Run, ...]:
+        """The runs that are trained: of those that share a training, the first one."""
+        return tuple(shared_trainings(self.runs))
+
+    def in_order(self, runs: Sequence[Run]) -> tuple[Run, ...]:
+        """The runs of a cohort in the order of their places."""
 
         def breadth(run: Run) -> tuple[str, ...]:
             adapter = self.adapters[run.arm.id]
             return tuple(adapter.modules) if adapter else ()
 
-        trained = tuple(shared_trainings(runs))
-        together = cohorts_of(trained, lambda some: self.largest_cohort(some, device))
-        return [
-            tuple(sorted(cohort, key=lambda run: (len(breadth(run)), breadth(run), run.seed)))
-            for cohort in together
-        ]
+        return tuple(sorted(runs, key=lambda run: (len(breadth(run)), breadth(run), run.seed)))
 
     def costs(self, arm: Arm, device: torch.device) -> dict[str, int]:
         """The costs of an arm that are known before it runs."""

@@ -4,9 +4,11 @@ Nothing else writes results into the store.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from rankwise.adapters.peft_files import AdapterWriter
+from rankwise.files import sums_of
 from rankwise.spec.arms import Run
 from rankwise.store.schema import Failure
 from rankwise.store.writer import Store
@@ -24,12 +26,14 @@ class CohortFormed:
         of: How many cohorts there are, as far as is known.
         steps: Steps of each run, by its name.
         metric: The validation metric that decides.
+        done: Steps that runs have already made.
     """
 
     number: int
     of: int
     steps: Mapping[str, int]
     metric: str
+    done: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -77,8 +81,9 @@ def record(events: Iterable[Event], cohort: Cohort, store: Store, writer: Adapte
                 losses, correct = found.losses_E, found.correct_E
                 store.save_evaluation(numbers[run], step, split, losses, correct, found.metrics())
             case Improved(run, step):
-                _save_adapter(members[run], cohort, writer, store.run(numbers[run]).folder)
-                store.set_best(numbers[run], step)
+                folder = store.run(numbers[run]).folder
+                files = sums_of(save_best_weights(members[run], cohort, writer, folder))
+                store.set_best(numbers[run], step, files)
             case Ended(run, state, facts):
                 failure = Failure(
                     not_finite=facts.get("what"),
@@ -88,7 +93,8 @@ def record(events: Iterable[Event], cohort: Cohort, store: Store, writer: Adapte
                 store.set_state(numbers[run], state, failure)
 
 
-def _save_adapter(member: Member, cohort: Cohort, writer: AdapterWriter, folder: str) -> None:
+def save_best_weights(member: Member, cohort: Cohort, writer: AdapterWriter, folder: str) -> Path:
+    """Write the adapter of a run's best step into its folder, which is returned."""
     bank, place = cohort.bank, member.place
     adapter = None if isinstance(bank, WholeModel) else bank.plans[place]
-    writer.save(folder, adapter, member.state.best_weights, bank.start_of(place))
+    return writer.save(folder, adapter, member.state.best_weights, bank.start_of(place))

@@ -19,7 +19,7 @@ from torch import Tensor
 from rankwise.adapters.peft_files import load_exported
 from rankwise.base.load import choose_dtype
 from rankwise.data.examples import Example
-from rankwise.errors import ModelError, UserError
+from rankwise.errors import ModelError, StoreError, UserError
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records
 from rankwise.results.records import RunFacts, best_run
@@ -102,7 +102,7 @@ def refuse_unloadable(study: Study, runs: Sequence[Run]) -> None:
             study.bases.let_go()
             for trial in trials:
                 _compare(study, trial)
-        except UserError:
+        except (UserError, StoreError):
             raise
         except Exception as error:
             if not is_shortage(error):
@@ -167,10 +167,12 @@ def check_adapters(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
     for arm in dict.fromkeys([*first, *one_of_each_kind(study.plan, trained)]):
         run = best_run(records, arm.name)
         assert run is not None
-        if run.id in records.reloads:
+        if run.id in records.reloads or store.run(run.run or 0).dropped:
             continue
         try:
             found = reload(study, arm, run)
+        except StoreError:
+            raise
         except Exception as error:  # noqa: BLE001  the study is done, whatever this shows
             yield (Remark(_not_loaded(study, run, error)),)
         else:

@@ -1,18 +1,23 @@
 """The story of a study: spec -> plan -> cohorts -> store.
 
-What the store already has is not done again, and what has been measured is never lost: an error
-in one cohort is written down with its cause, and the others go on.
+What the store already has is not done again, and what has been measured is never lost: a run goes
+on from its last checkpoint, and an error in one run is written down with its cause, and the others
+go on.
 """
 
 import traceback
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rankwise.base.skeleton import base_name
+from rankwise.errors import StoreError
 from rankwise.spec.arms import Run
+from rankwise.spec.load import dump_spec
+from rankwise.store.lock import Lock
 from rankwise.store.reader import link_names
 from rankwise.store.schema import FINISHED, Failure, RunRecord
 from rankwise.store.writer import Store
@@ -24,13 +29,18 @@ from rankwise.study.begin import (
     reference_base,
     with_measured_ranks,
     with_stored_ranks,
+    write_configurations,
 )
+from rankwise.study.changes import changes_words, compare
 from rankwise.study.export import measure_merged
+from rankwise.study.keep import drop_adapters, lost_runs, lost_words
 from rankwise.study.plan import StudyPlan, shared_trainings
 from rankwise.study.record import Remark, StudyBegun, StudyEvent, run_id
 from rankwise.study.reload import check_adapters, refuse_unloadable
-from rankwise.study.train_cohort import TrainApart, train_cohort
-from rankwise.text import first_line
+from rankwise.study.space import refuse_without_room
+from rankwise.study.train_cohort import BudgetSpent, TrainApart, train_cohort
+from rankwise.study.waiting import Together, Waiting
+from rankwise.text import count, first_line
 from rankwise.train.evaluate import Untouched
 from rankwise.train.prepare import is_shortage
 from rankwise.train.probe import product_peak
@@ -39,44 +49,102 @@ AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
 """States of a run that a further call does again; `diverged` would only diverge again."""
 
 
-def run_study(plan: StudyPlan, folder: Path) -> Iterator[tuple[StudyEvent, ...]]:
+def run_study(
+    plan: StudyPlan, folder: Path, lock: Lock | None = None, train_dropped: bool = False
+) -> Generator[tuple[StudyEvent, ...], None, None]:
     """Train what is missing; yields what happens, in tuples between which it may be stopped.
+
+    To stop it, close the iterator: what is in training is saved first.
 
     Args:
         plan: The study, checked.
         folder: Where its results are, or shall be.
+        lock: The right to write there, where the caller has it already.
+        train_dropped: Train runs again whose adapters `keep_adapters` dropped and keeps today.
 
     Raises:
         UserError: something that only loading the model can tell.
         StoreError: the folder holds another study, or is in use.
     """
-    with Store(folder, create=True) as store:
-        plan = with_stored_ranks(with_stored_names(plan, store), store)
+    with Store(folder, create=True, lock=lock) as store:
+        plan = with_stored_ranks(plan, store)
         study = open_study(plan, folder, store)
+        alike = _divided_alike(plan, store)
+        yield from _renew(study)
         missing, incomplete = missing_runs(plan, store), incomplete_runs(plan, store)
+        lost = lost_runs(plan, store, incomplete, train_dropped)
+        yield tuple(Remark(said) for said in lost_words(lost))
+        missing, incomplete = [*missing, *lost], [run for run in incomplete if run not in lost]
+        study.lost = frozenset(lost)
+        refuse_without_room(plan, missing, folder)
         if missing or incomplete:
-            yield from _train(study, missing, incomplete)
-        if unrated(store, plan.arms):
-            yield (Remark("rating the answers by the untouched base"),)
-            base = Untouched(reference_base(study).model)
-            rate_answers(base, plan.arms, plan.questions, study.task, store)
-        study.bases.let_go()
-        if plan.spec.check_export:
-            yield from check_adapters(study)
-        for found in measure_merged(plan, store, folder, study.task):
-            yield (Remark(found),)
+            yield from _train(study, missing, incomplete, alike)
+        else:
+            store.save_cohorts([])
+        if study.out_of_time():
+            yield (_time_is_over(study),)
+        else:
+            yield from _at_the_end(study)
+        store.set_seconds(study.seconds())
 
 
-def with_stored_names(plan: StudyPlan, store: Store) -> StudyPlan:
-    """The plan with the names under which the store knows its arms.
+def _renew(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
+    """Bring a study that was begun before to the spec of today, and say what that changes."""
+    plan, store = study.plan, study.store
+    if not store.begun():
+        return
+    store.take_lock()
+    changes = compare(plan, store)
+    yield tuple(Remark(said) for said in changes_words(changes))
+    store.set_spec(dump_spec(plan.spec), plan.spec.model_dump(mode="json", warnings=False))
+    store.drop_facts("budget")
+    write_configurations(study)
+    link_names(store)
+    lost = [run for run in store.runs() if run.state == "running"]
+    for run in lost:
+        store.set_state(run.id, "interrupted")
+    if lost:
+        yield (Remark(_left_without_a_word(len(lost))),)
 
-    An arm is named by what varies in its study, so a spec with one more value in its grid would
-    name old arms anew, and their runs would seem to be missing.
-    """
-    known = {config.key: config.name for config in store.configs()}
-    arms = {arm.id: replace(arm, name=known.get(arm.id, arm.name)) for arm in plan.arms}
-    runs = tuple(Run(arms[run.arm.id], run.seed) for run in plan.runs)
-    return replace(plan, arms=tuple(arms.values()), runs=runs)
+
+def _left_without_a_word(runs: int) -> str:
+    return (
+        f"the last call ended without a word with {count(runs, 'run')} in training: it was killed, "
+        f"or memory did not suffice; if the latter, set hardware.memory_gb or hardware.max_runs"
+    )
+
+
+def _at_the_end(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
+    """What is asked of the study as a whole, once its runs are trained."""
+    plan, store = study.plan, study.store
+    if unrated(store, plan.arms):
+        yield (Remark("rating the answers by the untouched base"),)
+        base = Untouched(reference_base(study).model)
+        rate_answers(base, plan.arms, plan.questions, study.task, store)
+    study.bases.let_go()
+    if plan.spec.check_export:
+        yield from check_adapters(study)
+    for found in measure_merged(plan, store, study.folder, study.task):
+        yield (Remark(found),)
+    for said in drop_adapters(plan, store):
+        yield (Remark(said),)
+
+
+def _time_is_over(study: Study) -> Remark:
+    """Note what the budget has left undone."""
+    hours, store = study.plan.spec.budget.hours, study.store
+    left = len(missing_runs(study.plan, store))
+    store.add_fact("budget", hours=hours, left=left)
+    return Remark(
+        f"the budget of {hours:g} hours is spent; {count(left, 'run')} not done, saved as they are"
+    )
+
+
+def _divided_alike(plan: StudyPlan, store: Store) -> bool:
+    """Whether cohorts that were formed before would be formed so today, as far as settings tell."""
+    now = plan.spec.hardware.model_dump(mode="json")
+    before = store.study().spec.get("hardware", {}) if store.begun() else now
+    return all(before.get(name) == now[name] for name in ("device", "max_runs", "memory_gb"))
 
 
 def run_states(store: Store) -> dict[tuple[str, int], RunRecord]:
@@ -97,9 +165,13 @@ def missing_runs(plan: StudyPlan, store: Store) -> list[Run]:
 
 
 def incomplete_runs(plan: StudyPlan, store: Store) -> list[Run]:
-    """The trained runs that lack the test part, or answers to what a configuration asks."""
+    """The trained runs that lack the test part, or answers to what a configuration asks.
+
+    So do all of a cohort that a process has left before it was done.
+    """
     stored = run_states(store)
     configs = {config.key: config.id for config in store.configs()}
+    left = {number for cohort in store.cohorts() for number in cohort.runs}
     answered = {(record.config_id, record.run_id) for record in store.answers()}
     found = []
     for run, together in shared_trainings(plan.runs).items():
@@ -109,41 +181,46 @@ def incomplete_runs(plan: StudyPlan, store: Store) -> list[Run]:
         untested = bool(plan.data.test) and not store.evaluation_metrics(record.id, "test")
         asking = [one for one in together if one.arm.generation in plan.questions]
         silent = any((configs.get(one.arm.id), record.id) not in answered for one in asking)
-        if untested or silent:
+        if untested or silent or record.id in left:
             found.append(run)
     return found
 
 
 def _train(
-    study: Study, missing: list[Run], incomplete: list[Run]
+    study: Study, missing: list[Run], incomplete: list[Run], alike: bool
 ) -> Iterator[tuple[StudyEvent, ...]]:
     """Train the missing runs, and give the incomplete ones what they lack, cohort by cohort."""
-    plan, device = study.plan, study.task.device
+    plan, store = study.plan, study.store
     together = shared_trainings(plan.runs)
     study.sharing = {run.id: runs for run, runs in together.items()}
     yield (Remark(f"loading {base_name(plan.spec.model)}"),)
-    waiting = deque((*plan.cohorts(missing, device), *plan.cohorts(incomplete, device)))
-    study.cohorts = len(waiting)
     begin(study)
     quantization = plan.runs[0].arm.quantization  # of the base that is loaded
     base = reference_base(study)
-    study.plan = with_measured_ranks(plan, base, quantization, study.task, study.store)
+    study.plan = with_measured_ranks(plan, base, quantization, study.task, store)
     if plan.spec.check_export and missing:
         refuse_unloadable(study, missing)
-    for run in missing:
-        study.store.restart_run(run_id(study.store, run))
+    for run in study.lost:
+        store.restart_run(run_id(store, run))
+    waiting = Waiting(study.plan, store, (missing, incomplete), study.task.device, alike)
     yield (_what_is_to_do(study, missing),)
-    while waiting:
-        runs = waiting.popleft()
+    while waiting.cohorts and not study.out_of_time():
+        runs = waiting.cohorts[0].runs
         try:
-            yield from train_cohort(study, runs)
+            yield from train_cohort(study, waiting)
+        except BudgetSpent:
+            return
         except TrainApart as apart:
-            yield from _train_apart(study, runs, waiting, apart.why)
-        except Exception as error:  # noqa: BLE001  one cohort's failure must not cost the others
-            yield from _after_failure(study, runs, waiting, error)
+            yield from _train_apart(study, waiting, runs, apart.why)
+        except StoreError:  # nothing can be written down
+            raise
+        except Exception as error:  # noqa: BLE001  one run's failure must not cost the others
+            yield from _after_failure(study, waiting, error)
         finally:
             _mark_interrupted(study, runs)
-            link_names(study.store)
+            link_names(store)
+        store.back_up()
+    study.checkpoints.keep(waiting.runs)
 
 
 def _what_is_to_do(study: Study, runs: Sequence[Run]) -> StudyBegun:
@@ -155,11 +232,16 @@ def _what_is_to_do(study: Study, runs: Sequence[Run]) -> StudyBegun:
 
 
 def _train_apart(
-    study: Study, runs: Sequence[Run], waiting: deque[tuple[Run, ...]], why: dict[str, Any]
+    study: Study,
+    waiting: Waiting,
+    runs: Sequence[Run],
+    why: dict[str, Any],
+    behind: Together | None = None,
 ) -> Iterator[tuple[StudyEvent, ...]]:
-    """Let each of these runs train alone, next."""
-    waiting.extendleft((run,) for run in reversed(runs))
-    study.cohorts += len(runs) - 1
+    """Let each of these runs train alone, next, from where it is."""
+    rows = waiting.cohorts[0].most_rows
+    alone = [Together((run,), rows, apart=True) for run in runs]
+    waiting.replace_first(*alone, *([behind] if behind else ()))
     study.store.add_fact("fallback", runs=[run.id for run in runs], **why)
     yield (Remark(f"training {len(runs)} runs one by one: {_why_apart(why)}"),)
 
@@ -171,38 +253,57 @@ def _why_apart(why: dict[str, Any]) -> str:
 
 
 def _after_failure(
-    study: Study, runs: Sequence[Run], waiting: deque[tuple[Run, ...]], error: Exception
+    study: Study, waiting: Waiting, error: Exception
 ) -> Iterator[tuple[StudyEvent, ...]]:
     """What becomes of the runs of a cohort that failed; those that had ended keep their results.
 
-    Too little memory: the others go on in two halves, and a run for which there is too little
-    even alone is given up. So do runs that were trained before and only lack something. A failure
-    before the first step: each tries alone, for it may be the fault of one. A failure in
-    training: those in training have crashed.
+    Too little memory: the others go on from their last checkpoint in two halves; a run alone, with
+    fewer rows at once; and what does not fit even so is given up. Another failure may be the fault
+    of one: each goes on alone, and one that fails alone is given up.
     """
-    store = study.store
-    states = {run: store.run(run_id(store, run)).state for run in runs}
-    running = [run for run in runs if states[run] == "running"]
-    unfinished = running or [run for run in runs if states[run] == "planned"]
-    again = unfinished or [run for run in runs if states[run] in FINISHED]
-    if is_shortage(error) and len(runs) > 1:
-        middle = len(again) // 2
-        halves = (tuple(again[:middle]), tuple(again[middle:]))
-        waiting.extendleft(half for half in reversed(halves) if half)
-        study.cohorts += 2
-        for run in unfinished:
-            store.restart_run(run_id(store, run))
-        store.add_fact("memory", runs=len(runs))
-        yield (Remark(f"out of memory with {len(runs)} runs together; going on in halves"),)
-    elif not running and len(unfinished) > 1:
-        yield from _train_apart(study, runs, waiting, {"error": _cause(error)})
+    first, store = waiting.cohorts[0], study.store
+    states = {run: store.run(run_id(store, run)).state for run in first.runs}
+    unfinished = [run for run in first.runs if states[run] in AGAIN]
+    runs = unfinished or list(first.runs)
+    ended = tuple(run for run in first.runs if run not in runs)
+    behind = Together(ended, first.most_rows, first.apart, trained=True)
+    if is_shortage(error) and (len(runs) > 1 or _fewer_rows(first)):
+        yield from _with_less_memory(study, waiting, runs, behind)
+    elif len(unfinished) > 1:
+        yield from _train_apart(study, waiting, runs, {"error": _cause(error)}, behind)
     else:
         state = "out_of_memory" if is_shortage(error) else "crashed"
         trace = "".join(traceback.format_exception(error))[-4000:]
         failure = Failure(error=_cause(error), traceback=trace)
         for run in unfinished:
             store.set_state(run_id(store, run), state, failure)
+        waiting.replace_first(behind)
         yield (Remark(f"{state.replace('_', ' ')}: {_cause(error)}"),)
+
+
+def _with_less_memory(
+    study: Study, waiting: Waiting, runs: Sequence[Run], behind: Together
+) -> Iterator[tuple[StudyEvent, ...]]:
+    """Let these runs go on in two halves; a run alone, with half of the rows at once."""
+    first, middle = waiting.cohorts[0], len(runs) // 2
+    if study.task.device.type == "cuda":
+        torch.cuda.empty_cache()
+    if middle:
+        halves = tuple(runs[:middle]), tuple(runs[middle:])
+        waiting.replace_first(*(replace(first, runs=half) for half in halves), behind)
+        study.store.add_fact("memory", runs=len(first.runs))
+        yield (Remark(f"out of memory with {len(first.runs)} runs together; going on in halves"),)
+    else:
+        rows = _fewer_rows(first)
+        waiting.replace_first(replace(first, runs=tuple(runs), most_rows=rows), behind)
+        study.store.add_fact("memory_rows", run=runs[0].id, rows=rows)
+        yield (Remark(f"out of memory with {runs[0].id} alone; going on with {rows} rows at once"),)
+
+
+def _fewer_rows(cohort: Together) -> int | None:
+    """Half of the rows that a run of the cohort has at once; None where that is one row."""
+    rows = cohort.most_rows or cohort.runs[0].arm.training.per_device_train_batch_size
+    return (rows + 1) // 2 if rows > 1 else None
 
 
 def _cause(error: Exception) -> str:

@@ -1,4 +1,9 @@
-"""One cohort from its frozen base to its test part: tried, trained, asked and priced."""
+"""One cohort from its frozen base to its test part: tried, trained, asked and priced.
+
+Its runs go on from their checkpoints, where they have any. What a run has recorded is never older
+than its checkpoint, and its end is recorded after it is in one; so a process that dies at any
+moment leaves what the next one needs, and nothing that it would not repeat.
+"""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -6,16 +11,26 @@ from typing import Any
 from rankwise.adapters.peft_files import AdapterWriter, read_adapter
 from rankwise.base.load import Base
 from rankwise.base.skeleton import base_name, locate_model
+from rankwise.errors import StoreError
+from rankwise.files import sums_of
 from rankwise.spec.arms import Run
 from rankwise.spec.models import GenerationSpec
 from rankwise.store.schema import FINISHED, CostRecord, RunRecord
 from rankwise.study.answering import ask_runs
 from rankwise.study.begin import Study, parts_of_one, with_measured_ranks
-from rankwise.study.record import CohortFormed, Remark, StudyEvent, record, run_id
+from rankwise.study.record import (
+    CohortFormed,
+    Remark,
+    StudyEvent,
+    record,
+    run_id,
+    save_best_weights,
+)
+from rankwise.study.waiting import Waiting
 from rankwise.text import first_line
 from rankwise.train.bank import Bank, Trainable
-from rankwise.train.cohort import Cohort, Member, form_cohort, new_states
-from rankwise.train.loop import load_best_weights, read_test, train
+from rankwise.train.cohort import Cohort, Member, form_cohort, new_states, take_out
+from rankwise.train.loop import Ended, Evaluating, load_best_weights, read_test, train
 from rankwise.train.prepare import first_rows, make_bank
 from rankwise.train.probe import probe_cost, probe_together
 from rankwise.train.run_state import RunState
@@ -36,43 +51,102 @@ class TrainApart(Exception):
         self.why = why
 
 
-def train_cohort(study: Study, runs: Sequence[Run]) -> Iterator[tuple[StudyEvent, ...]]:
-    """Train runs together, read the test part, put the prompts, and price their configurations.
+class BudgetSpent(Exception):
+    """The hours of `budget` are over; what was in training is saved."""
+
+
+def train_cohort(study: Study, waiting: Waiting) -> Iterator[tuple[StudyEvent, ...]]:
+    """Train the first cohort, read the test part, put the prompts, and price its configurations.
 
     Runs that an earlier call has trained get what they still lack. Once a run is called done,
-    nothing that fails later changes that.
+    nothing that fails later changes that. Where runs end and others wait, these take their
+    places, and nothing follows: the first cohort that waits is then another one.
 
     Raises:
         TrainApart: on this model, each of the runs must train alone.
+        BudgetSpent: as said.
     """
+    first, plan = waiting.cohorts[0], study.plan
+    runs = first.runs
     base, bank = _load(study, runs)
     try:
         _check_together(study, bank, runs, base)
-        plan = study.plan
+        states = _states(study, runs)
+        yield tuple(_damaged(study))
         cohort = form_cohort(
             bank,
-            _states(study, runs),
+            states,
             study.task,
             plan.train,
             plan.data.validation,
             plan.spec.objective.metric,
             plan.tokenizer,
+            first.most_rows,
         )
-        study.cohort += 1
-        steps = {member.id: member.state.max_steps for member in cohort.members}
-        metric = plan.spec.objective.metric
-        for member in cohort.members:
-            if member.running:
-                study.store.set_state(run_id(study.store, member.state.run), "running")
-        yield (CohortFormed(study.cohort, study.cohorts, steps, metric),)
         writer = adapter_writer(study, base)
-        for events in train(cohort):
-            record(events, cohort, study.store, writer)
-            yield events
+        _go_on_from(study, cohort, writer)
+        yield (_formed(study, cohort, waiting),)
+        yield from _train(study, cohort, waiting, writer)
+        if any(member.running for member in cohort.members):
+            return
         yield from _after_training(study, cohort, base, writer)
+        waiting.done()
     finally:
         if isinstance(bank, Bank):
             bank.take_apart()
+
+
+def _damaged(study: Study) -> Iterator[Remark]:
+    """Name the checkpoints that were found damaged."""
+    checkpoints = study.checkpoints
+    for name in checkpoints.news:
+        yield Remark(
+            f"{checkpoints.folder / name}: damaged ({checkpoints.damaged[name]}); going on from "
+            f"the checkpoint before it, or from the start where there is none"
+        )
+    checkpoints.news.clear()
+
+
+def _formed(study: Study, cohort: Cohort, waiting: Waiting) -> CohortFormed:
+    study.cohort += 1
+    steps = {member.id: member.state.max_steps for member in cohort.members}
+    done = {member.id: member.state.step for member in cohort.members}
+    count = study.cohort + len(waiting.cohorts) - 1
+    return CohortFormed(study.cohort, count, steps, study.plan.spec.objective.metric, done)
+
+
+def _train(
+    study: Study, cohort: Cohort, waiting: Waiting, writer: AdapterWriter
+) -> Iterator[tuple[StudyEvent, ...]]:
+    """Train to the end, or until waiting runs have taken the places of some that ended."""
+    saved = True
+    try:
+        for events in train(cohort):
+            ends = [event for event in events if isinstance(event, Ended)]
+            record([event for event in events if event not in ends], cohort, study.store, writer)
+            saved = saved and all(isinstance(event, Evaluating) for event in events)
+            if ends or (not saved and study.checkpoints.due()):
+                save(study, cohort, waiting)
+                saved = True
+            record(ends, cohort, study.store, writer)
+            yield events
+            if study.out_of_time():
+                raise BudgetSpent
+            still = [member.state.run for member in cohort.members if member.running]
+            if ends and waiting.refill(still):
+                return
+    except (GeneratorExit, BudgetSpent):  # whoever watches has enough, or time is over
+        if not saved:
+            save(study, cohort, waiting)
+        raise
+
+
+def save(study: Study, cohort: Cohort, waiting: Waiting) -> None:
+    """Write a checkpoint; what was recorded is on disk before it."""
+    study.store.set_seconds(study.seconds())
+    study.store.sync()
+    study.checkpoints.save(take_out(cohort))
+    study.checkpoints.keep(waiting.runs)
 
 
 def adapter_writer(study: Study, base: Base) -> AdapterWriter:
@@ -97,11 +171,21 @@ def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
 
 
 def _states(study: Study, runs: Sequence[Run]) -> list[RunState]:
-    """Runs before their first step, or where an earlier call has trained them, at their end."""
-    records = [study.store.run(run_id(study.store, run)) for run in runs]
-    if not all(record.state in FINISHED for record in records):
-        return new_states(runs, study.plan.train)
-    return [_finished(study, run, record) for run, record in zip(runs, records, strict=True)]
+    """Runs where they are: at their last checkpoint, at their end, or before their first step."""
+    saved = study.checkpoints.load([run for run in runs if run not in study.lost])
+    states = []
+    for run in runs:
+        found = study.store.run(run_id(study.store, run))
+        if run in saved:
+            states.append(saved[run])
+        elif found.state in FINISHED:
+            states.append(_finished(study, run, found))
+        else:
+            (new,) = new_states([run], study.plan.train)
+            if found.state == "diverged":
+                new.status = "diverged"
+            states.append(new)
+    return states
 
 
 def _finished(study: Study, run: Run, record: RunRecord) -> RunState:
@@ -112,6 +196,27 @@ def _finished(study: Study, run: Run, record: RunRecord) -> RunState:
     return RunState(
         run, steps, best_weights=weights, best_step=record.best_step, status=record.state
     )
+
+
+def _go_on_from(study: Study, cohort: Cohort, writer: AdapterWriter) -> None:
+    """Bring the records of a cohort's runs to where its runs are: forget what came after."""
+    store = study.store
+    for member in cohort.members:
+        state, number = member.state, run_id(store, member.state.run)
+        found = store.run(number)
+        if found.state in (*FINISHED, "diverged"):
+            continue
+        best = state.best_step if state.best_weights else None
+        store.rewind_run(number, state.step, state.evaluated, best)
+        if best is not None:  # the one on disk may be that of a later step
+            files = sums_of(save_best_weights(member, cohort, writer, found.folder))
+            store.set_best(number, best, files)
+        if member.running:
+            store.set_state(number, "running")
+            if state.step and study.task.device.type != "cpu":
+                store.add_fact("resumed", runs=[member.id], device=study.task.device.type)
+        else:
+            record([Ended(member.id, state.status, state.why)], cohort, store, writer)
 
 
 def _check_together(study: Study, bank: Trainable, runs: Sequence[Run], base: Base) -> None:
@@ -133,7 +238,9 @@ def _after_training(
     members = load_best_weights(cohort)
     for what, step in (("test", _test), ("answers", _ask), ("cost", _price)):
         try:
-            step(study, cohort, members, base, writer)
+            yield from step(study, cohort, members, base, writer)
+        except StoreError:
+            raise
         except Exception as error:  # noqa: BLE001  the runs are trained, whatever comes after
             runs, why = [member.id for member in members], first_line(error)
             study.store.add_fact("not_done", what=what, runs=runs, error=why)
@@ -142,42 +249,51 @@ def _after_training(
 
 def _test(
     study: Study, cohort: Cohort, members: Sequence[Member], base: Base, writer: AdapterWriter
-) -> None:
-    """Read the test part once, with each run's best weights."""
+) -> Iterator[tuple[StudyEvent, ...]]:
+    """Read the test part with each run's best weights.
+
+    All of the cohort, where one run lacks it: so the numbers of a run do not depend on whether
+    the process died between two records.
+    """
     test = study.plan.data.test
-    unread = [
-        member
+    if test and any(
+        not study.store.evaluations(run_id(study.store, member.state.run), "test")
         for member in members
-        if not study.store.evaluations(run_id(study.store, member.state.run), "test")
-    ]
-    if test and unread:
-        record(read_test(cohort, unread, test), cohort, study.store, writer)
+    ):
+        for events in read_test(cohort, members, test):
+            record(events, cohort, study.store, writer)
+            yield events
 
 
 def _ask(
     study: Study, cohort: Cohort, members: Sequence[Member], base: Base, writer: AdapterWriter
-) -> None:
-    """Put the prompts to the best weights, for every configuration that shares the training."""
+) -> Iterator[tuple[StudyEvent, ...]]:
+    """Put the prompts to the best weights, for every configuration that shares the training.
+
+    To all of the cohort, where an answer of one run is lacking.
+    """
     plan = study.plan
     known = {(record.config_id, record.run_id) for record in study.store.answers()}
     configs = {config.key: config.id for config in study.store.configs()}
     answering: dict[GenerationSpec, list[tuple[int, Run]]] = {}
     for member in members:
         for run in study.sharing[member.id]:
-            answered = (configs[run.arm.id], run_id(study.store, run)) in known
-            if run.arm.generation in plan.questions and not answered:
+            if run.arm.generation in plan.questions:
                 answering.setdefault(run.arm.generation, []).append((member.place, run))
     for asked, pairs in answering.items():
-        places, runs = [place for place, _ in pairs], [run for _, run in pairs]
-        questions = plan.questions[asked]
+        runs = [run for _, run in pairs]
+        if all((configs[run.arm.id], run_id(study.store, run)) in known for run in runs):
+            continue
+        places, questions = [place for place, _ in pairs], plan.questions[asked]
         ask_runs(
             cohort.bank, places, runs, asked, questions, study.task, plan.tokenizer, study.store
         )
+        yield ()
 
 
 def _price(
     study: Study, cohort: Cohort, members: Sequence[Member], base: Base, writer: AdapterWriter
-) -> None:
+) -> Iterator[tuple[StudyEvent, ...]]:
     """What each configuration of the cohort costs alone, by a short trial of its first run."""
     known = study.store.costs()
     for member in cohort.members:
@@ -196,3 +312,4 @@ def _price(
         )
         known[training] = CostRecord(**cost.as_dict())
         study.store.save_cost(training, known[training])
+        yield ()

@@ -171,13 +171,18 @@ def parts_of(
     seeds_K: Sequence[int],
     batches_K: Sequence[int],
     task: Task,
+    most_rows: int | None = None,
 ) -> Iterator[Part]:
-    """Cut K runs' rows into parts of equal row counts, short rows first."""
+    """Cut K runs' rows into parts of equal row counts, short rows first.
+
+    `most_rows` of a run in one part, where memory asks for few; no number changes by it.
+    """
     order_KN = [
         np.argsort([len(e.input_ids) for e in rows], kind="stable").tolist() for rows in chosen_KN
     ]
     rows = len(order_KN[0])
     size = rows_of_a_part(chosen_KN, rows, PAYING_TOKENS.get(task.device.type, 16384))
+    size = min(size, most_rows or size)
     for start in range(0, rows, size):
         places_K = tuple(tuple(order[start : start + size]) for order in order_KN)
         examples = [

@@ -113,7 +113,13 @@ class Member:
         state = self.state
         values = {"loss": state.losses, "grad_norm": norm, "learning_rate": self.learning_rate}
         state.seen = [*state.seen[1 - HISTORY :], {"step": state.step + 1, **values}]
+        state.first_loss = state.losses if state.first_loss is None else state.first_loss
         return values
+
+    def loss_is_lost(self, times: float) -> bool:
+        """Whether the loss of the step under way passes so many times the first (at least 1)."""
+        first = self.state.losses if self.state.first_loss is None else self.state.first_loss
+        return self.state.losses > times * max(1.0, first)
 
     def update(self) -> None:
         """One optimizer step on the run's own weights, and an empty gradient for the next."""
@@ -153,6 +159,7 @@ class Cohort:
         members: In the order of their places in the bank.
         validation: What decides, E examples.
         tokenizer: Writes out what models generate, where a metric needs that.
+        most_rows: Rows of a run that may go through the model at once; None: all of its batch.
     """
 
     bank: Trainable
@@ -160,6 +167,7 @@ class Cohort:
     task: Task
     validation: Sequence[Example]
     tokenizer: Any = None
+    most_rows: int | None = None
 
     @property
     def runs(self) -> tuple[Run, ...]:
@@ -175,6 +183,7 @@ def form_cohort(
     validation: Sequence[Example],
     metric: str = "eval_loss",
     tokenizer: Any = None,
+    most_rows: int | None = None,
 ) -> Cohort:
     """A cohort of runs, each where its state left off.
 
@@ -185,13 +194,13 @@ def form_cohort(
         train: Training examples by training id.
         validation: What decides.
         metric: The validation metric that decides which step is best.
-        tokenizer: As in `Cohort`.
+        tokenizer, most_rows: As in `Cohort`.
     """
     members = [
         _member(bank, state, place, train[state.run.arm.training_id], metric)
         for place, state in enumerate(states)
     ]
-    return Cohort(bank, members, task, validation, tokenizer)
+    return Cohort(bank, members, task, validation, tokenizer, most_rows)
 
 
 def _member(
@@ -205,7 +214,7 @@ def _member(
         bank.load_state(place, state.weights)
     if state.gradients:
         bank.load_gradients(place, state.gradients)
-    if state.step:
+    if state.first_moments:
         first = bank.padded(place, state.first_moments)
         second = bank.padded(place, state.second_moments)
         resume_optimizer(optimizer, parameters, first, second, state.step)
@@ -228,7 +237,7 @@ def take_out(cohort: Cohort) -> list[RunState]:
 def _taken_out(bank: Trainable, member: Member) -> RunState:
     state, place = member.state, member.place
     moments: list[dict[str, torch.Tensor]] = [{}, {}]
-    if state.step:
+    if member.optimizer.state:
         for kind, found in zip(("exp_avg", "exp_avg_sq"), moments, strict=True):
             held = {n: member.optimizer.state[p][kind] for n, p in member.parameters.items()}
             found.update(bank.unpadded(place, held))

@@ -4,7 +4,7 @@ Legend: K runs, E examples.
 """
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -103,11 +103,26 @@ class Evaluation:
         return found
 
 
-@torch.no_grad()
 def evaluate(
     bank: Forward, runs: Sequence[int], examples: Sequence[Example], task: Task, rows: int
 ) -> list[Evaluation]:
-    """Some runs on the same examples, K evaluations in their order.
+    """Some runs on the same examples, K evaluations in their order; arguments as `evaluating`."""
+    passing = evaluating(bank, runs, examples, task, rows)
+    while True:
+        try:
+            next(passing)
+        except StopIteration as end:
+            found: list[Evaluation] = end.value
+            return found
+
+
+@torch.no_grad()
+def evaluating(
+    bank: Forward, runs: Sequence[int], examples: Sequence[Example], task: Task, rows: int
+) -> Generator[int, None, list[Evaluation]]:
+    """Some runs on the same examples, K evaluations in their order; yields after every pass.
+
+    What it yields is how many of the examples are done. Nothing of the runs changes meanwhile.
 
     Args:
         bank: Where the runs are.
@@ -122,6 +137,7 @@ def evaluate(
     predicted_KE = np.empty((count, len(examples)), dtype=np.int64)
     most = TOKENS_OF_AN_EVALUATION.get(task.device.type, TOKENS_OF_A_PASS)
     lengths = [len(example.input_ids) for example in examples]
+    done = 0
     with bank.running(runs) as model:
         for places in passes(lengths, count, rows, most):
             batch = collate([examples[i] for _ in runs for i in places], task)
@@ -131,6 +147,8 @@ def evaluate(
             losses_KE[:, places] = total_KN / targets_E[places]
             if result.predicted is not None:
                 predicted_KE[:, places] = result.predicted.view(count, -1).cpu().numpy()
+            done += len(places)
+            yield done
     if not has_classes(task.name):
         return [Evaluation(losses_E, targets_E) for losses_E in losses_KE]
     labels_E = np.array([int(e.labels) for e in examples])

@@ -10,7 +10,7 @@ Legend: K runs in training, N rows of a run.
 
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -23,7 +23,7 @@ from rankwise.spec.tasks import TASKS
 from rankwise.tasks.by_name import row_losses
 from rankwise.train.batch import Part, chosen_rows, parts_of
 from rankwise.train.cohort import Cohort, Member
-from rankwise.train.evaluate import Evaluation, evaluate
+from rankwise.train.evaluate import Evaluation, evaluating
 from rankwise.train.generate import likeness_to_targets
 
 
@@ -63,6 +63,19 @@ class Stepped:
 
 
 @dataclass(frozen=True)
+class Evaluating:
+    """An evaluation is under way; the runs are as they were before it.
+
+    Attributes:
+        done: Examples that every run has been through.
+        of: Examples in all.
+    """
+
+    done: int
+    of: int
+
+
+@dataclass(frozen=True)
 class Evaluated:
     """A run was evaluated on a split, with the weights of this step."""
 
@@ -87,8 +100,8 @@ class Ended:
 
     Attributes:
         state: done, stopped_early or diverged.
-        facts: Of a divergence: `what` was not finite (loss or gradient norm), the `step` and its
-            `learning_rate`, and the steps `before`.
+        facts: Of a divergence: `what` was not finite or too large (loss, gradient norm or
+            validation metric), the `step` and its `learning_rate`.
     """
 
     run: str
@@ -96,20 +109,27 @@ class Ended:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-Event = Batched | Stepped | Evaluated | Improved | Ended
+Event = Batched | Stepped | Evaluating | Evaluated | Improved | Ended
+DIVERGED = 100.0
+"""A run is ended when its loss passes this many times that of its first step (at least 1).
+
+A cross-entropy of that size means a probability below e^-100 for the right token; no schedule
+brings such weights back, and what is left of the run would only cost time.
+"""
 
 
 def train(cohort: Cohort) -> Iterator[tuple[Event, ...]]:
     """Train a cohort to its end; yields what happened, after every batch and every evaluation.
 
-    Whoever takes the events may stop after any of the tuples, and take the runs out.
+    Whoever takes the events may stop after any of the tuples, and take the runs out: within an
+    evaluation they are as they were before it.
     """
     task = cohort.task
     while True:
         # Evaluate the runs that have come to one of their evaluation steps.
         due = [member for member in cohort.members if member.evaluation_due()]
         if due:
-            yield _evaluated(cohort, due)
+            yield from _evaluated(cohort, due)
         active = [member for member in cohort.members if member.running]
         if not active:
             return
@@ -126,7 +146,7 @@ def train(cohort: Cohort) -> Iterator[tuple[Event, ...]]:
         # Loss and backward: each run's loss is a mean over its own targets in its own window.
         losses_K = np.zeros(len(active))
         padded = 0
-        for part in parts_of(chosen_KN, seeds_K, batches_K, task):
+        for part in parts_of(chosen_KN, seeds_K, batches_K, task, cohort.most_rows):
             losses_K += _loss_and_backward(cohort, part, active, chosen_KN)
             padded += part.batch.input_ids.numel()
 
@@ -138,6 +158,9 @@ def train(cohort: Cohort) -> Iterator[tuple[Event, ...]]:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 what = "gradient norm" if math.isfinite(loss) else "loss"
                 events.append(_diverged(member, what, member.state.step + 1))
+            elif member.window_closes() and member.loss_is_lost(DIVERGED):
+                events.append(Stepped(member.id, member.state.step + 1, **member.note_step(norm)))
+                events.append(_diverged(member, "loss", member.state.step + 1))
             elif member.window_closes():
                 values = member.note_step(norm)  # before the schedule moves on
                 member.update()
@@ -170,10 +193,10 @@ def _loss_and_backward(
     return shares_K
 
 
-def _evaluated(cohort: Cohort, due: Sequence[Member]) -> tuple[Event, ...]:
+def _evaluated(cohort: Cohort, due: Sequence[Member]) -> Iterator[tuple[Event, ...]]:
     """Evaluate runs on the validation part; the best weights so far are kept in their states."""
     events: list[Event] = []
-    results = evaluate_runs(cohort, due, cohort.validation)
+    results = yield from evaluate_runs(cohort, due, cohort.validation)
     for member, result in zip(due, results, strict=True):
         state, metrics = member.state, result.metrics()
         events.append(Evaluated(member.id, "validation", state.step, result))
@@ -185,7 +208,7 @@ def _evaluated(cohort: Cohort, due: Sequence[Member]) -> tuple[Event, ...]:
         elif state.step == state.max_steps or member.out_of_patience():
             state.status = "done" if state.step == state.max_steps else "stopped_early"
             events.append(Ended(member.id, state.status))
-    return tuple(events)
+    yield tuple(events)
 
 
 def load_best_weights(cohort: Cohort) -> list[Member]:
@@ -198,10 +221,10 @@ def load_best_weights(cohort: Cohort) -> list[Member]:
 
 def read_test(
     cohort: Cohort, members: Sequence[Member], test: Sequence[Example]
-) -> tuple[Event, ...]:
+) -> Iterator[tuple[Event, ...]]:
     """The test part, with the weights that the bank holds: those of each run's best step."""
-    results = evaluate_runs(cohort, members, test)
-    return tuple(
+    results = yield from evaluate_runs(cohort, members, test)
+    yield tuple(
         Evaluated(member.id, "test", member.state.best_step, result)
         for member, result in zip(members, results, strict=True)
     )
@@ -209,11 +232,17 @@ def read_test(
 
 def evaluate_runs(
     cohort: Cohort, members: Sequence[Member], examples: Sequence[Example]
-) -> list[Evaluation]:
+) -> Generator[tuple[Event, ...], None, list[Evaluation]]:
     """These runs, with the weights that the bank holds, on the same examples, in their order."""
     bank, task, places = cohort.bank, cohort.task, [member.place for member in members]
     rows = max(member.training.per_device_eval_batch_size for member in members)
-    results = evaluate(bank, places, examples, task, rows)
+    passing = evaluating(bank, places, examples, task, min(rows, cohort.most_rows or rows))
+    while True:
+        try:
+            yield (Evaluating(next(passing), len(examples)),)
+        except StopIteration as end:
+            results: list[Evaluation] = end.value
+            break
     if not TASKS[task.name].compares_texts or cohort.tokenizer is None:
         return results
     likeness = likeness_to_targets(bank, places, examples, task, cohort.tokenizer)
@@ -224,10 +253,5 @@ def _diverged(member: Member, what: str, step: int) -> Ended:
     """End a run one of whose numbers is not finite, with what led there."""
     state = member.state
     state.status = "diverged"
-    facts = {
-        "what": what,
-        "step": step,
-        "learning_rate": member.learning_rate,
-        "before": list(state.seen),
-    }
-    return Ended(member.id, state.status, facts)
+    state.why = {"what": what, "step": step, "learning_rate": member.learning_rate}
+    return Ended(member.id, state.status, state.why)

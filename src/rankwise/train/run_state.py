@@ -6,7 +6,7 @@ cohort and join another; there its weights are padded to the largest rank, here 
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from rankwise.errors import StoreError
 from rankwise.spec.arms import Run
 
 Tensors = dict[str, Tensor]
+Key = tuple[str, int]
 FACTS = (
     "max_steps", "step", "batches", "evaluated", "window", "losses", "best", "best_step",
-    "waited", "seen", "status",
+    "waited", "first_loss", "seen", "status", "why",
 )  # fmt: skip
 GROUPS = ("weights", "first_moments", "second_moments", "gradients", "best_weights")
 
@@ -43,8 +44,10 @@ class RunState:
         losses: Loss of that window's batches so far.
         best: Best value of the deciding validation metric, None before there was one.
         waited: Evaluations since then without enough improvement.
+        first_loss: Loss of the first step, None before it.
         seen: The last steps (step, loss, grad_norm, learning_rate), kept as evidence.
         status: running, done, stopped_early or diverged.
+        why: Of a divergence: `what` it was, the `step` and its `learning_rate`.
     """
 
     run: Run
@@ -62,8 +65,10 @@ class RunState:
     best: float | None = None
     best_step: int = -1
     waited: int = 0
+    first_loss: float | None = None
     seen: list[dict[str, float]] = field(default_factory=list)
     status: str = "running"
+    why: dict[str, Any] = field(default_factory=dict)
 
     def state_dict(self) -> tuple[Tensors, dict[str, Any]]:
         """The tensors by `group/name`, and all other facts, JSON-ready."""
@@ -75,42 +80,57 @@ class RunState:
         facts = {name: getattr(self, name) for name in FACTS}
         return tensors, {"training": self.run.arm.training_id, "seed": self.run.seed, **facts}
 
-    @classmethod
-    def from_state_dict(
-        cls, run: Run, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
-    ) -> "RunState":
-        """The state that `state_dict` gave.
 
-        Raises:
-            StoreError: it is that of another training or seed than `run`.
-        """
-        found = (facts["training"], facts["seed"])
-        if found != (run.arm.training_id, run.seed):
-            raise StoreError(
-                f"{run.id}: the saved state belongs to training {found[0]} with seed {found[1]}, "
-                f"not to {run.arm.training_id} with seed {run.seed}"
-            )
-        state = cls(run, **{name: facts[name] for name in FACTS})
-        for key, tensor in tensors.items():
-            group, _, name = key.partition("/")
-            getattr(state, group)[name] = tensor
-        return state
+def key_of(run: Run) -> Key:
+    """What tells the training of a run from all others: the id of the training, and the seed."""
+    return run.arm.training_id, run.seed
 
 
-def save_run_state(state: RunState, path: Path) -> None:
-    """Write a state to one safetensors file; facts are JSON in its metadata."""
-    tensors, facts = state.state_dict()
-    contiguous = {name: tensor.contiguous() for name, tensor in tensors.items()}
-    save_file(contiguous, path, {"run": json.dumps(facts)})
+def save_run_states(states: Sequence[RunState], path: Path) -> None:
+    """Write states to one safetensors file; facts are JSON in its metadata."""
+    tensors: Tensors = {}
+    every = []
+    for number, state in enumerate(states):
+        held, facts = state.state_dict()
+        tensors |= {f"{number}/{name}": tensor.contiguous() for name, tensor in held.items()}
+        every.append(facts)
+    save_file(tensors, path, {"runs": json.dumps(every)})
 
 
-def load_run_state(run: Run, path: Path) -> RunState:
-    """Read the state of `run` from the file that `save_run_state` wrote.
+def saved_keys(path: Path) -> list[Key]:
+    """Which trainings and seeds have a state in the file.
 
     Raises:
-        StoreError: as `RunState.from_state_dict`.
+        OSError, SafetensorError, ValueError, KeyError, TypeError: it is damaged.
     """
     with safe_open(path, framework="pt") as file:
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        facts = json.loads(file.metadata()["run"])
-    return RunState.from_state_dict(run, tensors, facts)
+        return [(one["training"], one["seed"]) for one in json.loads(file.metadata()["runs"])]
+
+
+def load_run_states(runs: Iterable[Run], path: Path) -> dict[Run, RunState]:
+    """The states of these runs from the file that `save_run_states` wrote.
+
+    Raises:
+        StoreError: it holds none of one of them.
+        OSError, SafetensorError, ValueError, KeyError, TypeError: it is damaged.
+    """
+    with safe_open(path, framework="pt") as file:
+        names: dict[str, list[str]] = {}
+        for name in file.keys():  # noqa: SIM118
+            names.setdefault(name.partition("/")[0], []).append(name)
+        every = json.loads(file.metadata()["runs"])
+        places = {(one["training"], one["seed"]): place for place, one in enumerate(every)}
+        found = {}
+        for run in runs:
+            if key_of(run) not in places:
+                raise StoreError(
+                    f"{path}: holds no state of {run.id} (training {run.arm.training_id}, seed "
+                    f"{run.seed})"
+                )
+            place = places[key_of(run)]
+            state = RunState(run, **{name: every[place][name] for name in FACTS})
+            for name in names.get(str(place), ()):
+                _, group, weight = name.split("/", 2)
+                getattr(state, group)[weight] = file.get_tensor(name)
+            found[run] = state
+    return found

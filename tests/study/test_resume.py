@@ -1,0 +1,239 @@
+"""A study that was stopped, in whatever way and wherever, ends as one that was not."""
+
+import shutil
+import sqlite3
+
+import pytest
+import torch
+import yaml
+
+from black_box import rankwise
+from rankwise.cli.app import look
+from rankwise.study import run as study_run
+from rankwise.study import train_cohort
+from rankwise.study.run import run_study
+from rankwise.train import loop
+from rankwise.train.loop import Batched, Ended, Evaluating, Stepped
+from tiny_text import tiny_spec
+
+STUDY = {
+    "grid": {"lora.r": [2, 4]},
+    "seeds": [0, 1],
+    "lora": {"target_modules": ["query", "value"], "lora_dropout": 0.1},
+    "hardware": {"checkpoint_seconds": 0, "max_runs": 4},
+}
+ASKED = {
+    "generation": {"prompts": ["where is the cat?", "where?"], "max_new_tokens": 4},
+    "lora": {"target_modules": "all-linear"},
+}
+TABLES = {
+    "run": "SELECT key, seed, state, best_step, not_finite, bad_step, error FROM run "
+    "JOIN training ON training.id = training_id ORDER BY key, seed",
+    "step": "SELECT key, seed, step, loss, grad_norm, learning_rate FROM step "
+    "JOIN run ON run.id = run_id JOIN training ON training.id = training_id "
+    "ORDER BY key, seed, step",
+    "evaluation": "SELECT key, seed, split, step, losses, correct FROM evaluation "
+    "JOIN run ON run.id = run_id JOIN training ON training.id = training_id "
+    "ORDER BY key, seed, split, step",
+    "metric": "SELECT key, seed, split, step, name, value FROM metric "
+    "JOIN run ON run.id = run_id JOIN training ON training.id = training_id "
+    "ORDER BY key, seed, split, step, name",
+    "answer": "SELECT config.key, seed, prompt, text, ids, measures FROM answer "
+    "JOIN config ON config.id = config_id LEFT JOIN run ON run.id = run_id "
+    "ORDER BY config.key, seed, prompt",
+    "cohort": "SELECT * FROM cohort",
+}
+
+
+def written(folder, kind="bert", shape="labelled", **more):
+    """A spec file of a tiny study."""
+    spec = tiny_spec(folder, kind, shape, **{**STUDY, **more})
+    (folder / "study.yaml").write_text(yaml.safe_dump(spec))
+    return folder / "study.yaml"
+
+
+def numbers(out):
+    """All that a study has computed, but what the clock decides."""
+    with sqlite3.connect(out / "study.db") as db:
+        found = {name: db.execute(query).fetchall() for name, query in TABLES.items()}
+        keys = "SELECT key, seed, folder FROM run JOIN training ON training.id = training_id"
+        for key, seed, folder in db.execute(keys):
+            weights = out / "adapters" / folder / "adapter_model.safetensors"
+            found[key, seed] = weights.read_bytes() if weights.exists() else b""
+    db.close()
+    return found
+
+
+def moments(spec, out, aside):
+    """Run a study to its end; after every tuple of events, what is on disk is copied aside."""
+    told = []
+    for events in run_study(look(spec, []), out):
+        if not any(isinstance(event, Evaluating) for event in events):
+            shutil.copytree(out, aside / f"{len(told):03d}", symlinks=True)
+        told.append(events)
+    return told
+
+
+def finish(spec, out):
+    return [event for events in run_study(look(spec, []), out) for event in events]
+
+
+def steps_made(events):
+    return sum(isinstance(event, Stepped) for event in events)
+
+
+@pytest.mark.parametrize("name", ["classifier", "answers", "full", "early"])
+def test_whatever_moment_a_process_dies_at_the_results_are_the_same_bytes(name, tmp_path):
+    more = {
+        "classifier": {"kind": "bert", "shape": "labelled"},
+        "answers": {"kind": "llama", "shape": "text", **ASKED},
+        "full": {"kind": "bert", "shape": "labelled", "method": "full", "grid": {}, "lora": {}},
+        "early": {  # runs end at different steps, and others take their places
+            "kind": "bert",
+            "shape": "labelled",
+            "seeds": [0, 1, 2],
+            "training": {"max_steps": 8, "eval_steps": 1, "early_stopping_patience": 1},
+            "hardware": {**STUDY["hardware"], "max_runs": 2},
+        },
+    }[name]
+    spec = written(tmp_path, **more)
+    told = moments(spec, tmp_path / "out", tmp_path / "moments")
+    whole = numbers(tmp_path / "out")
+    assert all(state in ("done", "stopped_early") for _, _, state, *_ in whole["run"])
+    assert whole["cohort"] == []
+    assert not (tmp_path / "out" / "checkpoints").exists()
+    total = steps_made(event for events in told for event in events)
+    places = sorted((tmp_path / "moments").iterdir())
+    for place in places[:: max(1, len(places) // 8)]:
+        before = steps_made(event for events in told[: int(place.name) + 1] for event in events)
+        again = steps_made(finish(spec, place))
+        assert numbers(place) == whole, place.name
+        assert again == total - before, f"{place.name}: steps were made twice"
+
+
+def test_closing_the_iterator_saves_whatever_is_in_training(tmp_path):
+    spec = written(tmp_path, hardware={"checkpoint_seconds": 3600, "max_runs": 4})
+    finish(spec, tmp_path / "whole")
+    out = tmp_path / "out"
+    study = run_study(look(spec, []), out)
+    batches = 0
+    for events in study:
+        batches += any(isinstance(event, Batched) for event in events)
+        if batches == 3:
+            break
+    study.close()
+    assert [state for _, _, state, *_ in numbers(out)["run"]] == ["interrupted"] * 4
+    code, said, _ = rankwise("status", out)
+    assert code == 0
+    assert "4 interrupted" in said
+    finish(spec, out)
+    assert numbers(out) == numbers(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path):
+    spec = written(tmp_path)
+    moments(spec, tmp_path / "out", tmp_path / "moments")
+    whole = numbers(tmp_path / "out")
+    for place in sorted((tmp_path / "moments").iterdir()):
+        files = sorted((place / "checkpoints").glob("*.safetensors"))
+        if len(files) == 2:
+            break
+    for number, damage in enumerate((b"", b"no tensors", None)):
+        out = shutil.copytree(place, tmp_path / f"damaged{number}", symlinks=True)
+        path = out / "checkpoints" / files[1].name
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content if damage is None else damage)
+        said = [getattr(event, "text", "") for event in finish(spec, out)]
+        assert any(path.name in text for text in said)
+        assert numbers(out) == whole
+        assert path.exists(), "what is damaged is left for whoever wants to look at it"
+
+
+def test_a_run_that_diverges_leaves_its_place_to_the_next_one(tmp_path):
+    rates = {"grid": {"training.learning_rate": [1e-3, 1e20, 2e-3, 3e-3]}, "seeds": [0]}
+    training = {"max_steps": 6, "eval_steps": 6}
+    spec = written(tmp_path, **rates, training=training, hardware={"max_runs": 2})
+    events = finish(spec, tmp_path / "out")
+    states = [state for _, _, state, *_ in numbers(tmp_path / "out")["run"]]
+    assert sorted(states) == ["diverged", "done", "done", "done"]
+    company = [len(event.runs) for event in events if isinstance(event, Batched)]
+    assert company.count(1) <= 6, "the place of a run that had diverged stayed empty"
+
+
+def test_too_little_memory_goes_on_from_the_last_state(tmp_path, monkeypatch):
+    spec = written(tmp_path)
+    finish(spec, tmp_path / "whole")
+    before, calls = loop.row_losses, []
+
+    def narrow(model, task, batch):
+        calls.append(len(batch.input_ids))
+        if len(calls) > 3 and len(batch.input_ids) > 8:
+            raise torch.OutOfMemoryError("no more memory")
+        return before(model, task, batch)
+
+    monkeypatch.setattr(loop, "row_losses", narrow)
+    events = finish(spec, tmp_path / "out")
+    ours, theirs = numbers(tmp_path / "out"), numbers(tmp_path / "whole")
+    assert ours["run"] == theirs["run"]
+    assert steps_made(events) == len(theirs["step"]), "no step is made twice"
+    for one, other in zip(ours["step"], theirs["step"], strict=True):
+        assert one[:3] == other[:3]
+        assert one[3:] == pytest.approx(other[3:], abs=1e-5)
+
+
+def test_what_does_not_fit_even_alone_takes_fewer_rows_at_once(tmp_path, monkeypatch):
+    spec = written(tmp_path, seeds=[0], grid={"lora.r": [2]})
+    finish(spec, tmp_path / "whole")
+    before = loop.row_losses
+
+    def narrow(model, task, batch):
+        if len(batch.input_ids) > 1:
+            raise torch.OutOfMemoryError("no more memory")
+        return before(model, task, batch)
+
+    monkeypatch.setattr(loop, "row_losses", narrow)
+    finish(spec, tmp_path / "out")
+    ours, theirs = numbers(tmp_path / "out"), numbers(tmp_path / "whole")
+    assert ours["run"] == theirs["run"]
+    for one, other in zip(ours["step"], theirs["step"], strict=True):
+        assert one[3:] == pytest.approx(other[3:], abs=1e-5)
+    code, report, _ = rankwise("report", tmp_path / "out", "--json")
+    assert code == 0
+    assert "1 row at a time" in report
+
+
+def test_a_failure_of_one_run_costs_the_others_no_step(tmp_path, monkeypatch):
+    spec = written(tmp_path)
+    before = train_cohort.train
+
+    def fails(cohort):
+        for number, events in enumerate(before(cohort)):
+            if number > 2 and any(m.id == "r4/seed-1" for m in cohort.members):
+                raise ZeroDivisionError("in one run")
+            yield events
+
+    monkeypatch.setattr(train_cohort, "train", fails)
+    events = finish(spec, tmp_path / "out")
+    states = [state for _, _, state, *_ in numbers(tmp_path / "out")["run"]]
+    assert sorted(states) == ["crashed", "done", "done", "done"]
+    assert len([event for event in events if isinstance(event, Ended)]) == 3
+
+
+def test_a_budget_of_hours_is_kept_and_what_was_not_run_is_said(tmp_path, monkeypatch):
+    spec = written(tmp_path, hardware={"max_runs": 2}, budget={"hours": 1.0})
+    finish(written(tmp_path / "whole"), tmp_path / "whole" / "out")
+    spent = iter([*[0.0] * 3, *[3600.0] * 1000])
+    with monkeypatch.context() as patch:
+        patch.setattr(study_run.Study, "seconds", lambda self: next(spent))
+        said = [getattr(event, "text", "") for event in finish(spec, tmp_path / "out")]
+    assert any("the budget of 1 hours is spent; 4 runs not done" in text for text in said)
+    _, report, _ = rankwise("report", tmp_path / "out", "--json")
+    assert "before 4 runs had a result" in report
+    more = yaml.safe_load(spec.read_text())
+    more["budget"] = {"hours": 100.0}
+    spec.write_text(yaml.safe_dump(more))
+    finish(spec, tmp_path / "out")
+    assert {state for _, _, state, *_ in numbers(tmp_path / "out")["run"]} == {"done"}
+    _, report, _ = rankwise("report", tmp_path / "out", "--json")
+    assert "before 4 runs" not in report

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import DataError
-from rankwise.files import PKG, decode, find_pkg_path, read_csv, what_is_there
+from rankwise.files import PKG, at_home, decode, exists, find_pkg_path, read_csv, what_is_there
 from rankwise.text import names, shorten
 
 Row = dict[str, Any]
@@ -102,9 +102,9 @@ def find_path(name: str, base_dir: Path) -> Path:
     """
     if name.startswith(PKG):
         return find_pkg_path(name, DataError)
-    path = base_dir / Path(name).expanduser()
-    if not path.exists():
-        raise DataError(f"{name}: no such file; {what_is_there(path)}")
+    path = base_dir / at_home(name)
+    if not exists(path):
+        raise DataError(f"{shorten(name)}: no such file; {what_is_there(path)}")
     return path
 
 

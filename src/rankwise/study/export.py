@@ -20,7 +20,7 @@ from rankwise.adapters.peft_files import (
 from rankwise.base.load import choose_dtype, load_tokenizer
 from rankwise.base.skeleton import read_config
 from rankwise.errors import UserError
-from rankwise.files import unlike, whole_folder
+from rankwise.files import refuse_links, unlike, whole_folder
 from rankwise.results.from_store import Records, RunFacts, read_records, records_with
 from rankwise.results.judge import judge_records
 from rankwise.results.records import ArmFacts, best_run
@@ -99,6 +99,7 @@ def _refuse_unusable(store: Reader, run: RunFacts) -> None:
             f"{run.id}: its adapter was dropped by keep_adapters: {record.dropped}; `rankwise run "
             f"SPEC --set keep_adapters=all --train-dropped` trains the dropped ones again"
         )
+    refuse_links(place, store.folder / ADAPTERS)  # of a foreign study, they may name my files
     why = "is missing" if not place.is_dir() else unlike(place, store.adapter_files(record.id))
     if why is None and store.adapter_files(record.id) == {}:  # of an older version
         why = unreadable(place)

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -255,8 +256,9 @@ def test_links_in_a_foreign_study_are_not_followed(make_study, tmp_path):
         (folder / name).symlink_to(mine / "keys")
     (folder / "figures").symlink_to(mine)
     for name in (".report.html.new", "study.lock"):
+        (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(mine / "keys")
-    with hold(folder):
+    with closing(hold(folder)):
         write_report(folder)
     assert [path.name for path in mine.iterdir()] == ["keys"]
     assert (mine / "keys").read_text() == "private"

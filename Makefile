@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN     = $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: install quickstart test bench docs calibration clean
+.PHONY: install quickstart test bench docs calibration faults clean
 
 install: $(VENV)/.installed $(VENV)/.assets
 
@@ -34,6 +34,9 @@ bench: install
 
 calibration: install
 	$(BIN)/python benchmarks/verdict_calibration.py
+
+faults: install
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --write
 
 docs: install
 	$(BIN)/python docs/generate.py

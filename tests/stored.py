@@ -1,6 +1,9 @@
 """What tests put into a store and look up in it, by the names that people use."""
 
+import sqlite3
 from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
 
 from rankwise.spec.arms import Run
 from rankwise.store.reader import Reader
@@ -11,6 +14,23 @@ SPEC = {"study": "s", "objective": {"metric": "eval_loss"}}
 RECORD = StudyRecord(
     "study: s\n", SPEC, {"torch": "1"}, "cpu", 2, BaseRecord("tiny", "aa", "float32"), "bb"
 )
+NUMBERS = {
+    "run": "SELECT key, seed, state, best_step, not_finite, bad_step, error FROM run "
+    "JOIN training ON training.id = training_id ORDER BY key, seed",
+    "step": "SELECT key, seed, step, loss, grad_norm, learning_rate FROM step "
+    "JOIN run ON run.id = run_id JOIN training ON training.id = training_id "
+    "ORDER BY key, seed, step",
+    "evaluation": "SELECT key, seed, split, step, losses, correct FROM evaluation "
+    "JOIN run ON run.id = run_id JOIN training ON training.id = training_id "
+    "ORDER BY key, seed, split, step",
+    "metric": "SELECT key, seed, split, step, name, value FROM metric "
+    "JOIN run ON run.id = run_id JOIN training ON training.id = training_id "
+    "ORDER BY key, seed, split, step, name",
+    "answer": "SELECT config.key, seed, prompt, text, ids, measures FROM answer "
+    "JOIN config ON config.id = config_id LEFT JOIN run ON run.id = run_id "
+    "ORDER BY config.key, seed, prompt",
+    "cohort": "SELECT * FROM cohort",
+}
 SETTINGS = {"lora.r": 4, "lora.target_modules": ["q", "v"]}
 
 
@@ -48,3 +68,15 @@ def labels(store: Reader) -> dict[str, int]:
 def states(store: Reader) -> dict[str, str]:
     """CONFIG/seed-N -> state."""
     return {label: store.run(run).state for label, run in labels(store).items()}
+
+
+def numbers(out: Path) -> dict[Any, Any]:
+    """All that a study has computed, but what the clock decides."""
+    with sqlite3.connect(out / "study.db") as db:
+        found = {name: db.execute(query).fetchall() for name, query in NUMBERS.items()}
+        keys = "SELECT key, seed, folder FROM run JOIN training ON training.id = training_id"
+        for key, seed, folder in db.execute(keys):
+            weights = out / "adapters" / folder / "adapter_model.safetensors"
+            found[key, seed] = weights.read_bytes() if weights.exists() else b""
+    db.close()
+    return found

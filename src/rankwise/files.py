@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -133,7 +132,7 @@ def whole_folder(target: Path) -> Iterator[Path]:
         DiskFullError: there is no room.
     """
     with full_disk_told(target), _scratch_beside(target) as scratch:
-        ready = Path(scratch) / "new"
+        ready = scratch / "new"
         ready.mkdir()
         yield ready
         for path in (*ready.rglob("*"), ready):
@@ -143,14 +142,21 @@ def whole_folder(target: Path) -> Iterator[Path]:
         if target.is_symlink():
             target.unlink()
         elif target.exists():
-            target.rename(Path(scratch) / "old")
+            target.rename(scratch / "old")
         ready.rename(target)
         to_disk(target.parent)
 
 
-def _scratch_beside(target: Path) -> tempfile.TemporaryDirectory[str]:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    return tempfile.TemporaryDirectory(dir=target.parent, prefix=".")
+@contextmanager
+def _scratch_beside(target: Path) -> Iterator[Path]:
+    """A folder that goes at the end; what a kill left of the one before goes first."""
+    scratch = target.with_name(f".{target.name}.new")
+    scratch.unlink() if scratch.is_symlink() else shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir(parents=True)
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def to_disk(path: Path) -> None:

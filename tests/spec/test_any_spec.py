@@ -80,6 +80,7 @@ def test_a_character_that_json_writes_in_two_halves_is_read_whole():
       "configs[0]: lora.r: is given twice"),
      (GOOD + "grid: {lora: {r: [8]}, lora.r: [2]}", "spec.yaml: grid: lora.r: is given twice"),
      (GOOD + f"training: {{lr_scheduler_kwargs: {{? {'9' * 5000}x : 1}}}}", "takes no 999"),
+     (GOOD + "lora: *" + "x" * 9000, "found undefined alias"),
      (GOOD + "? " + "x" * 9000 + "\n: 1\n", "no such setting"),
      (GOOD + "lora: {r: '99999999999999999999'}", "lora: r: whole numbers must lie within 64 bits"),
      (GOOD + f"lora: {{r: {2**63 - 1}, lora_alpha: {'9' * 18}r}}", None),

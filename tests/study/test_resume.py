@@ -4,7 +4,6 @@ import errno
 import os
 import shutil
 import signal
-import sqlite3
 
 import numpy as np
 import pytest
@@ -23,6 +22,7 @@ from rankwise.study.checkpoints import Checkpoints
 from rankwise.study.run import run_study
 from rankwise.train import loop
 from rankwise.train.loop import Batched, Ended, Evaluating, Stepped
+from stored import numbers
 from tiny_text import tiny_spec
 
 STUDY = {
@@ -35,23 +35,6 @@ ASKED = {
     "generation": {"prompts": ["where is the cat?", "where?"], "max_new_tokens": 4},
     "lora": {"target_modules": "all-linear"},
 }
-TABLES = {
-    "run": "SELECT key, seed, state, best_step, not_finite, bad_step, error FROM run "
-    "JOIN training ON training.id = training_id ORDER BY key, seed",
-    "step": "SELECT key, seed, step, loss, grad_norm, learning_rate FROM step "
-    "JOIN run ON run.id = run_id JOIN training ON training.id = training_id "
-    "ORDER BY key, seed, step",
-    "evaluation": "SELECT key, seed, split, step, losses, correct FROM evaluation "
-    "JOIN run ON run.id = run_id JOIN training ON training.id = training_id "
-    "ORDER BY key, seed, split, step",
-    "metric": "SELECT key, seed, split, step, name, value FROM metric "
-    "JOIN run ON run.id = run_id JOIN training ON training.id = training_id "
-    "ORDER BY key, seed, split, step, name",
-    "answer": "SELECT config.key, seed, prompt, text, ids, measures FROM answer "
-    "JOIN config ON config.id = config_id LEFT JOIN run ON run.id = run_id "
-    "ORDER BY config.key, seed, prompt",
-    "cohort": "SELECT * FROM cohort",
-}
 
 
 def written(folder, kind="bert", shape="labelled", **more):
@@ -59,18 +42,6 @@ def written(folder, kind="bert", shape="labelled", **more):
     spec = tiny_spec(folder, kind, shape, **{**STUDY, **more})
     (folder / "study.yaml").write_text(yaml.safe_dump(spec))
     return folder / "study.yaml"
-
-
-def numbers(out):
-    """All that a study has computed, but what the clock decides."""
-    with sqlite3.connect(out / "study.db") as db:
-        found = {name: db.execute(query).fetchall() for name, query in TABLES.items()}
-        keys = "SELECT key, seed, folder FROM run JOIN training ON training.id = training_id"
-        for key, seed, folder in db.execute(keys):
-            weights = out / "adapters" / folder / "adapter_model.safetensors"
-            found[key, seed] = weights.read_bytes() if weights.exists() else b""
-    db.close()
-    return found
 
 
 def moments(spec, out, aside):

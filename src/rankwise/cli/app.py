@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from rankwise import __version__
-from rankwise.cli.interrupt import Interrupted
+from rankwise.cli.interrupt import Interrupted, Stop
 from rankwise.errors import StoreError, UserError
 
 USER_MISTAKE = 2
@@ -78,14 +78,14 @@ def run(
 
     study = read_spec(spec, overrides)
     folder = out or Path("studies") / study.study
-    with closing(hold(folder)) as lock:  # before anything heavy is imported
+    with Stop().listening() as stop, closing(hold(folder)) as lock:  # before heavy imports
         _repair(folder)
         plan = check(study, spec.parent, download=True)
         from rankwise.cli.progress import show
         from rankwise.report.write import write_report
         from rankwise.study.run import run_study
 
-        show(run_study(plan, folder, lock, train_dropped), quiet=as_json)
+        show(run_study(plan, folder, lock, train_dropped), stop, quiet=as_json)
         write_report(folder)
     _print_status(folder, as_json)
     if any(state in ("crashed", "out_of_memory") for state in _states(folder)):

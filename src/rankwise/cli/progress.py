@@ -24,26 +24,35 @@ BARS = "▁▂▃▄▅▆▇█"
 Events = Generator[tuple[StudyEvent, ...], None, None]
 
 
-def show(study: Events, quiet: bool = False) -> None:
+def show(study: Events, stop: Stop, quiet: bool = False) -> None:
     """Drive a study to its end and show how it goes.
+
+    Args:
+        study: Its events.
+        stop: Asked after every tuple of events.
+        quiet: Show nothing.
 
     Raises:
         Interrupted: SIGINT or SIGTERM came; the runs in training are saved, if it came to that.
     """
     console = Console(stderr=True, quiet=quiet)
     watch = Watch()
-    with Stop().listening() as stop:
-        if not console.is_terminal:
-            _show_lines(study, console, watch, stop)
-            return
-        with Live(console=console, refresh_per_second=1 / REFRESH, transient=True) as live:
-            drawn = 0.0
-            for events in study:
-                _take(events, console, watch)
-                _leave_if_asked(study, watch, stop)
-                if time.monotonic() - drawn > REFRESH:
-                    live.update(watch.picture())
-                    drawn = time.monotonic()
+    if console.is_terminal:
+        _show_live(study, console, watch, stop)
+    else:
+        _show_lines(study, console, watch, stop)
+    stop.training = False
+
+
+def _show_live(study: Events, console: Console, watch: "Watch", stop: Stop) -> None:
+    with Live(console=console, refresh_per_second=1 / REFRESH, transient=True) as live:
+        drawn = 0.0
+        for events in study:
+            _take(events, console, watch)
+            _leave_if_asked(study, watch, stop)
+            if time.monotonic() - drawn > REFRESH:
+                live.update(watch.picture())
+                drawn = time.monotonic()
 
 
 def _show_lines(study: Events, console: Console, watch: "Watch", stop: Stop) -> None:

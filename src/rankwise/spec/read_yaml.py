@@ -156,7 +156,8 @@ def read_yaml(text: str, place: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        raise SpecError(f"{place}: {where}{error.problem or error.context}") from None
+        why = shorten(str(error.problem or error.context), 200)
+        raise SpecError(f"{place}: {where}{why}") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         found = f"{error.character:#06x}" if isinstance(error.character, int) else "it"

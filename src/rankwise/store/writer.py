@@ -111,6 +111,8 @@ class Store(Reader):
         A lock of its own is given back.
         """
         try:
+            if self._db.in_transaction:  # a signal came between its beginning and its first write
+                self._db.execute("ROLLBACK")
             self.flush()
             if self._unsealed and self._lock is not None:
                 self.back_up()

@@ -79,6 +79,7 @@ def run_study(
             yield from _train(study, missing, incomplete, alike)
         else:
             store.save_cohorts([])
+            study.checkpoints.keep([])
         if study.out_of_time():
             yield (_budget_is_spent(study),)
         else:

@@ -91,7 +91,11 @@ def test_a_tokenizer_that_cannot_pad_is_refused_by_the_plan(tmp_path):
         ),
         ("labelled", {"label": 0.5}, "(regression)"),
         ("labelled", {"label": ["fur", "wings"]}, "multi-label"),
-        ("chat", {"messages": [{"role": "assistant", "content": None}]}, "row 3 of"),
+        (
+            "chat",
+            {"messages": [{"role": "assistant", "content": None}]},
+            "rows.jsonl, line 3: data.messages",
+        ),
         ("chat", {"tools": ["find"]}, "column tools"),
         ("chat", {}, "has no chat template"),
     ],

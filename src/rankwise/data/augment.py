@@ -21,6 +21,7 @@ from rankwise.data.sources import FUNCTION, function_of, load_function, user_err
 from rankwise.data.split import Part
 from rankwise.data.tables import Row, find_path
 from rankwise.errors import DataError
+from rankwise.reading import Malformed
 from rankwise.spec.models import AugmentSpec, DataSpec, columns_of
 from rankwise.text import shorten
 
@@ -244,7 +245,10 @@ def _by_function(name: str, data: DataSpec, base_dir: Path) -> Change:
             raise DataError(
                 f"data.augment.function: {name} changed the label; only text may change"
             )
-        return normal_row(new, data, f"a row that {name} returned")
+        try:
+            return normal_row(new, data)
+        except Malformed as error:
+            raise DataError(f"data.augment.function: a row that {name} returned: {error}") from None
 
     return change_row
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rankwise.data.messages import normal_row
-from rankwise.data.rows import full_text, repeated, words_of
+from rankwise.data.rows import full_texts, repeated, words_of
 from rankwise.data.sources import FUNCTION, function_of, load_function, user_error
 from rankwise.data.split import Part
 from rankwise.data.tables import Row, find_path
@@ -101,9 +101,8 @@ def _told(train: Part, part: Part, augment: AugmentSpec, same: int, leaked: int)
 
 def _leaked(made: Sequence[Row], held_out: Sequence[Row], data: DataSpec) -> set[int]:
     """Places of copies that repeat a held-out row."""
-    new = [full_text(row, data) for row in made]
-    held = [full_text(row, data) for row in held_out]
-    found = repeated(new, held, data.near_duplicates)
+    new = list(full_texts(made, data))
+    found = repeated(new, full_texts(held_out, data), data.near_duplicates)
     # of equal copies `near` names the first one only
     gone = {tuple(words_of(new[at])) for at in (*found.exact, *found.near)}
     return {at for at, text in enumerate(new) if tuple(words_of(text)) in gone}

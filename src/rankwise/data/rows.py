@@ -9,7 +9,7 @@ Operator for Similarity Joins in Data Cleaning").
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -171,12 +171,14 @@ def _with_label(
     return labelled
 
 
-def full_text(row: Row, data: DataSpec) -> str:
-    """All the text of a row that a model reads or writes, for comparing rows with each other."""
+def full_texts(rows: Iterable[Row], data: DataSpec) -> Iterator[str]:
+    """All the text of each row that a model reads or writes, for comparing rows."""
     if data.messages is not None:
-        return seen_of(row, data)
+        yield from (seen_of(row, data) for row in rows)
+        return
     columns = [getattr(data, field) for field in columns_of(data) if field != "label"]
-    return "\n".join(row[column] for column in columns)
+    for row in rows:
+        yield "\n".join(row[column] for column in columns)
 
 
 # Scripts written without spaces: there a character stands for a word.
@@ -191,11 +193,10 @@ def words_of(text: str) -> list[str]:
     return WORD.findall(text.casefold()) or [text.strip()]
 
 
-def shingles_of(text: str) -> frozenset[Shingle]:
+def shingles_of(words: Shingle) -> frozenset[Shingle]:
     """The set of word 3-grams of a text; for fewer than three words the words together."""
-    words = words_of(text)
     if len(words) < 3:
-        return frozenset([tuple(words)])
+        return frozenset([words])
     return frozenset(zip(words, words[1:], words[2:], strict=False))
 
 
@@ -211,55 +212,73 @@ class Repeats(NamedTuple):
     within: list[int]
 
 
-def repeated(texts: Sequence[str], earlier: Sequence[str], distance: float) -> Repeats:
-    """Which of `texts` repeat one of `earlier`, or one another.
+def repeated(texts: Iterable[str], earlier: Iterable[str], distance: float) -> Repeats:
+    """Which of `texts` repeat one of `earlier`, or one another; see `Comparison`."""
+    held = Comparison(texts, distance)
+    for text in earlier:
+        held.see(words_of(text))
+    return held.repeats()
+
+
+class Comparison:
+    """Held-out texts, compared with earlier texts that are seen one by one and not kept.
 
     Args:
-        texts: the held-out texts.
-        earlier: the texts they are compared with.
+        texts: The held-out texts.
         distance: Jaccard distance of the word 3-grams below which two texts are near duplicates;
             0 means that only equal texts count.
     """
-    known = {tuple(words_of(text)) for text in earlier}
-    own: set[tuple[str, ...]] = set()
-    exact: list[int] = []
-    within: list[int] = []
-    rest: list[int] = []
-    for at, text in enumerate(texts):
-        words = tuple(words_of(text))
-        kind = exact if words in known else within if words in own else rest
-        kind.append(at)
-        own.add(words)
-    near = _near([shingles_of(texts[at]) for at in rest], earlier, 1 - distance) if distance else []
-    return Repeats(exact, [rest[at] for at in near], within)
 
+    def __init__(self, texts: Iterable[str], distance: float) -> None:
+        self.threshold = 1 - distance
+        self.places: dict[Shingle, list[int]] = defaultdict(list)
+        for at, text in enumerate(texts):
+            self.places[tuple(words_of(text))].append(at)
+        self.known: set[Shingle] = set()
+        self.near: set[Shingle] = set()
+        self.sets = {words: shingles_of(words) for words in self.places if distance}
+        self.counts = Counter(shingle for shingles in self.sets.values() for shingle in shingles)
+        self.index: dict[Shingle, list[Shingle]] = defaultdict(list)
+        for words, shingles in self.sets.items():
+            for shingle in _rarest(shingles, len(shingles), self.counts, self.threshold):
+                self.index[shingle].append(words)
 
-def _near(held: list[frozenset[Shingle]], earlier: Sequence[str], threshold: float) -> list[int]:
-    """Positions of `held` whose Jaccard similarity with one of `earlier` exceeds `threshold`.
+    def see(self, words: Sequence[str]) -> None:
+        """Compare with the words of an earlier text.
 
-    If the similarity of x and y is at least t, they share at least t*|x| and t*|y| elements, so
-    in any common order the first |x| - ceil(t*|x|) + 1 of x and the same of y share one.
-    """
-    counts = Counter(shingle for shingles in held for shingle in shingles)
-    index: dict[Shingle, list[int]] = defaultdict(list)
-    for at, shingles in enumerate(held):
-        for shingle in _rarest(shingles, len(shingles), counts, threshold):
-            index[shingle].append(at)
-    found: set[int] = set()
-    for text in earlier:
-        shingles = shingles_of(text)
+        If the similarity of x and y is at least t, they share at least t*|x| and t*|y| elements,
+        so in any common order the first |x| - ceil(t*|x|) + 1 of x and the same of y share one.
+        """
+        key = tuple(words)
+        if key in self.places:
+            self.known.add(key)
+        shingles = shingles_of(key)
         # 3-grams that no held-out text has are the rarest of all and fill the prefix first
-        seen = [shingle for shingle in shingles if shingle in counts]
-        if len(seen) < threshold * len(shingles):
-            continue
-        prefix = _rarest(seen, len(shingles), counts, threshold)
-        candidates = {at for shingle in prefix for at in index.get(shingle, ())}
-        found.update(at for at in candidates - found if _jaccard(held[at], shingles) > threshold)
-    return sorted(found)
+        seen = self.counts.keys() & shingles
+        if not seen or len(seen) < self.threshold * len(shingles):
+            return
+        for shingle in _rarest(seen, len(shingles), self.counts, self.threshold):
+            for held in self.index.get(shingle, ()):
+                if held not in self.near and _jaccard(self.sets[held], shingles) > self.threshold:
+                    self.near.add(held)
+
+    def repeats(self) -> Repeats:
+        """Which of the held-out texts repeat one that was seen, or one another."""
+        found = Repeats([], [], [])
+        for words, places in self.places.items():
+            if words in self.known:
+                found.exact.extend(places)
+                continue
+            found.within.extend(places[1:])
+            if words in self.near:
+                found.near.append(places[0])
+        for kind in found:
+            kind.sort()
+        return found
 
 
 def _rarest(
-    shingles: Sequence[Shingle] | frozenset[Shingle],
+    shingles: Set[Shingle],
     size: int,
     counts: Counter[Shingle],
     threshold: float,

@@ -1,4 +1,4 @@
-"""Texts and tables that others wrote: their encoding, rows that cannot be read, rows of CSV files."""
+"""Texts and tables that others wrote: encodings, rows that cannot be read, rows of CSV files."""
 
 import csv
 import io

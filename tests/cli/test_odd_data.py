@@ -1,6 +1,8 @@
 """Odd data and tokenizers from the command line: right, or one message before anything loads."""
 
+import io
 import json
+from contextlib import redirect_stdout
 
 import pytest
 import transformers
@@ -15,6 +17,7 @@ from black_box import (
     rankwise,
     split_of,
 )
+from rankwise.cli import tables
 from tiny_text import rows_of, tiny_tokenizer
 
 OWN = ["wings", "scales", "fur"]
@@ -114,3 +117,30 @@ def test_data_that_cannot_be_used_are_one_message_from_the_plan(shape, change, s
     assert code == 2, err
     assert said in err.replace("\n", "")
     assert "Traceback" not in err
+
+
+def test_the_plan_says_when_evaluation_takes_more_of_the_time_than_training(tmp_path):
+    """Products of a run: 4 steps of 8 rows, forward and backward, against 4 readings of 40 rows."""
+    study = make_study(
+        tmp_path,
+        rows=rows_of("labelled", 100),
+        data={"split": {"validation": 40, "test": 20}, "max_length": 16},
+        training={"per_device_train_batch_size": 8, "eval_steps": 1},
+    )
+    facts = study.plan()
+    found = facts["evaluation"]
+    assert found["share"] == pytest.approx(2 * 180 / (2 * 180 + 4 * 32), rel=0.1)
+    assert found["even_rows"] is None  # 14 rows would tell nothing
+    assert found["seconds"] < facts["seconds"]
+    found |= {"seconds": 1900.0, "even_rows": 700}
+    facts["seconds"] = 2000.0
+    with redirect_stdout(io.StringIO()) as out:
+        tables.print_plan(facts)
+    said = " ".join(out.getvalue().split())
+    assert "Most of this time, about 32 minutes (74%), is evaluation, on" in said
+    assert "with data.split.validation: 700 it would take about half" in said
+    assert "training.eval_steps" in said
+    found["seconds"] = 5.0
+    with redirect_stdout(io.StringIO()) as out:
+        tables.print_plan(facts)
+    assert "is evaluation" not in out.getvalue()

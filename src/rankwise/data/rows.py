@@ -216,7 +216,8 @@ def repeated(texts: Iterable[str], earlier: Iterable[str], distance: float) -> R
     """Which of `texts` repeat one of `earlier`, or one another; see `Comparison`."""
     held = Comparison(texts, distance)
     for text in earlier:
-        held.see(words_of(text))
+        words = tuple(words_of(text))
+        held.see(words, shingles_of(words))
     return held.repeats()
 
 
@@ -243,16 +244,14 @@ class Comparison:
             for shingle in _rarest(shingles, len(shingles), self.counts, self.threshold):
                 self.index[shingle].append(words)
 
-    def see(self, words: Sequence[str]) -> None:
-        """Compare with the words of an earlier text.
+    def see(self, words: Shingle, shingles: frozenset[Shingle]) -> None:
+        """Compare with an earlier text, its words and its 3-grams.
 
         If the similarity of x and y is at least t, they share at least t*|x| and t*|y| elements,
         so in any common order the first |x| - ceil(t*|x|) + 1 of x and the same of y share one.
         """
-        key = tuple(words)
-        if key in self.places:
-            self.known.add(key)
-        shingles = shingles_of(key)
+        if words in self.places:
+            self.known.add(words)
         # 3-grams that no held-out text has are the rarest of all and fill the prefix first
         seen = self.counts.keys() & shingles
         if not seen or len(seen) < self.threshold * len(shingles):

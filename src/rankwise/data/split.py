@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from rankwise.data.labels import LISTED, Classes, as_in_base
 from rankwise.data.order import permutation
-from rankwise.data.rows import Comparison, full_texts, usable_rows, words_of
+from rankwise.data.rows import Comparison, full_texts, shingles_of, usable_rows, words_of
 from rankwise.data.sources import WHOLE, Rows
 from rankwise.data.tables import Row
 from rankwise.errors import DataError
@@ -302,13 +302,15 @@ def _without_repeats(
     train, *held = parts
     every = [Comparison(full_texts(part.rows, data), data.near_duplicates) for part in held]
     for text in full_texts(train.rows, data):
-        words = words_of(text)
+        words = tuple(words_of(text))
+        shingles = shingles_of(words)
         for one in every:
-            one.see(words)
+            one.see(words, shingles)
     kept: list[Part] = []
     for side, part, compared in zip(HELD_OUT, held, every, strict=True):
         for text in full_texts([row for before in kept for row in before.rows], data):
-            compared.see(words_of(text))
+            words = tuple(words_of(text))
+            compared.see(words, shingles_of(words))
         exact, near, within = compared.repeats()
         gone = {*exact, *near, *within}
         if gone:

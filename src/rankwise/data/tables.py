@@ -239,7 +239,7 @@ def _cells(column: Any) -> list[Any]:
     """The values of a part of a parquet column."""
     try:
         return [without_gaps(cell) for cell in column.to_pylist()]
-    except (ValueError, OverflowError):  # a text that is not UTF-8, a date past the year 9999
+    except (ValueError, OverflowError, KeyError):  # a text that is not UTF-8, a date past 9999
         return [_cell(cell) for cell in column]
 
 
@@ -248,7 +248,7 @@ def _cell(cell: Any) -> Any:
         return without_gaps(cell.as_py())
     except UnicodeDecodeError as error:
         return Malformed(not_utf8(error.object[error.start]))
-    except (ValueError, OverflowError) as error:
+    except (ValueError, OverflowError, KeyError) as error:
         return Malformed(f"cannot be read: {shorten(error)}")
 
 

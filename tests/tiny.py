@@ -178,7 +178,7 @@ class Told:
 
     def take(self, cohort: Cohort, told: Sequence[Any]) -> None:
         members = {member.id: member for member in cohort.members}
-        for event in told:
+        for event in (e for one in told for e in (one if isinstance(one, tuple) else (one,))):
             self.events.append(event)
             if isinstance(event, Improved) and self.writer is not None:
                 member, bank = members[event.run], cohort.bank

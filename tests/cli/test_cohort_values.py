@@ -126,7 +126,7 @@ def test_a_cohort_that_is_too_large_is_trained_in_parts(watched, monkeypatch):
 
 def test_a_run_that_lacked_memory_is_tried_again_by_the_next_call(watched, monkeypatch):
     undisturbed = losses_of(watched("undisturbed").run())
-    monkeypatch.setattr(Watched, "most", 3)
+    monkeypatch.setattr(Watched, "most", 0)
     study = watched().run(code=1)
     assert {row["state"] for row in study.runs().values()} == {"out_of_memory"}
     monkeypatch.setattr(Watched, "most", 10**9)

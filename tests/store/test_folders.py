@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from rankwise.store.reader import ADAPTERS, link_names
+from rankwise.store.links import link_names
+from rankwise.store.reader import ADAPTERS
 from rankwise.store.writer import Store
 
 

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -63,7 +64,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(
     other.wait()
     assert json.loads((tmp_path / "out" / LOCK).read_text())["pid"] == other.pid  # it is stale
     assert held_by(tmp_path / "out") is None
-    with hold(tmp_path / "out"):
+    with closing(hold(tmp_path / "out")):
         found = held_by(tmp_path / "out")
         assert found is not None
         assert found.pid == os.getpid()
@@ -73,7 +74,7 @@ def test_the_lock_of_a_killed_process_is_taken_over(
 def test_a_folder_that_was_made_for_the_lock_alone_goes_with_it(tmp_path: Path) -> None:
     hold(tmp_path / "a" / "b").close()
     assert list(tmp_path.iterdir()) == []
-    with hold(tmp_path / "a"):
+    with closing(hold(tmp_path / "a")):
         (tmp_path / "a" / "kept").write_text("")
     assert (tmp_path / "a" / "kept").exists()
     (tmp_path / "empty").mkdir()
@@ -93,7 +94,7 @@ def test_a_folder_that_cannot_be_written_is_a_mistake_of_the_user(
 
 
 def test_a_store_writes_under_the_lock_of_its_caller_and_leaves_it_held(tmp_path: Path) -> None:
-    with hold(tmp_path) as lock:
+    with closing(hold(tmp_path)) as lock:
         with Store(tmp_path, create=True, lock=lock) as store:
             with_one_run(store)
         with pytest.raises(InUseError):

@@ -1,16 +1,25 @@
 """A study that was stopped, in whatever way and wherever, ends as one that was not."""
 
+import errno
+import os
 import shutil
+import signal
 import sqlite3
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from black_box import rankwise
+from rankwise.cli import progress
 from rankwise.cli.app import look
+from rankwise.errors import DiskFullError
+from rankwise.store.writer import Store
+from rankwise.study import checkpoints, train_cohort
+from rankwise.study import plan as study_plan
 from rankwise.study import run as study_run
-from rankwise.study import train_cohort
+from rankwise.study.checkpoints import Checkpoints
 from rankwise.study.run import run_study
 from rankwise.train import loop
 from rankwise.train.loop import Batched, Ended, Evaluating, Stepped
@@ -126,8 +135,56 @@ def test_closing_the_iterator_saves_whatever_is_in_training(tmp_path):
     code, said, _ = rankwise("status", out)
     assert code == 0
     assert "4 interrupted" in said
-    finish(spec, out)
+    assert steps_made(finish(spec, out)) == 4, "of 4 runs of 4 steps, 3 of each were saved"
     assert numbers(out) == numbers(tmp_path / "whole")
+
+
+def stopped(spec, out, batches):
+    """A study that was stopped after so many batches."""
+    study = run_study(look(spec, []), out)
+    for events in study:
+        batches -= any(isinstance(event, Batched) for event in events)
+        if not batches:
+            break
+    study.close()
+
+
+def test_the_same_cohorts_are_formed_again_whatever_memory_is_free_then(tmp_path, monkeypatch):
+    spec = written(tmp_path, hardware={"checkpoint_seconds": 3600})
+    finish(spec, tmp_path / "whole")
+    stopped(spec, tmp_path / "out", 2)
+    monkeypatch.setattr(study_plan, "free_bytes", lambda device: 1)
+    events = finish(spec, tmp_path / "out")
+    assert {len(event.runs) for event in events if isinstance(event, Batched)} == {4}
+    assert numbers(tmp_path / "out") == numbers(tmp_path / "whole")
+
+
+def test_what_was_recorded_after_the_checkpoint_is_forgotten(tmp_path):
+    spec = written(tmp_path)
+    finish(spec, tmp_path / "whole")
+    stopped(spec, tmp_path / "out", 2)
+    with Store(tmp_path / "out") as store:  # as where a device repeats no number exactly
+        for run in store.runs():
+            store.log(run.id, 99, 1.0, 1.0, 1.0)
+            store.save_evaluation(run.id, 99, "validation", np.ones(12), None, {"eval_loss": 0.0})
+            store.set_best(run.id, 99)
+    finish(spec, tmp_path / "out")
+    assert numbers(tmp_path / "out") == numbers(tmp_path / "whole")
+
+
+def test_the_end_of_a_run_is_in_a_checkpoint_before_it_is_recorded(tmp_path):
+    spec = written(tmp_path, hardware={"checkpoint_seconds": 3600, "max_runs": 4})
+    moments(spec, tmp_path / "out", tmp_path / "moments")
+    plan, ended = look(spec, []), 0
+    for place in sorted((tmp_path / "moments").iterdir()):
+        with Store(place) as store:
+            states = {one.id: one.state for one in store.runs() if one.state == "done"}
+            if not states or not store.cohorts():
+                continue
+            saved = Checkpoints(place, 0).load(plan.trained)
+            assert {state.status for state in saved.values()} == {"done"}
+            ended += len(states) == len(saved) == 4
+    assert ended
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_is_taken(tmp_path):
@@ -157,8 +214,11 @@ def test_a_run_that_diverges_leaves_its_place_to_the_next_one(tmp_path):
     events = finish(spec, tmp_path / "out")
     states = [state for _, _, state, *_ in numbers(tmp_path / "out")["run"]]
     assert sorted(states) == ["diverged", "done", "done", "done"]
-    company = [len(event.runs) for event in events if isinstance(event, Batched)]
-    assert company.count(1) <= 6, "the place of a run that had diverged stayed empty"
+    begun = set()
+    for event in events:
+        if isinstance(event, Batched):
+            begun |= set(event.runs)
+            assert len(event.runs) == 2 or len(begun) == 4, "a place was empty while a run waited"
 
 
 def test_too_little_memory_goes_on_from_the_last_state(tmp_path, monkeypatch):
@@ -237,3 +297,69 @@ def test_a_budget_of_hours_is_kept_and_what_was_not_run_is_said(tmp_path, monkey
     assert {state for _, _, state, *_ in numbers(tmp_path / "out")["run"]} == {"done"}
     _, report, _ = rankwise("report", tmp_path / "out", "--json")
     assert "before 4 runs" not in report
+
+
+def test_a_checkpoint_is_not_used_where_the_records_do_not_reach_it(tmp_path):
+    spec = written(tmp_path)
+    moments(spec, tmp_path / "out", tmp_path / "moments")
+    for place in sorted((tmp_path / "moments").iterdir()):
+        if len(list((place / "checkpoints").glob("*"))) == 2:
+            break
+    with Store(place) as store:  # as after a repair from an older backup
+        for run in store.runs():
+            store.restart_run(run.id)
+    finish(spec, place)
+    assert numbers(place) == numbers(tmp_path / "out")
+
+
+def test_a_full_disk_is_no_failure_of_a_run(tmp_path, monkeypatch):
+    spec = written(tmp_path)
+
+    def full(states, path):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoints, "save_run_states", full)
+        with pytest.raises(DiskFullError, match="make room"):
+            finish(spec, tmp_path / "out")
+    assert {state for _, _, state, *_ in numbers(tmp_path / "out")["run"]} == {"interrupted"}
+    finish(spec, tmp_path / "out")
+    finish(spec, tmp_path / "whole")
+    assert numbers(tmp_path / "out") == numbers(tmp_path / "whole")
+
+
+def test_a_loss_that_is_too_large_is_not_called_infinite(tmp_path):
+    wild = {"name": "wild", "training.learning_rate": 1e4, "training.max_grad_norm": 0}
+    training = {"max_steps": 8, "eval_steps": 8}
+    spec = written(tmp_path, grid={}, configs=[wild], seeds=[0], training=training)
+    finish(spec, tmp_path / "out")
+    ((_, _, state, *_),) = numbers(tmp_path / "out")["run"]
+    assert state == "diverged"
+    assert rankwise("report", tmp_path / "out")[0] == 0
+    report = (tmp_path / "out" / "report.md").read_text()
+    assert "the loss was more than 100 times that of the first step" in report
+    assert "not finite" not in report
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_says_the_command_that_goes_on(signum, tmp_path, monkeypatch):
+    spec = written(tmp_path, hardware={"checkpoint_seconds": 3600, "max_runs": 4})
+    finish(spec, tmp_path / "whole")
+    handler = signal.getsignal(signum)
+    before, batches = progress.Watch.take, []
+
+    def take(self, event):
+        before(self, event)
+        batches.extend([event] * isinstance(event, Batched))
+        if len(batches) == 3:
+            os.kill(os.getpid(), signum)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(progress.Watch, "take", take)
+        code, _, said = rankwise("run", spec, "--out", tmp_path / "out")
+    assert code == 128 + signum
+    assert f"stopped by {signum.name}; the runs in training are saved" in said
+    assert f"To go on: rankwise run {spec} --out {tmp_path / 'out'}" in said
+    assert signal.getsignal(signum) is handler, "the handlers of before are back"
+    assert steps_made(finish(spec, tmp_path / "out")) == 4, "one step of each run was left"
+    assert numbers(tmp_path / "out") == numbers(tmp_path / "whole")

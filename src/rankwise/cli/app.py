@@ -2,6 +2,7 @@
 
 import json
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -76,7 +77,7 @@ def run(
 
     study = read_spec(spec, overrides)
     folder = out or Path("studies") / study.study
-    with hold(folder) as lock:  # before anything heavy is imported
+    with closing(hold(folder)) as lock:  # before anything heavy is imported
         _repair(folder)
         plan = check(study, spec.parent, download=True)
         from rankwise.cli.progress import show
@@ -192,7 +193,7 @@ def repair(folder: Folder, as_json: AsJson = False) -> None:
 
     if not is_study(folder):
         raise WrongFolderError(f"{folder}: no study here (no study.db and no backup of one)")
-    with hold(folder):
+    with closing(hold(folder)):
         said = _repair(folder)
     whole = f"{folder / 'study.db'}: nothing is damaged"
     print(json.dumps({"repaired": said}, indent=2) if as_json else said or whole)
@@ -270,10 +271,11 @@ def quiet_libraries() -> None:
 
 
 def _states(folder: Path) -> list[str]:
+    from rankwise.results.from_store import read_records
     from rankwise.store.reader import Reader
 
     with Reader(folder) as store:
-        return [one.state for one in store.runs()]
+        return [one.state for one in read_records(store).runs]
 
 
 def _print_status(folder: Path, as_json: bool) -> None:

@@ -18,7 +18,7 @@ class Interrupted(BaseException):
 
     Attributes:
         signum: Which.
-        said: What became of the runs in training.
+        said: What happened to the runs in training.
     """
 
     def __init__(self, signum: int, said: str) -> None:
@@ -26,7 +26,7 @@ class Interrupted(BaseException):
         self.signum, self.said = signum, said
 
     def message(self) -> str:
-        """What became of the study, and the command that goes on."""
+        """What happened to the study, and the command that goes on."""
         command = shlex.join(["rankwise", *sys.argv[1:]])
         name = signal.Signals(self.signum).name
         return f"stopped by {name}; {self.said}. To go on: {command}"

@@ -115,6 +115,7 @@ class Watch:
                 self.lines[run].step = self.done[run] = step
                 self.lines[run].loss = loss
             case Evaluated(run, "validation", _, evaluation) if self.cohort is not None:
+                self.evaluating = None
                 self.lines[run].values.append(evaluation.metrics()[self.cohort.metric])
             case Improved(run, step, value):
                 self.lines[run].best, self.lines[run].best_step = value, step

@@ -24,7 +24,7 @@ from rankwise.report.document import (
     to_markdown,
 )
 from rankwise.report.words import cost_text
-from rankwise.results.from_store import read_records
+from rankwise.results.from_store import records_with
 from rankwise.results.judge import scores_of, scores_on_test, words
 from rankwise.results.records import ArmFacts, Floats, Records, distinct
 from rankwise.spec.tasks import decimals_of, lower_is_better
@@ -232,7 +232,7 @@ def compare_arms(folder: Path, first: str, second: str) -> tuple[str, dict[str, 
         DataError: a configuration that the study does not have, or the same one twice.
     """
     with Reader(folder) as store:
-        records = read_records(store)
+        records = records_with(store, [first, second])
     known = [arm.name for arm in records.arms]
     for name in (first, second):
         if name not in known:

@@ -8,8 +8,8 @@ from typing import Any
 
 from rankwise.analysis.curves import TREND_STEPS, Diagnosis, Ending, StepRecord
 from rankwise.results.records import Records, RunFacts
-from rankwise.store.schema import Fact
-from rankwise.text import count, reload_words, significant
+from rankwise.store.schema import TOO_LARGE, Fact
+from rankwise.text import count, names, reload_words, significant
 
 
 def cause_of(run: RunFacts) -> str:
@@ -18,6 +18,8 @@ def cause_of(run: RunFacts) -> str:
         at = "" if run.bad_step is None else f" at step {run.bad_step}"
         rate = run.bad_learning_rate
         with_rate = "" if rate is None else f", at learning rate {rate:.3g}"
+        if run.not_finite == TOO_LARGE:
+            return f"the loss was more than 100 times that of the first step{at}{with_rate}"
         return f"the {run.not_finite} was not finite{at}{with_rate}"
     if run.state == "interrupted" and not run.cause:
         return "stopped before its last step"
@@ -68,6 +70,15 @@ def _budget(data: Mapping[str, Any]) -> str:
     return (
         f"the budget of {data['hours']:g} hours was spent before {count(data['left'], 'run')} had "
         f"a result; they are saved as they are, and go on with a larger budget.hours"
+    )
+
+
+def _not_in_spec(data: Mapping[str, Any]) -> str:
+    parts = [f"configurations {names(data['configs'])}"] if data["configs"] else []
+    parts += [f"seeds {names([str(s) for s in data['seeds']])}"] if data["seeds"] else []
+    return (
+        f"not in the spec with which the study was last run: {' and '.join(parts)}; their results "
+        f"stay in study.db and are left out of this report"
     )
 
 
@@ -151,6 +162,7 @@ WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "memory": ("memory", _halved),
     "memory_rows": ("memory", _fewer_rows),
     "budget": ("budget", _budget),
+    "not_in_spec": ("spec", _not_in_spec),
     "resumed": ("resumed", _resumed),
     "fallback": ("fallback", _alone),
     "likeness": ("generation", _likeness),

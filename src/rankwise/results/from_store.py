@@ -7,7 +7,7 @@ runs of its training. `from_table.py` builds the same `Records` from a table.
 import itertools
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -33,6 +33,7 @@ from rankwise.spec.tasks import lower_is_better
 from rankwise.store.reader import Reader
 from rankwise.store.schema import (
     FINISHED,
+    AnswersRecord,
     ConfigRecord,
     CostRecord,
     Evaluation,
@@ -50,8 +51,12 @@ TRAIN_POINTS = 60
 TAIL_STEPS = 40
 
 
-def read_records(store: Reader) -> Records:
-    """Everything of a study, read once.
+def read_records(store: Reader, every: bool = False) -> Records:
+    """Everything of a study, read once: of the spec with which it was last run.
+
+    Args:
+        store: Its records.
+        every: Of all configurations and seeds that the folder has results of.
 
     Raises:
         StoreError: no study was begun in the folder.
@@ -59,18 +64,11 @@ def read_records(store: Reader) -> Records:
     study = store.study()
     objective = study.spec.get("objective", {})
     metric = str(objective.get("metric", "eval_loss"))
-    configs = store.configs()
+    configs = [config for config in store.configs() if every or config.current]
+    asked = set(study.spec.get("seeds", ())) or {run.seed for run in store.runs()}
     best: dict[int, Evaluation] = {}
     on_test: dict[int, Evaluation] = {}
-    of_training: dict[int, list[RunFacts]] = {}
-    for run in store.runs():
-        facts = _run_facts(store, run, metric, best, on_test)
-        of_training.setdefault(run.training_id, []).append(facts)
-    runs = tuple(
-        replace(run, id=f"{config.name}/seed-{run.seed}", arm=config.name)
-        for config in configs
-        for run in of_training.get(config.training_id, ())
-    )
+    runs = _runs(store, configs, None if every else asked, metric, best, on_test)
     arms = _arms(store, configs, runs, metric)
     seeds = tuple(sorted({run.seed for run in runs})) or tuple(study.spec.get("seeds", (0,)))
     examples = store.examples("validation")
@@ -91,7 +89,12 @@ def read_records(store: Reader) -> Records:
         arms=arms,
         runs=runs,
         answers=_answers(store, runs, configs),
-        notes=(*store.facts(), *_merged(store, runs, arms), *_reloads(reloads)),
+        notes=(
+            *store.facts(),
+            *_not_in_spec(store, configs, asked),
+            *_merged(store, runs, arms),
+            *_reloads(reloads),
+        ),
         x_AS=by_run(arms, seeds, runs),
         x_ASE=deciding,
         groups_E=None if examples is None or deciding is None else examples.groups,
@@ -103,6 +106,38 @@ def read_records(store: Reader) -> Records:
         test_weights_E=None if test_examples is None else test_examples.weights,
         reloads=reloads,
     )
+
+
+def _runs(
+    store: Reader,
+    configs: Sequence[ConfigRecord],
+    seeds: Container[int] | None,
+    metric: str,
+    best: dict[int, Evaluation],
+    on_test: dict[int, Evaluation],
+) -> tuple[RunFacts, ...]:
+    """The runs of these configurations with these seeds (None: all of them), in order.
+
+    Their best evaluations and those on the test part are put into `best` and `on_test`.
+    """
+    of_training: dict[int, list[RunFacts]] = {}
+    for run in store.runs():
+        if seeds is None or run.seed in seeds:
+            facts = _run_facts(store, run, metric, best, on_test)
+            of_training.setdefault(run.training_id, []).append(facts)
+    return tuple(
+        replace(run, id=f"{config.name}/seed-{run.seed}", arm=config.name)
+        for config in configs
+        for run in of_training.get(config.training_id, ())
+    )
+
+
+def records_with(store: Reader, arms: Iterable[str]) -> Records:
+    """As `read_records`; of the whole folder where the spec of today lacks one of these arms."""
+    records = read_records(store)
+    known = {arm.name for arm in records.arms}
+    stored = {config.name for config in store.configs()}
+    return read_records(store, every=True) if (set(arms) - known) & stored else records
 
 
 def _study(study: StudyRecord, base_metrics: Mapping[str, float]) -> dict[str, Any]:
@@ -299,6 +334,19 @@ def _merged(store: Reader, runs: Sequence[RunFacts], arms: Sequence[ArmFacts]) -
     ]
 
 
+def _not_in_spec(
+    store: Reader, configs: Sequence[ConfigRecord], seeds: Container[int]
+) -> list[Fact]:
+    """What the folder has results of and the spec of today does not have, for the report."""
+    ids = {config.id for config in configs}
+    gone = [config.name for config in store.configs() if config.id not in ids]
+    ours = {config.training_id for config in configs}
+    others = {r.seed for r in store.runs() if r.training_id in ours and r.seed not in seeds}
+    if not gone and not others:
+        return []
+    return [Fact("not_in_spec", {"configs": gone, "seeds": sorted(others)})]
+
+
 def _reloads(reloads: Mapping[str, Reload]) -> list[Fact]:
     """What adapters gave that were loaded from disk, as facts for the report."""
     return [Fact("reload", {"run": run, **asdict(found)}) for run, found in reloads.items()]
@@ -307,9 +355,15 @@ def _reloads(reloads: Mapping[str, Reload]) -> list[Fact]:
 def _answers(
     store: Reader, runs: Sequence[RunFacts], configs: Sequence[ConfigRecord]
 ) -> tuple[Answer, ...]:
-    kind = {config.id: generation_of(config.settings) for config in configs}
+    kind = {config.id: generation_of(config.settings) for config in store.configs()}
     names = {config.id: config.name for config in configs}
     seeds = {run.run: run.seed for run in runs}
+
+    def is_ours(record: AnswersRecord) -> bool:
+        if record.run_id is None:  # the base's are kept with the first that asked so
+            return any(kind[c.id] == kind[record.config_id] for c in configs)
+        return record.config_id in names and record.run_id in seeds
+
     return tuple(
         Answer(
             arm="base" if record.run_id is None else names[record.config_id],
@@ -323,5 +377,6 @@ def _answers(
             else tuple(c.name for c in configs if kind[c.id] == kind[record.config_id]),
         )
         for record in store.answers()
+        if is_ours(record)
         for one in record.answers
     )

@@ -30,7 +30,7 @@ class RunFacts:
     validation   all validation metrics at the best step; last: at the last evaluation, with its
                  step; test: those of the test read
     cause        what was raised, or what a table says of a run without a result
-    not_finite   "loss" or "gradient norm", with the step and the learning rate where that was
+    not_finite   as in the store's `Failure`, with the step and the learning rate where that was
     run, folder  its number in the store, and where in `adapters` its adapter is; a run that is
                  trained once stands here once for each arm that shares it
     """

@@ -121,9 +121,9 @@ def _migrate(db: sqlite3.Connection, path: Path, held: bool) -> None:
     version = _version(db, path)
     if version == len(MIGRATIONS):
         return
-    # An older rankwise may be writing it.
-    lock = hold(path.parent) if version and not held else contextlib.nullcontext()
-    with lock:
+    with contextlib.ExitStack() as locked:
+        if version and not held:  # an older rankwise may be writing it
+            locked.enter_context(contextlib.closing(hold(path.parent)))
         unseal(path.parent)
         for number in range(version + 1, len(MIGRATIONS) + 1):
             with transaction(db):

@@ -18,7 +18,7 @@ from rankwise.files import full_disk_told, sum_of, to_disk
 from rankwise.store import seal
 from rankwise.store.connect import connect, open_read_only, store_error, transaction
 from rankwise.store.migrations import MIGRATIONS
-from rankwise.store.schema import ADAPTERS, FILE, FINISHED, OF_RUN, from_blob
+from rankwise.store.schema import ADAPTERS, ENDED, FILE, OF_RUN, from_blob
 from rankwise.store.seal import BACKUP, is_sealed, not_as_sealed, sums, wal_of
 from rankwise.text import count
 
@@ -35,8 +35,6 @@ FIXED = {  # what does not change any more once a run has ended: condition by co
     "* FROM {}.evaluation": "run_id",
     "id, training_id, seed, state, best_step, folder FROM {}.run": "id",
 }
-NOT_AGAIN = (*FINISHED, "diverged", "pruned")
-"""States of runs that are not trained again."""
 
 
 @dataclass(frozen=True)
@@ -113,9 +111,9 @@ def _unlike_backup(db: sqlite3.Connection, folder: Path) -> str | None:
     db.execute("ATTACH ? AS backup", (address,))
     if db.execute("PRAGMA backup.user_version").fetchone()[0] != len(MIGRATIONS):
         return None
-    marks = ", ".join("?" * len(NOT_AGAIN))
+    marks = ", ".join("?" * len(ENDED))
     ended = f"SELECT id FROM backup.run WHERE state IN ({marks}) ORDER BY id"
-    for (run,) in db.execute(ended, NOT_AGAIN).fetchall():
+    for (run,) in db.execute(ended, ENDED).fetchall():
         files = [
             db.execute(f"SELECT * FROM {one}.adapter_file WHERE run_id = ?", (run,)).fetchall()
             for one in ("main", "backup")
@@ -202,8 +200,8 @@ def _whole_backup(folder: Path) -> str | None:
 
 def _ended(db: sqlite3.Connection) -> set[int]:
     """The runs that are not trained again."""
-    marks = ", ".join("?" * len(NOT_AGAIN))
-    return {i for (i,) in db.execute(f"SELECT id FROM run WHERE state IN ({marks})", NOT_AGAIN)}
+    marks = ", ".join("?" * len(ENDED))
+    return {i for (i,) in db.execute(f"SELECT id FROM run WHERE state IN ({marks})", ENDED)}
 
 
 def _keep(folder: Path, folders: set[str]) -> str | None:
@@ -286,7 +284,7 @@ def _copy_run(old: sqlite3.Connection, new: sqlite3.Connection, run: tuple[Any, 
             table: old.execute(f"SELECT * FROM {table} WHERE run_id = ?", (number,)).fetchall()
             for table in OF_RUN
         }
-        whole = state in NOT_AGAIN and _is_whole(run, rows)
+        whole = state in ENDED and _is_whole(run, rows)
     except BROKEN:
         whole = False
     if not whole:

@@ -14,8 +14,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self, TextIO
+from typing import TextIO
 
 from rankwise.errors import InUseError, StoreError, WrongFolderError
 from rankwise.files import full_disk_told
@@ -56,17 +55,6 @@ class Lock:
         self.folder = folder
         self._file = file
         self._made = made  # folders that were not there before, the innermost first
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Gives the lock back; a folder that was made for it and holds nothing else goes, too."""

@@ -28,6 +28,10 @@ STATES = (
 )
 FINISHED = ("done", "stopped_early")
 """States with results that may be ranked; `stopped_early` is early stopping by patience."""
+AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
+"""States of a run that a further call does again; `diverged` would only diverge again."""
+ENDED = tuple(state for state in STATES if state not in AGAIN)
+TOO_LARGE = "large loss"
 Split = Literal["validation", "test"]
 
 TABLES = """
@@ -190,7 +194,8 @@ class CohortRecord:
 class Failure:
     """Why a run has no result.
 
-    not_finite     "loss", "gradient norm" or "validation metric": what was no finite number
+    not_finite     "loss", "gradient norm" or "validation metric": what was no finite number; or
+                   TOO_LARGE: the loss was finite, and passed the bound at which a run is ended
     step           at which step that was
     learning_rate  of that step
     error          type and first line of what was raised

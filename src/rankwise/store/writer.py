@@ -38,7 +38,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -100,12 +99,7 @@ class Store(Reader):
     def _connect(self) -> sqlite3.Connection:
         return connect(self.folder / FILE, held=self._lock is not None)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
         if isinstance(error, StoreError):  # writing failed, and would again
             self._buffer, self._unsealed = [], False
         super().__exit__(kind, error, trace)

@@ -148,7 +148,6 @@ class Study:
     Attributes:
         cohort: Number of the cohort in training, from 1.
         sharing: By id of a run that is trained, all runs that its training stands for.
-        lost: Runs that are done and have lost their adapter, and are trained from their start.
         began: When this call began, by a clock that only goes forward.
         before: Seconds that earlier calls have taken.
     """
@@ -161,7 +160,6 @@ class Study:
     checkpoints: Checkpoints
     cohort: int = 0
     sharing: Mapping[str, Sequence[Run]] = field(default_factory=dict)
-    lost: frozenset[Run] = frozenset()
     began: float = field(default_factory=time.monotonic)
     before: float = 0.0
 
@@ -272,15 +270,19 @@ def _check_rows(study: Study, base: Base) -> None:
         )
 
 
-def write_configurations(study: Study) -> None:
-    """Trainings, configurations and runs of the plan; those that are there already stay."""
+def write_configurations(study: Study) -> dict[str, str]:
+    """Trainings, configurations and runs of the plan; those that are there already stay.
+
+    Old to new names of configurations whose name the plan gives to others.
+    """
     plan, store = study.plan, study.store
-    store.set_configs({arm.id: arm.name for arm in plan.arms})
+    moved = store.set_configs({arm.id: arm.name for arm in plan.arms})
     numbers = {arm.id: write_training(plan, arm, store, study.task) for arm in plan.arms}
     for arm in plan.arms:
         store.add_config(arm.id, numbers[arm.id], arm.name, arm.settings)
     for run in plan.runs:
         store.add_run(numbers[run.arm.id], run.seed)
+    return moved
 
 
 def _measure_base(study: Study, base: Base) -> None:

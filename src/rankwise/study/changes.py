@@ -5,17 +5,18 @@ that chose their best steps must stay. Configurations and seeds may come, go and
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
+from rankwise.data.examples import Example
 from rankwise.errors import WrongFolderError
 from rankwise.spec.arms import Arm
 from rankwise.spec.identity import canonical
 from rankwise.spec.models import StudySpec
 from rankwise.store.reader import Reader
-from rankwise.store.schema import ConfigRecord
+from rankwise.store.schema import ConfigRecord, Split
 from rankwise.study.plan import StudyPlan
 from rankwise.text import count, names, setting, shorten
 
@@ -40,8 +41,8 @@ class Changes:
 
     unchanged: tuple[str, ...] = ()
     new: tuple[str, ...] = ()
-    renamed: Mapping[str, str] | None = None
-    changed: Mapping[str, Mapping[str, tuple[Any, Any]]] | None = None
+    renamed: Mapping[str, str] = field(default_factory=dict)
+    changed: Mapping[str, Mapping[str, tuple[Any, Any]]] = field(default_factory=dict)
     removed: tuple[str, ...] = ()
     seeds_new: tuple[int, ...] = ()
     seeds_removed: tuple[int, ...] = ()
@@ -56,12 +57,13 @@ def compare(plan: StudyPlan, store: Reader) -> Changes:
     study = store.study()
     before = _spec(study.spec)
     if before is not None:
-        _refuse(plan, store, "base model", _differing(before, plan.spec, "model"))
-        _refuse(plan, store, "data", _differing(before, plan.spec, "data"))
-        task = {"task": (before.task, plan.spec.task)}
-        metric = {"objective.metric": (before.objective.metric, plan.spec.objective.metric)}
-        _refuse(plan, store, "task", {k: v for k, v in task.items() if v[0] != v[1]})
-        _refuse(plan, store, "metric", {k: v for k, v in metric.items() if v[0] != v[1]})
+        _refuse(store, "base model", _differing(before, plan.spec, "model"))
+        _refuse(store, "data", _differing(before, plan.spec, "data"))
+        task = _differences({"task": before.task}, {"task": plan.spec.task})
+        metric = (before.objective.metric, plan.spec.objective.metric)
+        name = "objective.metric"
+        _refuse(store, "task", task)
+        _refuse(store, "metric", _differences({name: metric[0]}, {name: metric[1]}))
     if study.data_fingerprint != plan.data.fingerprint:
         raise WrongFolderError(
             f"{store.folder}: this study was begun with other data: {_other_rows(plan, store)} "
@@ -108,9 +110,7 @@ def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tu
     }
 
 
-def _refuse(
-    plan: StudyPlan, store: Reader, what: str, differing: Mapping[str, tuple[Any, Any]]
-) -> None:
+def _refuse(store: Reader, what: str, differing: Mapping[str, tuple[Any, Any]]) -> None:
     if not differing:
         return
     why = "such runs cannot be compared"
@@ -123,8 +123,12 @@ def _refuse(
 
 
 def _other_rows(plan: StudyPlan, store: Reader) -> str:
-    for split, now in (("validation", plan.data.validation), ("test", plan.data.test)):
-        held = store.examples(split)  # type: ignore[arg-type]
+    parts: tuple[tuple[Split, Sequence[Example]], ...] = (
+        ("validation", plan.data.validation),
+        ("test", plan.data.test),
+    )
+    for split, now in parts:
+        held = store.examples(split)
         before = set() if held is None else set(held.hashes)
         lost = len(before - {example.digest for example in now})
         if lost:
@@ -168,17 +172,22 @@ def settings_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
     )
 
 
-def changes_words(changes: Changes) -> Iterator[str]:
-    """The changes as sentences; none where everything is as it was."""
+def changes_words(changes: Changes, moved: Mapping[str, str]) -> Iterator[str]:
+    """The changes as sentences; none where everything is as it was.
+
+    Args:
+        changes: What differs.
+        moved: Old to new names of configurations whose name another one has now.
+    """
     if changes.new:
         yield f"{count(len(changes.new), 'new configuration')}: {names(changes.new)}"
-    for name, differing in (changes.changed or {}).items():
+    for name, differing in changes.changed.items():
         yield (
             f"{name} differs from before: {settings_words(differing)}; it is trained as a new "
-            f"configuration, and what was measured before stays under the name {name}.old1 or the "
-            f"like, outside the ranking"
+            f"configuration, and the results of before stay in the folder as {moved[name]}, "
+            f"outside the ranking"
         )
-    for old, name in (changes.renamed or {}).items():
+    for old, name in changes.renamed.items():
         yield f"{old} is called {name} now"
     if changes.removed:
         yield (

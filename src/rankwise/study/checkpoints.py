@@ -6,7 +6,6 @@ checksum. Of every run that still needs one the two newest files are kept, so th
 damaged costs one interval.
 """
 
-import hashlib
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from safetensors import SafetensorError
 
-from rankwise.files import to_disk
+from rankwise.files import full_disk_told, sum_of, to_disk
 from rankwise.spec.arms import Run
 from rankwise.train.run_state import (
     Key,
@@ -39,13 +38,13 @@ class Checkpoints:
 
     Attributes:
         damaged: Files that could not be read so far, and why; they are left where they are.
-        news: Those of them that were found since this was last emptied.
+        unreported: Those of them that the user was not told of yet.
     """
 
     def __init__(self, folder: Path, seconds: float) -> None:
         self.folder = folder / FOLDER
         self.damaged: dict[str, str] = {}
-        self.news: list[str] = []
+        self.unreported: list[str] = []
         self._seconds, self._took = seconds, 0.0
         self._saved = time.monotonic()
 
@@ -55,14 +54,19 @@ class Checkpoints:
         return time.monotonic() - self._saved >= wait
 
     def save(self, states: Sequence[RunState]) -> None:
-        """Write the states of a cohort; of runs that have ended, what is still asked of them."""
+        """Write the states of a cohort; of runs that have ended, what is still asked of them.
+
+        Raises:
+            DiskFullError: there is no room; the checkpoints before it stay.
+        """
         started = time.monotonic()
-        self.folder.mkdir(exist_ok=True)
         aside = self.folder / ".new"
-        save_run_states([_needed(state) for state in states], aside)
-        to_disk(aside)
-        aside.replace(self.folder / f"{self._next():06d}-{_checksum(aside)}.safetensors")
-        to_disk(self.folder)
+        with full_disk_told(self.folder):
+            self.folder.mkdir(exist_ok=True)
+            save_run_states([_needed(state) for state in states], aside)
+            to_disk(aside)
+            aside.replace(self.folder / f"{self._next():06d}-{_checksum(aside)}.safetensors")
+            to_disk(self.folder)
         self._saved = time.monotonic()
         self._took = self._saved - started
 
@@ -113,7 +117,7 @@ class Checkpoints:
     def _note(self, path: Path, why: str) -> None:
         if path.name not in self.damaged:
             self.damaged[path.name] = why
-            self.news.append(path.name)
+            self.unreported.append(path.name)
 
 
 def _needed(state: RunState) -> RunState:
@@ -124,5 +128,4 @@ def _needed(state: RunState) -> RunState:
 
 
 def _checksum(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+    return sum_of(path).sha256[:16]

@@ -21,7 +21,7 @@ from rankwise.base.load import choose_dtype, load_tokenizer
 from rankwise.base.skeleton import read_config
 from rankwise.errors import UserError
 from rankwise.files import unlike, whole_folder
-from rankwise.results.from_store import Records, RunFacts, read_records
+from rankwise.results.from_store import Records, RunFacts, read_records, records_with
 from rankwise.results.judge import judge_records
 from rankwise.results.records import ArmFacts, best_run
 from rankwise.spec.arms import Arm
@@ -58,7 +58,7 @@ def export_adapter(
     if not os.access(above, os.W_OK | os.X_OK):
         raise UserError(f"{to}: cannot be written, as {above} is read-only; name another folder")
     with Reader(folder) as store:
-        records, study = read_records(store), store.study()
+        records, study = records_with(store, [arm]), store.study()
         name = _arm_name(records, arm)
         run = _run_of(records, name, seed)
         _refuse_unusable(store, run)

@@ -2,17 +2,15 @@
 
 import shutil
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
-from pathlib import Path
 
 from rankwise.adapters.peft_files import unreadable
 from rankwise.files import unlike
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import Choice, judge_records
 from rankwise.spec.arms import Run
-from rankwise.store.damage import NOT_AGAIN
+from rankwise.store.links import link_names
 from rankwise.store.reader import ADAPTERS, Reader
-from rankwise.store.schema import FINISHED, RunRecord
+from rankwise.store.schema import ENDED, FINISHED, RunRecord
 from rankwise.store.writer import Store
 from rankwise.study.plan import StudyPlan, shared_trainings
 from rankwise.text import count
@@ -109,7 +107,8 @@ def drop_adapters(plan: StudyPlan, store: Store) -> Iterator[str]:
     ]
     for run in losers:
         store.set_dropped(run.id, run.dropped or keep)
-        _remove(store.folder / ADAPTERS, run.folder)
+        shutil.rmtree(store.folder / ADAPTERS / run.folder)
+    link_names(store)
     if losers:
         yield f"keep_adapters: {keep} has dropped {count(len(losers), 'adapter')}"
 
@@ -122,22 +121,10 @@ def _trainings_of(plan: StudyPlan, store: Reader) -> set[int]:
 def _undecided(plan: StudyPlan, store: Reader) -> str | None:
     """Why nothing may be dropped yet; None where it may."""
     ours = _trainings_of(plan, store)
-    open_runs = [
-        run for run in store.runs() if run.training_id in ours and run.state not in NOT_AGAIN
-    ]
+    open_runs = [run for run in store.runs() if run.training_id in ours and run.state not in ENDED]
     if open_runs:
         return f"{count(len(open_runs), 'run')} not done"
     choice: Choice = judge_records(read_records(store)).choice
     if choice.arm is None or choice.basis == "look":
         return "no configuration is recommended"
     return None
-
-
-def _remove(adapters: Path, folder: str) -> None:
-    """Remove the folder of a run and the links that name it."""
-    shutil.rmtree(adapters / folder)
-    for link in adapters.glob("*/seed-*"):
-        if link.is_symlink() and not link.exists():
-            link.unlink()
-            with suppress(OSError):  # other seeds are there still
-                link.parent.rmdir()

@@ -17,9 +17,9 @@ from rankwise.base.skeleton import base_name
 from rankwise.errors import StoreError
 from rankwise.spec.arms import Run
 from rankwise.spec.load import dump_spec
+from rankwise.store.links import link_names
 from rankwise.store.lock import Lock
-from rankwise.store.reader import link_names
-from rankwise.store.schema import FINISHED, Failure, RunRecord
+from rankwise.store.schema import AGAIN, FINISHED, Failure, RunRecord
 from rankwise.store.writer import Store
 from rankwise.study.answering import rate_answers, unrated
 from rankwise.study.begin import (
@@ -44,9 +44,6 @@ from rankwise.text import count, first_line
 from rankwise.train.evaluate import Untouched
 from rankwise.train.prepare import is_shortage
 from rankwise.train.probe import product_peak
-
-AGAIN = ("planned", "running", "interrupted", "crashed", "out_of_memory")
-"""States of a run that a further call does again; `diverged` would only diverge again."""
 
 
 def run_study(
@@ -75,14 +72,15 @@ def run_study(
         lost = lost_runs(plan, store, incomplete, train_dropped)
         yield tuple(Remark(said) for said in lost_words(lost))
         missing, incomplete = [*missing, *lost], [run for run in incomplete if run not in lost]
-        study.lost = frozenset(lost)
         refuse_without_room(plan, missing, folder)
         if missing or incomplete:
+            for run in lost:
+                store.restart_run(run_id(store, run))
             yield from _train(study, missing, incomplete, alike)
         else:
             store.save_cohorts([])
         if study.out_of_time():
-            yield (_time_is_over(study),)
+            yield (_budget_is_spent(study),)
         else:
             yield from _at_the_end(study)
         store.set_seconds(study.seconds())
@@ -95,23 +93,21 @@ def _renew(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
         return
     store.take_lock()
     changes = compare(plan, store)
-    yield tuple(Remark(said) for said in changes_words(changes))
     store.set_spec(dump_spec(plan.spec), plan.spec.model_dump(mode="json", warnings=False))
     store.drop_facts("budget")
-    write_configurations(study)
+    moved = write_configurations(study)
     link_names(store)
-    lost = [run for run in store.runs() if run.state == "running"]
-    for run in lost:
+    yield tuple(Remark(said) for said in changes_words(changes, moved))
+    killed = [run for run in store.runs() if run.state == "running"]
+    for run in killed:
         store.set_state(run.id, "interrupted")
-    if lost:
-        yield (Remark(_left_without_a_word(len(lost))),)
-
-
-def _left_without_a_word(runs: int) -> str:
-    return (
-        f"the last call ended without a word with {count(runs, 'run')} in training: it was killed, "
-        f"or memory did not suffice; if the latter, set hardware.memory_gb or hardware.max_runs"
-    )
+    if killed:
+        yield (
+            Remark(
+                f"the last call was killed with {count(len(killed), 'run')} in training; if memory "
+                f"was too small, set hardware.memory_gb or hardware.max_runs"
+            ),
+        )
 
 
 def _at_the_end(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
@@ -130,7 +126,7 @@ def _at_the_end(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
         yield (Remark(said),)
 
 
-def _time_is_over(study: Study) -> Remark:
+def _budget_is_spent(study: Study) -> Remark:
     """Note what the budget has left undone."""
     hours, store = study.plan.spec.budget.hours, study.store
     left = len(missing_runs(study.plan, store))
@@ -200,8 +196,6 @@ def _train(
     study.plan = with_measured_ranks(plan, base, quantization, study.task, store)
     if plan.spec.check_export and missing:
         refuse_unloadable(study, missing)
-    for run in study.lost:
-        store.restart_run(run_id(store, run))
     waiting = Waiting(study.plan, store, (missing, incomplete), study.task.device, alike)
     yield (_what_is_to_do(study, missing),)
     while waiting.cohorts and not study.out_of_time():

@@ -7,6 +7,7 @@ from rankwise.errors import UserError
 from rankwise.files import free_room
 from rankwise.spec.arms import Arm, Run
 from rankwise.store.schema import FILE
+from rankwise.study.checkpoints import KEPT
 from rankwise.study.plan import StudyPlan, pick_device, shared_trainings
 from rankwise.text import size
 from rankwise.train.bank import FROM_WEIGHT
@@ -14,8 +15,8 @@ from rankwise.train.bank import FROM_WEIGHT
 STEP_ROW = 64  # bytes of one step in the database
 EXAMPLE = 5  # bytes of one example of one evaluation: its loss and whether it was right
 COPIES = 3  # of a record: database, write-ahead log or backup in the making, and backup
-CHECKPOINT = 12  # bytes a trained parameter: weight and AdamW's two moments, fp32
-CHECKPOINTS = 2  # the one in place, and the next one until it is whole
+CHECKPOINT = 16  # bytes a trained parameter: weight, best weight, AdamW's two moments, fp32
+CHECKPOINTS = KEPT + 1  # those in place, and the next one until it is whole
 REST = 5_000_000  # report, figures, tables
 
 

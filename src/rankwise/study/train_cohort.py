@@ -1,7 +1,7 @@
 """One cohort from its frozen base to its test part: tried, trained, asked and priced.
 
 Its runs go on from their checkpoints, where they have any. What a run has recorded is never older
-than its checkpoint, and its end is recorded after it is in one; so a process that dies at any
+than its checkpoint, and its end is recorded after it is in one; so a process that is killed at any
 moment leaves what the next one needs, and nothing that it would not repeat.
 """
 
@@ -15,7 +15,8 @@ from rankwise.errors import StoreError
 from rankwise.files import sums_of
 from rankwise.spec.arms import Run
 from rankwise.spec.models import GenerationSpec
-from rankwise.store.schema import FINISHED, CostRecord, RunRecord
+from rankwise.store.reader import Reader
+from rankwise.store.schema import ENDED, FINISHED, CostRecord, RunRecord
 from rankwise.study.answering import ask_runs
 from rankwise.study.begin import Study, parts_of_one, with_measured_ranks
 from rankwise.study.record import (
@@ -99,12 +100,12 @@ def train_cohort(study: Study, waiting: Waiting) -> Iterator[tuple[StudyEvent, .
 def _damaged(study: Study) -> Iterator[Remark]:
     """Name the checkpoints that were found damaged."""
     checkpoints = study.checkpoints
-    for name in checkpoints.news:
+    for name in checkpoints.unreported:
         yield Remark(
             f"{checkpoints.folder / name}: damaged ({checkpoints.damaged[name]}); going on from "
             f"the checkpoint before it, or from the start where there is none"
         )
-    checkpoints.news.clear()
+    checkpoints.unreported.clear()
 
 
 def _formed(study: Study, cohort: Cohort, waiting: Waiting) -> CohortFormed:
@@ -135,7 +136,7 @@ def _train(
             still = [member.state.run for member in cohort.members if member.running]
             if ends and waiting.refill(still):
                 return
-    except (GeneratorExit, BudgetSpent):  # whoever watches has enough, or time is over
+    except (GeneratorExit, BudgetSpent):  # the caller stops here, or the budget is spent
         if not saved:
             save(study, cohort, waiting)
         raise
@@ -172,11 +173,11 @@ def _load(study: Study, runs: Sequence[Run]) -> tuple[Base, Trainable]:
 
 def _states(study: Study, runs: Sequence[Run]) -> list[RunState]:
     """Runs where they are: at their last checkpoint, at their end, or before their first step."""
-    saved = study.checkpoints.load([run for run in runs if run not in study.lost])
+    saved = study.checkpoints.load(runs)
     states = []
     for run in runs:
         found = study.store.run(run_id(study.store, run))
-        if run in saved:
+        if run in saved and _is_recorded(study.store, found, saved[run]):
             states.append(saved[run])
         elif found.state in FINISHED:
             states.append(_finished(study, run, found))
@@ -186,6 +187,18 @@ def _states(study: Study, runs: Sequence[Run]) -> list[RunState]:
                 new.status = "diverged"
             states.append(new)
     return states
+
+
+def _is_recorded(store: Reader, found: RunRecord, state: RunState) -> bool:
+    """Whether the store has all that a run had recorded by its checkpoint.
+
+    A database that was repaired has less, and so has a run that is trained anew; then the
+    checkpoint cannot be used.
+    """
+    made = sum(one.step <= state.step for one in store.steps(found.id))
+    evaluated = {int(one["step"]) for one in store.evaluation_metrics(found.id)}
+    best = state.best is None or state.best_step in evaluated
+    return made == state.step and best
 
 
 def _finished(study: Study, run: Run, record: RunRecord) -> RunState:
@@ -204,7 +217,7 @@ def _go_on_from(study: Study, cohort: Cohort, writer: AdapterWriter) -> None:
     for member in cohort.members:
         state, number = member.state, run_id(store, member.state.run)
         found = store.run(number)
-        if found.state in (*FINISHED, "diverged"):
+        if found.state in ENDED:
             continue
         best = state.best_step if state.best_weights else None
         store.rewind_run(number, state.step, state.evaluated, best)

@@ -116,7 +116,7 @@ class Member:
         state.first_loss = state.losses if state.first_loss is None else state.first_loss
         return values
 
-    def loss_is_lost(self, times: float) -> bool:
+    def loss_is_too_large(self, times: float) -> bool:
         """Whether the loss of the step under way passes so many times the first (at least 1)."""
         first = self.state.losses if self.state.first_loss is None else self.state.first_loss
         return self.state.losses > times * max(1.0, first)

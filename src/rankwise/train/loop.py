@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from rankwise.data.examples import Example
 from rankwise.spec.tasks import TASKS
+from rankwise.store.schema import TOO_LARGE
 from rankwise.tasks.by_name import row_losses
 from rankwise.train.batch import Part, chosen_rows, parts_of
 from rankwise.train.cohort import Cohort, Member
@@ -101,7 +102,7 @@ class Ended:
     Attributes:
         state: done, stopped_early or diverged.
         facts: Of a divergence: `what` was not finite or too large (loss, gradient norm or
-            validation metric), the `step` and its `learning_rate`.
+            validation metric), the `step` and its `learning_rate`, and the steps `before`.
     """
 
     run: str
@@ -113,8 +114,7 @@ Event = Batched | Stepped | Evaluating | Evaluated | Improved | Ended
 DIVERGED = 100.0
 """A run is ended when its loss passes this many times that of its first step (at least 1).
 
-A cross-entropy of that size means a probability below e^-100 for the right token; no schedule
-brings such weights back, and what is left of the run would only cost time.
+A cross-entropy of 100 is a probability of e^-100 for the right token. The limit is a choice.
 """
 
 
@@ -158,9 +158,9 @@ def train(cohort: Cohort) -> Iterator[tuple[Event, ...]]:
             if not (math.isfinite(loss) and math.isfinite(norm)):
                 what = "gradient norm" if math.isfinite(loss) else "loss"
                 events.append(_diverged(member, what, member.state.step + 1))
-            elif member.window_closes() and member.loss_is_lost(DIVERGED):
+            elif member.window_closes() and member.loss_is_too_large(DIVERGED):
                 events.append(Stepped(member.id, member.state.step + 1, **member.note_step(norm)))
-                events.append(_diverged(member, "loss", member.state.step + 1))
+                events.append(_diverged(member, TOO_LARGE, member.state.step + 1))
             elif member.window_closes():
                 values = member.note_step(norm)  # before the schedule moves on
                 member.update()
@@ -254,4 +254,4 @@ def _diverged(member: Member, what: str, step: int) -> Ended:
     state = member.state
     state.status = "diverged"
     state.why = {"what": what, "step": step, "learning_rate": member.learning_rate}
-    return Ended(member.id, state.status, state.why)
+    return Ended(member.id, state.status, {**state.why, "before": list(state.seen)})

@@ -53,9 +53,7 @@ CELLS = {
     "messages": MESSAGES | MESSAGES.map(lambda value: json.dumps(value)) | VALUES,
 }
 ROWS = st.lists(
-    st.fixed_dictionaries(
-        {}, optional={name: CELLS.get(name, WORDS | VALUES) for name in COLUMNS}
-    ),
+    st.fixed_dictionaries({}, optional={name: CELLS.get(name, WORDS | VALUES) for name in COLUMNS}),
     max_size=8,
 )
 ARROW = st.sampled_from(

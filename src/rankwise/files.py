@@ -10,10 +10,10 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from rankwise.errors import DiskFullError, UserError
-from rankwise.text import closest, size
+from rankwise.text import closest, shorten, size
 
 PKG = "pkg://"
 FULL = "the disk is full"
@@ -64,7 +64,8 @@ def write_whole(path: Path, text: str) -> None:
     aside = path.with_name(f".{path.name}.new")
     with full_disk_told(path):
         try:
-            with aside.open("w", encoding="utf-8", newline="\n") as file:
+            aside.unlink(missing_ok=True)  # what a kill left, or a foreign folder's link
+            with aside.open("x", encoding="utf-8", newline="\n") as file:
                 file.write(text)
             aside.replace(path)
         finally:
@@ -167,12 +168,17 @@ def find_pkg_path(url: str, error: type[UserError] = UserError) -> Path:
         error: what to raise.
 
     Raises:
-        error: the package is not installed, or has no such file.
+        error: the package is not installed, has no such file, or the path leaves it, by `..` or by
+            a link.
     """
     package, _, inside = url.removeprefix(PKG).partition("/")
-    if not url.startswith(PKG) or not package.isidentifier() or not inside:
+    whole, url = url, shorten(url, 200)
+    if not whole.startswith(PKG) or not package.isidentifier() or not inside:
         raise error(f"{url}: must be pkg://PACKAGE/path, with PACKAGE as Python imports it")
-    found = importlib.util.find_spec(package)
+    try:
+        found = importlib.util.find_spec(package)
+    except (ImportError, ValueError):  # what is not there, and modules of no package
+        found = None
     if found is None:
         raise error(
             f"{url}: the Python package {package} is not installed here; install it, for example "
@@ -180,16 +186,73 @@ def find_pkg_path(url: str, error: type[UserError] = UserError) -> Path:
         )
     roots = [Path(root) for root in found.submodule_search_locations or ()]
     for root in roots:
-        if (root / inside).exists():
+        if leaves(root / inside, root):
+            raise error(f"{url}: leaves the package {package}; name a file inside it")
+        if exists(root / inside):
             return root / inside
     there = what_is_there(roots[0] / inside) if roots else "the package is a single file"
     raise error(f"{url}: no such file in {package}; {there}")
 
 
+def exists(path: Path) -> bool:
+    """Whether there is such a file or folder; not where no file can have that name."""
+    try:
+        return path.exists()
+    except (OSError, ValueError):
+        return False
+
+
+def leaves(path: Path, folder: Path) -> bool:
+    """Whether a path that begins with `folder` leads out of it, by `..` or by a link."""
+    try:
+        return not path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError, ValueError):  # links in a circle, a name that no file can have
+        return True
+
+
+def stays_inside(name: str) -> bool:
+    """Whether a relative path, by its text alone, stays in the folder that it is joined to."""
+    parts = PureWindowsPath(name)  # which knows both kinds of slashes, and drives
+    return bool(parts.parts) and not parts.anchor and ".." not in parts.parts and "\0" not in name
+
+
+def refuse_links(source: Path, root: Path) -> None:
+    """Refuse a folder that is, or holds, a link out of `root`: it may be somebody else's.
+
+    Raises:
+        UserError: with the first such path.
+    """
+    for path in (source, *source.rglob("*")):
+        if leaves(path, root):
+            raise UserError(f"{path}: is a link that leads out of {root}; remove it")
+
+
+def at_home(name: str) -> Path:
+    """The path, with `~` as the user's folder; as it stands where there is no such user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
+
+
+DEVICES = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def bad_folder_name(name: str) -> str | None:
+    """Why a name of letters, digits and . _ - + can be no folder on some system, else None."""
+    if DEVICES.fullmatch(name):
+        return "is the name of a device on Windows"
+    if name.endswith("."):
+        return "must not end with a dot"
+    return "must have at most 80 characters" if len(name) > 80 else None
+
+
 def what_is_there(missing: Path) -> str:
     """What the deepest existing folder above `missing` holds, the nearest names first."""
-    while not missing.parent.is_dir():
+    while not exists(missing.parent):
         missing = missing.parent
+    if not missing.parent.is_dir():
+        return f"{missing.parent} is a file"
     names = sorted(entry.name for entry in missing.parent.iterdir())
     close = closest(missing.name, names, most=3)
     if close:

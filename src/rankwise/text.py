@@ -2,6 +2,8 @@
 
 import difflib
 import math
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -140,8 +142,29 @@ def _short(value: float) -> bool:
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of a library's message: the rest is rarely for the user."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+    """The first line of a library's message, without secrets: the rest is rarely for the user."""
+    return redacted((str(error).strip().splitlines() or [type(error).__name__])[0])
+
+
+SECRET = re.compile(
+    r"(?<=://)[^\s/@\"'\\]+(?=@)"  # of a URL: user and password
+    r"|\b(?:hf_|api_org_)[A-Za-z0-9]{16,}"  # tokens of the model hub
+    r"|(?<=[Bb]earer )[^\s\"'\\]+"
+)
+TOKENS = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HUGGINGFACE_HUB_TOKEN")
+
+
+def redacted(text: str) -> str:
+    """`text` with *** in place of tokens of the hub, and of users and passwords in URLs.
+
+    >>> redacted("https://me:secret@host/x has no hf_abcdefghijklmnopqrst")
+    'https://***@host/x has no ***'
+    """
+    for name in TOKENS:
+        token = os.environ.get(name, "")
+        if len(token) >= 8:
+            text = text.replace(token, "***")
+    return SECRET.sub("***", text)
 
 
 def closest(name: str, options: Iterable[str], most: int = 1) -> list[str]:

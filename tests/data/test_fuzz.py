@@ -8,7 +8,6 @@ import resource
 from pathlib import Path
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 
 from data_files import data_files

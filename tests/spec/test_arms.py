@@ -187,7 +187,7 @@ def test_a_full_arm_has_no_adapter_settings():
         ({"grid": {"lora.r": [4, "x"]}}, "grid: lora.r: must be a whole number, found 'x'"),
         ({"grid": {"lora.r": [4, 4.0]}}, "are the same configuration; remove one"),
         ({"grid": {"lora.r": list(range(1, 200)), "training.max_steps": list(range(1, 200))}},
-         "39601 configurations, but at most 10000 are allowed"),
+         "39,601 configurations, but at most 10,000 are allowed"),
         ({"configs": [{"lora": {"learning_rate": 3}}]},
          "configs[0]: lora.learning_rate: no such setting; nearest: training.learning_rate"),
         ({"configs": [{"name": "a"}, {"name": "A", "lora.r": 4}]}, "the name 'A' is given twice"),

@@ -357,7 +357,9 @@ def load_exported(
         with quiet_peft():
             return PeftModel.from_pretrained(base, folder).eval()
     kind = getattr(transformers, TASKS[task].auto_class)
-    model = kind.from_pretrained(folder, dtype=torch.float32, attn_implementation=attention)
+    model = kind.from_pretrained(
+        folder, dtype=torch.float32, attn_implementation=attention, use_safetensors=True
+    )
     set_padding(model, pad_token_id)
     return model.to(device).eval()
 

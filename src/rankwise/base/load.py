@@ -5,6 +5,8 @@ Quantisation is by bitsandbytes: its settings, its kernels, its memory.
 
 import hashlib
 import os
+import pickle
+import re
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +18,7 @@ import torch
 from torch import nn
 
 from rankwise.base.modules import kept_precise, saved_names
-from rankwise.base.skeleton import locate_model, skeleton
+from rankwise.base.skeleton import locate_model, reason, skeleton
 from rankwise.errors import ModelError
 from rankwise.spec.models import LoraSpec, ModelSpec
 from rankwise.spec.tasks import TASKS
@@ -63,7 +65,7 @@ def load_tokenizer(spec: ModelSpec, config: Any) -> Any:
         raise ModelError(
             "model.tokenizer: a model from `config` needs one; name a hub id or folder"
         )
-    options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
+    options: dict[str, Any] = {"trust_remote_code": False}
     if spec.revision and not spec.tokenizer:
         options["revision"] = spec.revision
     gguf = place.gguf_file if spec.tokenizer else (spec.gguf_file or place.gguf_file)
@@ -71,8 +73,8 @@ def load_tokenizer(spec: ModelSpec, config: Any) -> Any:
         options["gguf_file"] = gguf
     try:
         tokenizer = AutoTokenizer.from_pretrained(place.folder, **options)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"model: no tokenizer at {place.folder}: {first_line(error)}") from error
+    except Exception as error:
+        raise ModelError(f"model: no tokenizer at {place.folder}: {reason(error)}") from error
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     if tokenizer.pad_token_id is None:
@@ -179,8 +181,9 @@ def _load_pretrained(
     place = locate_model(spec.name or "")
     options = {
         **options,
-        "trust_remote_code": spec.trust_remote_code,
+        "trust_remote_code": False,
         "use_safetensors": None if spec.allow_pickle else True,
+        "weights_only": True,  # of a pickle: tensors, and nothing that runs
     }
     if spec.revision:
         options["revision"] = spec.revision
@@ -190,14 +193,26 @@ def _load_pretrained(
         model, info = kind.from_pretrained(
             folder, output_loading_info=True, ignore_mismatched_sizes=True, **options
         )
-    except (OSError, ValueError, ImportError) as error:
+    except pickle.UnpicklingError as error:
         raise ModelError(
-            f"model.name: {spec.name} cannot be loaded: {first_line(error)}"
+            f"model.name: {spec.name}: its pickle file is broken or holds more than tensors, which "
+            "may be code; nothing of it was run. Get the weights as safetensors, from an origin "
+            f"that you trust ({_unpickled(error)})"
         ) from error
+    except (RuntimeError, MemoryError):
+        raise  # too little memory is not the fault of the files
+    except Exception as error:
+        raise ModelError(f"model.name: {spec.name} cannot be loaded: {reason(error)}") from error
     _refuse_mismatches(spec, info["mismatched_keys"], options.get("num_labels"))
     mismatched = {name for name, *_ in info["mismatched_keys"]}
     own = {name for name, _ in model.named_parameters()}
     return model, tuple(sorted(own & {*info["missing_keys"], *mismatched}))
+
+
+def _unpickled(error: pickle.UnpicklingError) -> str:
+    """What a pickle asked for, out of torch's advice on how to allow it."""
+    named = re.search(r"(GLOBAL|Unsupported class|Unsupported operand) \S+", str(error))
+    return named[0] if named else first_line(error)
 
 
 def _refuse_mismatches(

@@ -16,15 +16,16 @@ import torch
 from torch import nn
 
 from rankwise.errors import ModelError, UserError
-from rankwise.files import PKG, find_pkg_path
+from rankwise.files import PKG, at_home, exists, find_pkg_path
 from rankwise.spec.models import ModelSpec
 from rankwise.spec.tasks import TASKS, has_classes, is_causal
-from rankwise.text import first_line, nearest
+from rankwise.text import first_line, nearest, shorten
 
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?$")
+HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 COMMON_SETTINGS = {"num_labels", "bos_token_id", "eos_token_id", "pad_token_id"}
 COMMON_SETTINGS |= {"decoder_start_token_id"}  # sequence to sequence cannot do without it
 BOTH_WAYS = ("xlnet", "xlm", "flaubert")  # unless `causal`, called language models all the same
+PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 HUB_TIMEOUT = 5  # seconds for the one question whether the hub has the model
 
 
@@ -47,18 +48,18 @@ def locate_model(name: str) -> ModelPlace:
         ModelError: no such file, and not the form of a hub id.
     """
     try:
-        path = find_pkg_path(name) if name.startswith(PKG) else Path(name).expanduser()
+        path = find_pkg_path(name) if name.startswith(PKG) else at_home(name)
     except UserError as error:
         raise ModelError(f"model.name: {error}") from None
+    if not exists(path):
+        if name.startswith((".", "/", "~")) or not HUB_ID.fullmatch(name):
+            raise ModelError(f"model.name: {shorten(name)}: no such folder or file")
+        return ModelPlace(name, local=False)
     if path.is_file() and path.suffix == ".gguf":
         return ModelPlace(str(path.parent), path.name)
     if path.is_file():
         raise ModelError(f"model.name: {name} is a file; give a folder or a .gguf file")
-    if path.is_dir():
-        return ModelPlace(str(path))
-    if name.startswith((".", "/", "~")) or not HUB_ID.match(name):
-        raise ModelError(f"model.name: {name}: no such folder or file")
-    return ModelPlace(name, local=False)
+    return ModelPlace(str(path))
 
 
 def skeleton(spec: ModelSpec, task: str, num_labels: int | None = None) -> nn.Module:
@@ -82,11 +83,11 @@ def skeleton(spec: ModelSpec, task: str, num_labels: int | None = None) -> nn.Mo
     kind = getattr(transformers, TASKS[task].auto_class)
     try:
         with torch.device("meta"):
-            model = kind.from_config(config, trust_remote_code=spec.trust_remote_code)
+            model = kind.from_config(config, trust_remote_code=False)
     except (ValueError, TypeError, KeyError, AttributeError, ZeroDivisionError, RuntimeError) as e:
         if "Unrecognized configuration class" in str(e):
             raise ModelError(_cannot_do(config, task)) from None
-        raise ModelError(f"{_origin(spec)}: no model can be built: {first_line(e)}") from e
+        raise ModelError(f"{_origin(spec)}: no model can be built: {reason(e)}") from e
     except (StrictDataclassError, ImportError) as e:
         raise ModelError(f"{_origin(spec)}: no model can be built: {first_line(e)}") from e
     assert isinstance(model, nn.Module)
@@ -105,41 +106,81 @@ def read_config(spec: ModelSpec) -> Any:
     Raises:
         ModelError: there is none, it cannot be reached, or it has settings that do not exist.
     """
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig
 
     if spec.config is not None:
         return _config_from_settings(spec.config)
     place = locate_model(spec.name or "")
-    options: dict[str, Any] = {"trust_remote_code": spec.trust_remote_code}
+    # False: where nothing is said, transformers asks on the terminal whether to run code.
+    options: dict[str, Any] = {"trust_remote_code": False}
     if spec.gguf_file or place.gguf_file:
         options["gguf_file"] = spec.gguf_file or place.gguf_file
     if spec.revision:
         options["revision"] = spec.revision
-    if not place.local:
-        options["local_files_only"] = not _hub_answers(place.folder, spec.revision)
+    if place.local:
+        refuse_pickle(spec, [path.name for path in Path(place.folder).iterdir()])
+    else:
+        options["local_files_only"] = not _hub_answers(place.folder, spec)
     try:
         return AutoConfig.from_pretrained(place.folder, **options)
-    except (OSError, ValueError, KeyError, StrictDataclassError, ImportError) as error:
+    except Exception as error:
         raise ModelError(
-            f"model.name: {spec.name}: no configuration can be read: {first_line(error)}"
+            f"model.name: {spec.name}: no configuration can be read: {reason(error)}"
         ) from error
 
 
-def _hub_answers(name: str, revision: str | None) -> bool:
+def reason(error: BaseException) -> str:
+    """A library's reason for not loading a model; not its advice to run the model's own code."""
+    if "trust_remote_code" in str(error):
+        return "it needs code that comes with it, which is never run here; use another model"
+    plain = isinstance(error, OSError | ValueError | ImportError)
+    return first_line(error) if plain else f"{type(error).__name__}: {first_line(error)}"
+
+
+def refuse_pickle(spec: ModelSpec, files: Sequence[str]) -> None:
+    """Refuse a model whose weights are there as pickle only, unless the spec allows that.
+
+    Raises:
+        ModelError: so it is, by the names of its files.
+    """
+    safe = any(name.endswith((".safetensors", ".gguf")) for name in files)
+    pickled = sorted(name for name in files if name.endswith(PICKLES))
+    if pickled and not safe and not spec.allow_pickle:
+        raise ModelError(
+            f"model.name: {spec.name}: its weights are there as pickle only ({pickled[0]}), a "
+            "format that can hold code; convert them to safetensors (load the model with "
+            "transformers and save_pretrained it), or set model.allow_pickle: true, with which "
+            "tensors are read from it and nothing else"
+        )
+
+
+def _hub_answers(name: str, spec: ModelSpec) -> bool:
     """Whether the hub can be asked for a model; False: it is cached here and must do as it is.
 
     One short question instead of the many that the library would try again and again.
 
     Raises:
-        ModelError: the hub does not have it, or cannot be reached and it is not cached.
+        ModelError: the hub does not have it, has it as pickle only, or cannot be reached and it
+            is not cached.
     """
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils._validators import validate_repo_id
 
     try:
-        HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)
+        validate_repo_id(name)
+    except HFValidationError as error:
+        raise ModelError(
+            f"model.name: {shorten(name)}: no folder of this name here, and no hub id: "
+            f"{shorten(error, 200)}"
+        ) from error
+    revision = spec.revision
+    try:
+        info = HfApi().model_info(name, revision=revision, timeout=HUB_TIMEOUT)
+        refuse_pickle(spec, [file.rfilename for file in info.siblings or ()])
         return True
+    except ModelError:
+        raise
     except HfHubHTTPError as error:
         status = error.response.status_code if error.response is not None else 0
         if status in (401, 403, 404):
@@ -147,14 +188,14 @@ def _hub_answers(name: str, revision: str | None) -> bool:
                 f"model.name: {name}: no folder of this name here, and the model hub has no such "
                 f"model or revision, or does not show it to you: {first_line(error)}"
             ) from error
-        reason = first_line(error)
+        why = first_line(error)
     except Exception as error:  # noqa: BLE001  which HTTP library fails depends on the version
-        reason = first_line(error)
+        why = first_line(error)
     if isinstance(try_to_load_from_cache(name, "config.json", revision=revision), str):
         return False
     raise ModelError(
         f"model.name: {name}: no folder of this name here, not in the model hub's cache, and the "
-        f"hub cannot be reached ({reason}); give a folder, pkg://PACKAGE/path, or go online"
+        f"hub cannot be reached ({why}); give a folder, pkg://PACKAGE/path, or go online"
     )
 
 
@@ -163,7 +204,7 @@ def _config_from_settings(settings: dict[str, Any]) -> Any:
     from transformers import CONFIG_MAPPING, AutoConfig
 
     kind = settings["model_type"]
-    if kind not in CONFIG_MAPPING:
+    if not isinstance(kind, str) or kind not in CONFIG_MAPPING:
         near = nearest(str(kind), list(CONFIG_MAPPING.keys()))
         raise ModelError(f"model.config.model_type: no such kind of model: {kind}{near}")
     standard = AutoConfig.for_model(kind)

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import traceback
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -250,11 +251,14 @@ def _repair(folder: Path) -> str | None:
 
 
 def quiet_libraries() -> None:
-    """Turn off the progress bars and notices of the libraries; set how threads wait."""
+    """Turn off the libraries' progress bars, notices and telemetry; set how threads wait."""
     import os
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    # Else transformers asks a service of the hub for safetensors that nobody reviewed.
+    os.environ.setdefault("DISABLE_SAFETENSORS_CONVERSION", "1")
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "OMP_WAIT_POLICY" not in os.environ:
@@ -285,18 +289,33 @@ def _print_status(folder: Path, as_json: bool) -> None:
     print(json.dumps(facts, indent=2)) if as_json else print_status(facts)
 
 
+def printable(error: BaseException) -> str:
+    """A message without secrets, and without characters that would steer the terminal."""
+    from rankwise.text import redacted
+
+    found = (c if c.isprintable() or c == "\n" else "\ufffd" for c in redacted(str(error)))
+    return "".join(found)
+
+
+def _print_traceback(kind: Any, error: BaseException, trace: Any) -> None:
+    from rankwise.text import redacted
+
+    print(redacted("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr)
+
+
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, an interruption 130."""
+    sys.excepthook = _print_traceback
     try:
         code = app(standalone_mode=False)
     except UsageError as error:
         error.show()
         sys.exit(error.exit_code)
     except UserError as error:
-        print(f"rankwise: {error}", file=sys.stderr)
+        print(f"rankwise: {printable(error)}", file=sys.stderr)
         sys.exit(USER_MISTAKE)
     except StoreError as error:
-        print(f"rankwise: {error}", file=sys.stderr)
+        print(f"rankwise: {printable(error)}", file=sys.stderr)
         sys.exit(OURS)
     except Interrupted as error:
         print(f"rankwise: {error.message()}", file=sys.stderr)

@@ -29,7 +29,7 @@ from rankwise.data.tables import (
     without_gaps,
 )
 from rankwise.errors import DataError
-from rankwise.files import PKG
+from rankwise.files import PKG, exists
 from rankwise.reading import Faults, Malformed
 from rankwise.spec.models import DataSpec
 from rankwise.text import closest, shorten
@@ -194,7 +194,7 @@ def _find(name: str, base_dir: Path) -> Path:
 def _is_file(source: str, base_dir: Path) -> bool:
     looks_like_one = source.startswith((PKG, ".", "/", "~"))
     known = format_of(Path(source))[0] in (*READERS, *TEXTS)
-    return looks_like_one or known or (base_dir / source).exists()
+    return looks_like_one or known or exists(base_dir / source)
 
 
 def load_function(path: Path, name: str) -> Callable[..., Any]:
@@ -271,10 +271,10 @@ def _check_reachable(source: str, cache: Path) -> None:
             "and no file of that name"
         ) from error
     except Exception as error:
-        if not (cache / source.replace("/", "___")).is_dir():
+        if not exists(cache / source.replace("/", "___")):
             raise DataError(
-                f"data.source: no file {source}, and the hub could not be asked for a data set of "
-                f"that name: {shorten(error, 200)}; it is not in the cache {cache} either"
+                f"data.source: no file {shorten(source)}, and the hub could not be asked for a "
+                f"data set of that name: {shorten(error, 200)}; nor is it in the cache {cache}"
             ) from error
 
 

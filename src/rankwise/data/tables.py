@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from rankwise.errors import DataError
-from rankwise.files import PKG, find_pkg_path, what_is_there
+from rankwise.files import PKG, at_home, exists, find_pkg_path, what_is_there
 from rankwise.reading import Malformed, check_encoding, csv_rows, decode, not_utf8
 from rankwise.text import shorten
 
@@ -96,9 +96,9 @@ def find_path(name: str, base_dir: Path) -> Path:
     """
     if name.startswith(PKG):
         return find_pkg_path(name, DataError)
-    path = base_dir / Path(name).expanduser()
-    if not path.exists():
-        raise DataError(f"{name}: no such file; {what_is_there(path)}")
+    path = base_dir / at_home(name)
+    if not exists(path):
+        raise DataError(f"{shorten(name)}: no such file; {what_is_there(path)}")
     return path
 
 

@@ -260,7 +260,6 @@ def _base(recipe: _Recipe, name: str, revision: str) -> dict[str, Any]:
     return {
         name: place if known else "YOUR_MODEL",
         revision: model.get("revision"),
-        "trust_remote_code": model.get("trust_remote_code") or None,
     }
 
 

@@ -96,6 +96,8 @@ def tell(judgement: Judgement) -> Document:
 def write_document(document: Document, folder: Path) -> Path:
     """Writes a document as report.md with figures/ and as report.html, whose path it returns."""
     pictures = folder / "figures"
+    if pictures.is_symlink():  # a foreign folder's link may lead anywhere
+        pictures.unlink()
     pictures.mkdir(parents=True, exist_ok=True)
     for figure in figures_of(document):
         write_whole(pictures / f"{figure.name}.svg", svg_file(figure.spec))

@@ -11,10 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from rankwise.errors import DataError
+from rankwise.errors import DataError, SpecError
 from rankwise.results.records import (
     ArmFacts,
     Cost,
@@ -25,6 +24,7 @@ from rankwise.results.records import (
     varying_settings,
 )
 from rankwise.results.tables import PEFT_COLUMNS, csv_rows, peft_rows
+from rankwise.spec.read_yaml import read_yaml_file
 from rankwise.spec.tasks import lower_is_better
 from rankwise.store.schema import Fact
 
@@ -81,9 +81,9 @@ def read_outside(path: Path, mapping: Mapping[str, Any] | Path | None = None) ->
 
 def _mapping_file(path: Path) -> dict[str, Any]:
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise DataError(f"{path}: cannot be read as YAML ({error})") from None
+        found = read_yaml_file(path)
+    except SpecError as error:
+        raise DataError(f"mapping: {error}") from None
     if not isinstance(found, dict):
         raise DataError(f"{path}: holds no mapping; write lines such as `metric: eval_loss`")
     return found

@@ -78,7 +78,7 @@ def peft_rows(folder: Path) -> list[dict[str, Any]]:
     for file in sorted(folder.glob("*.json")):
         try:
             rows.append(_peft_row(json.loads(file.read_text(encoding="utf-8"))))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(f"{file}: not a result file of PEFT's comparison ({error!r})") from None
     if not rows:
         raise DataError(f"{folder}: no study (study.db) and no JSON result files here")

@@ -5,6 +5,7 @@ one, and a study that is run again finds what it has already done.
 """
 
 import itertools
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,19 @@ from typing import Any
 from pydantic import ValidationError
 
 from rankwise.errors import SpecError
-from rankwise.spec.errors import arm_settings, no_such_setting, readable, setting_names, shown
+from rankwise.files import bad_folder_name
+from rankwise.spec.errors import (
+    arm_settings,
+    flat,
+    no_such_setting,
+    once,
+    readable,
+    setting_names,
+    shown,
+)
 from rankwise.spec.identity import (
     NO_MEANING,
+    RESERVED,
     arm_names,
     canonical,
     effective_settings,
@@ -32,8 +43,7 @@ from rankwise.spec.models import (
 )
 
 MAX_ARMS = 10_000
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]{0,79}$")
-RESERVED = ("best", "base")  # `export DIR best`; answers of the frozen base are named `base`
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._+-]*")
 
 
 @dataclass(frozen=True)
@@ -113,33 +123,23 @@ def _changes(
             raise SpecError(
                 f"grid.{key}: the list of values is empty; give values or remove the line"
             )
-    size = 1
-    for values in spec.grid.values():
-        size *= len(values)
+    combinations = math.prod(len(values) for values in spec.grid.values())
+    size = len(spec.configs) + (combinations if spec.grid or not spec.configs else 0)
     if size > MAX_ARMS:
         raise SpecError(
-            f"grid: {size} configurations, but at most {MAX_ARMS} are allowed; give fewer values"
+            f"grid and configs: {size:,} configurations, but at most {MAX_ARMS:,} are allowed; "
+            "give fewer values"
         )
     if spec.grid or not spec.configs:
         for combination in itertools.product(*spec.grid.values()):
             yield "grid", None, dict(zip(spec.grid, combination, strict=True))
     for number, entry in enumerate(spec.configs):
         place = f"configs[{number}]"
-        changes = dict(_flat(entry, known))
+        changes = once(flat(entry, known), place)
         name = changes.pop("name", None)
         for key in changes:
             _check_key(key, f"{place}: {key}", known)
         yield place, _checked_name(name, place), changes
-
-
-def _flat(tree: Mapping[Any, Any], known: Sequence[str], prefix: str = "") -> Iterator[Any]:
-    """The settings of an arm with dotted names, whether written nested or dotted."""
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, dict) and value and name not in known:
-            yield from _flat(value, known, f"{name}.")
-        else:
-            yield name, value
 
 
 def _check_key(key: str, place: str, known: Sequence[str]) -> None:
@@ -159,13 +159,14 @@ def _check_key(key: str, place: str, known: Sequence[str]) -> None:
 def _checked_name(name: Any, place: str) -> str | None:
     if name is None:
         return None
-    if not isinstance(name, str) or not NAME.match(name):
+    if not isinstance(name, str) or not NAME.fullmatch(name):
         raise SpecError(
             f"{place}: name: must be made of letters, digits, dots, dashes, plus signs and "
             f"underscores (it names a folder), found {shown(name)}"
         )
-    if name in RESERVED:
-        raise SpecError(f"{place}: name: {name!r} is reserved; choose another name")
+    fault = "is reserved" if name in RESERVED else bad_folder_name(name)
+    if fault is not None:
+        raise SpecError(f"{place}: name: {name!r} {fault}; choose another name")
     return name
 
 

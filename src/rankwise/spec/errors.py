@@ -1,12 +1,13 @@
 """The settings of a spec by their dotted names, and mistakes in a spec as messages."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
+from rankwise.errors import SpecError
 from rankwise.spec.models import Section, StudySpec
 from rankwise.text import closest, nearest, shorten
 
@@ -87,7 +88,8 @@ def _place(mistake: Any, raw: Any) -> str:
     for depth, part in enumerate(loc):
         missing = mistake["type"] == "missing" and depth == len(loc) - 1
         if isinstance(here, dict) and (part in here or missing):
-            text += f".{part}" if text else str(part)
+            name = shorten(part, 60)
+            text += f".{name}" if text else name
             here = here.get(part)
         elif isinstance(here, list | tuple) and isinstance(part, int) and part < len(here):
             text += f"[{part}]"
@@ -101,7 +103,7 @@ def _message(mistakes: Sequence[Any]) -> str:
     if kind == "missing":
         return "is required"
     if kind == "value_error":
-        return str(mistakes[0]["ctx"]["error"])
+        return shorten(mistakes[0]["ctx"]["error"], 400)
     allowed = list(dict.fromkeys(_allowed(mistake) for mistake in mistakes))
     if KINDS["float"] in allowed and KINDS["int"] in allowed:
         allowed.remove(KINDS["int"])
@@ -133,6 +135,28 @@ def _allowed(mistake: Any) -> str:
 def shown(value: Any) -> str:
     """A value as it was written, on one short line."""
     return "nothing" if value is None else shorten(repr(value), 60)
+
+
+def flat(
+    tree: Mapping[Any, Any], whole: Collection[str] = (), prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Settings with dotted names, whether written nested or dotted; `whole` ones are not opened."""
+    for key, value in tree.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, dict) and value and name not in whole:
+            yield from flat(value, whole, f"{name}.")
+        else:
+            yield name, value
+
+
+def once(settings: Iterable[tuple[str, Any]], place: str) -> dict[str, Any]:
+    """Settings by name; SpecError where one is written nested and dotted as well."""
+    found: dict[str, Any] = {}
+    for name, value in settings:
+        if name in found:
+            raise SpecError(f"{place}: {shorten(name)}: is given twice; remove one")
+        found[name] = value
+    return found
 
 
 def no_such_setting(place: str, names: Sequence[str]) -> str:

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rankwise.files import bad_folder_name
 from rankwise.spec.errors import arm_settings
 from rankwise.spec.models import AugmentSpec, StudySpec, alpha_of
 
@@ -96,9 +97,9 @@ def why_idle(spec: StudySpec, key: str) -> str:
 
 def identity(spec: StudySpec, settings: Mapping[str, Any]) -> str:
     """12 hex digits: a hash of the settings, the base model, the data and the task."""
-    model = spec.model.model_dump(mode="json", exclude={"quantization", "attn_implementation"})
-    for name in ("trust_remote_code", "allow_pickle"):  # how weights are fetched, not which
-        del model[name]
+    # allow_pickle says how weights are fetched, not which
+    no_meaning = {"quantization", "attn_implementation", "allow_pickle"}
+    model = spec.model.model_dump(mode="json", exclude=no_meaning)
     if spec.model.quantization != "nf4":
         del model["double_quant"], model["compute_dtype"]
     data = spec.data.model_dump(mode="json", exclude={"augment", "max_samples", "malformed_rows"})
@@ -120,6 +121,7 @@ def canonical(value: Any) -> str:
     return json.dumps(one_spelling(value), sort_keys=True, separators=(",", ":"))
 
 
+RESERVED = ("best", "base")  # `export DIR best`; answers of the frozen base are named `base`
 MAX_LENGTH = 60
 SHORT = {
     "lora.r": "r",
@@ -181,8 +183,9 @@ def arm_names(settings: Sequence[Mapping[str, Any]], given: Sequence[str]) -> li
         varying.remove("lora.lora_alpha")
     varying.sort(key=_place)
     names = [name or _name(one, varying) for one, name in zip(settings, given, strict=True)]
+    folded = [name.casefold() for name in names]  # some systems have one folder for both cases
     return [
-        name if explicit or names.count(name) == 1 else f"{name}_{_tag(one)}"
+        name if explicit or folded.count(name.casefold()) == 1 else f"{name}_{_tag(one)}"
         for one, name, explicit in zip(settings, names, given, strict=True)
     ]
 
@@ -207,7 +210,7 @@ def _name(settings: Mapping[str, Any], varying: Sequence[str]) -> str:
     if settings["method"] == "full" and "method" not in varying:
         labels.insert(0, "full")
     name = re.sub(r"[^A-Za-z0-9._+-]+", "-", "_".join(filter(None, labels))).strip("-._+")
-    if len(name) > MAX_LENGTH:
+    if len(name) > MAX_LENGTH or name in RESERVED or bad_folder_name(name):
         name = f"{name[:MAX_LENGTH]}_{_tag(settings)}"
     return name or "plain"
 

@@ -6,8 +6,9 @@ sections are defined in `sections.py` and `training.py`; other folders import th
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
+from rankwise.files import bad_folder_name
 from rankwise.spec.sections import (
     AugmentSpec,
     Count,
@@ -124,6 +125,14 @@ class StudySpec(Section):
         "by training again (`rankwise run --train-dropped`).",
     )
     hardware: HardwareSpec = Field(default_factory=HardwareSpec, description="Where it runs.")
+
+    @field_validator("study")
+    @classmethod
+    def _names_a_folder(cls, value: str) -> str:
+        fault = bad_folder_name(value)
+        if fault is not None:
+            raise ValueError(f"{fault}; choose another name")
+        return value
 
     @model_validator(mode="after")
     def _shape_fits_task(self) -> "StudySpec":

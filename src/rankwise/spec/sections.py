@@ -3,7 +3,7 @@
 `models.py` holds the whole spec, `training.py` the sections of training.
 """
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
@@ -19,11 +19,23 @@ Count = Annotated[int, Field(ge=1), Number]
 NonNegative = Annotated[float, Field(ge=0), Number]
 Share = Annotated[float, Field(ge=0, lt=1), Number]
 
+LARGEST = 2**63 - 1
+
 
 class Section(BaseModel):
     """A part of the spec: it cannot be changed, and a key it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=False, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _numbers_fit(self) -> Self:
+        """No number is too large for what keeps it (SQLite, torch), whatever it was written as."""
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            for part in value if isinstance(value, tuple) else (value,):
+                if isinstance(part, int) and abs(part) > LARGEST:
+                    raise ValueError(f"{name}: whole numbers must lie within 64 bits")
+        return self
 
 
 class ModelSpec(Section):
@@ -56,10 +68,23 @@ class ModelSpec(Section):
     attn_implementation: Literal["auto", "eager", "sdpa", "flash_attention_2"] = Field(
         "auto", description="Attention kernel; auto: the faster of eager and sdpa, measured."
     )
-    trust_remote_code: bool = Field(False, description="Run code that comes with a hub model.")
     allow_pickle: bool = Field(
-        False, description="Load weights from pickle files too, not safetensors alone."
+        False,
+        description="Load weights from pickle files too, not safetensors alone. They are read as "
+        "tensors only; code in them is refused.",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_remote_code(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "trust_remote_code" not in value:
+            return value
+        if value["trust_remote_code"] is not False:
+            raise ValueError(
+                "trust_remote_code: code that comes with a model is never run here; remove it, and "
+                "use a model whose code transformers has"
+            )
+        return {name: part for name, part in value.items() if name != "trust_remote_code"}
 
     @model_validator(mode="after")
     def _one_origin(self) -> "ModelSpec":
@@ -104,7 +129,7 @@ class SplitSpec(Section):
 class AugmentSpec(Section):
     """More training rows made from the training part; validation and test stay as they are."""
 
-    factor: Count = Field(
+    factor: Annotated[int, Field(ge=1, le=1000), Number] = Field(
         1, description="Training rows after augmentation, as a multiple of those before."
     )
     operations: tuple[Literal["swap", "drop", "insert"], ...] = Field(
@@ -115,7 +140,9 @@ class AugmentSpec(Section):
         None, description="A new row from a template with {column} places, instead of operations."
     )
     function: str | None = Field(
-        None, description="module:function(row, rng) -> row, instead of operations."
+        None,
+        description="module:function(row, rng) -> row, or FILE.py:function, instead of operations. "
+        "It is run by `plan` already, with all of your rights.",
     )
     seed: int = Field(0, description="Seed of the augmentation.")
 
@@ -133,7 +160,8 @@ class DataSpec(Section):
 
     source: str = Field(
         description="Hub id, local csv/jsonl/parquet/txt (also .gz .bz2 .xz), pkg://PACKAGE/path, "
-        "or FILE.py:function returning rows."
+        "or FILE.py:function returning rows. A function is run by `plan` already, with all of your "
+        "rights."
     )
     subset: str | None = Field(None, description="Configuration name of a hub data set.")
     text: str | None = Field(None, description="Column of the text (blocks, or text + label).")

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from pathlib import Path
 
+from rankwise.files import leaves
 from rankwise.store.reader import Reader
 from rankwise.store.schema import ADAPTERS
 
@@ -21,10 +22,13 @@ def link_names(store: Reader) -> None:
         for config in store.configs()
         for run in runs
         if config.name not in taken
+        and not leaves(place / config.name, place)
         and run.training_id == config.training_id
         and (place / run.folder).is_dir()
     }
     for name in place.glob("*/seed-*"):
+        if leaves(name.parent, place):  # a folder of somebody else, in a foreign study
+            continue
         if name.is_symlink() and name.readlink() != wanted.get(name):
             _remove(name)
     for name, folder in wanted.items():

@@ -93,6 +93,8 @@ def hold(folder: Path) -> Lock:
 def _locked(folder: Path) -> TextIO:
     """`study.lock`, open and locked."""
     path, holder = folder / LOCK, Holder()
+    if path.is_symlink():  # a foreign folder's; what it leads to would be emptied
+        path.unlink()
     for _ in range(TRIES):
         file = path.open("a+", encoding="utf-8")
         if _try(file, exclusive=True):

@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from rankwise.errors import DamagedError, StoreError, WrongFolderError
-from rankwise.files import FileSum
+from rankwise.files import FileSum, stays_inside
 from rankwise.store.connect import REPAIR, connect_to_read, store_error
 from rankwise.store.schema import ADAPTERS as ADAPTERS
 from rankwise.store.schema import (
@@ -101,6 +101,18 @@ class Reader:
         except DamagedError as error:
             raise self._damaged(error) from error
 
+    def _inside(self, name: str) -> str:
+        """A name that becomes a path: that of a foreign study must not lead out of its folder."""
+        if not stays_inside(name):
+            raise StoreError(f"{self.folder / FILE}: {name!r} leads out of the study's folder")
+        return name
+
+    def _run(self, run: int, training: int, seed: int, state: str, *rest: Any) -> RunRecord:
+        best_step, folder, dropped, *failure = rest
+        why = Failure(*failure)
+        inside = self._inside(folder)
+        return RunRecord(run, training, seed, state, best_step, inside, why, dropped)
+
     def begun(self) -> bool:
         """Whether a study has been begun here."""
         return self._study_or_none() is not None
@@ -160,7 +172,9 @@ class Reader:
             "SELECT id, key, training_id, name, settings, current FROM config ORDER BY id"
         )
         return tuple(
-            ConfigRecord(i, key, training, name, self._parsed(settings), bool(current))
+            ConfigRecord(
+                i, key, training, self._inside(name), self._parsed(settings), bool(current)
+            )
             for i, key, training, name, settings, current in rows
         )
 
@@ -171,7 +185,8 @@ class Reader:
 
     def runs(self) -> tuple[RunRecord, ...]:
         """All runs in the order of their trainings, then seeds."""
-        return tuple(_run(*row) for row in self._rows(f"{RUNS} ORDER BY training_id, seed"))
+        rows = self._rows(f"{RUNS} ORDER BY training_id, seed")
+        return tuple(self._run(*row) for row in rows)
 
     def run(self, run_id: int) -> RunRecord:
         """One run.
@@ -182,7 +197,7 @@ class Reader:
         row = self._row(f"{RUNS} WHERE id = ?", (run_id,))
         if row is None:
             raise StoreError(f"{self.folder}: no run {run_id} in this study")
-        return _run(*row)
+        return self._run(*row)
 
     def run_id(self, training_key: str, seed: int) -> int:
         """The run of a training with a seed.
@@ -335,16 +350,3 @@ RUNS = (
     "SELECT id, training_id, seed, state, best_step, folder, dropped, "
     "not_finite, bad_step, bad_learning_rate, error, traceback FROM run"
 )
-
-
-def _run(
-    run_id: int,
-    training: int,
-    seed: int,
-    state: str,
-    best_step: int | None,
-    folder: str,
-    dropped: str | None,
-    *failure: Any,
-) -> RunRecord:
-    return RunRecord(run_id, training, seed, state, best_step, folder, Failure(*failure), dropped)

@@ -63,6 +63,7 @@ from rankwise.store.schema import (
     to_blob,
     to_number,
 )
+from rankwise.text import redacted
 
 BUFFER_ROWS = 2000
 BUFFER_SECONDS = 2.0
@@ -202,7 +203,7 @@ class Store(Reader):
                 self.add_fact("device", before=before, now=now)
         base = record.base
         row = (
-            record.spec_yaml,
+            redacted(record.spec_yaml),
             _text(record.spec),
             record.device,
             record.threads,
@@ -391,7 +392,8 @@ class Store(Reader):
         if state not in STATES:
             raise ValueError(f"state {state!r} is not one of {', '.join(STATES)}")
         bad = (failure.not_finite, failure.step, to_number(failure.learning_rate))
-        row = (state, *bad, failure.error, failure.traceback, run_id)
+        told = (text and redacted(text) for text in (failure.error, failure.traceback))
+        row = (state, *bad, *told, run_id)
         self._update_run(
             "state = ?, not_finite = ?, bad_step = ?, bad_learning_rate = ?, error = ?, "
             "traceback = ?",
@@ -534,7 +536,7 @@ class Store(Reader):
             (
                 config_id,
                 run_id,
-                one.prompt,
+                redacted(one.prompt),
                 one.reference,
                 one.text,
                 _text([int(i) for i in one.ids]),
@@ -553,11 +555,11 @@ class Store(Reader):
 
     def add_fact(self, kind: str, **data: Any) -> None:
         """Notes a fact for the report, whose module `remarks` words it; the same one only once."""
-        row = (kind, json.dumps(data, sort_keys=True, ensure_ascii=False))
+        row = (kind, redacted(json.dumps(data, sort_keys=True, ensure_ascii=False)))
         with self._writing() as db:
             db.execute("INSERT OR IGNORE INTO fact (kind, data) VALUES (?, ?)", row)
 
 
 def _text(value: Any) -> str:
-    """JSON in the order given, so that a spec or a row of settings reads as it was written."""
-    return json.dumps(value, ensure_ascii=False)
+    """JSON in the order given, so that a spec or settings read as written, but for secrets."""
+    return redacted(json.dumps(value, ensure_ascii=False))

@@ -20,7 +20,7 @@ from rankwise.adapters.peft_files import (
 from rankwise.base.load import choose_dtype, load_tokenizer
 from rankwise.base.skeleton import read_config
 from rankwise.errors import UserError
-from rankwise.files import unlike, whole_folder
+from rankwise.files import refuse_links, unlike, whole_folder
 from rankwise.results.from_store import Records, RunFacts, read_records, records_with
 from rankwise.results.judge import judge_records
 from rankwise.results.records import ArmFacts, best_run
@@ -64,6 +64,7 @@ def export_adapter(
         _refuse_unusable(store, run)
     labels = None if study.label_names is None else list(study.label_names)
     source = folder / ADAPTERS / str(run.folder)
+    refuse_links(source, folder / ADAPTERS)
     with whole_folder(to) as ready:
         if merged:
             model = ModelSpec.model_validate(study.spec["model"])

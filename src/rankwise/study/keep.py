@@ -4,7 +4,7 @@ import shutil
 from collections.abc import Iterator, Sequence
 
 from rankwise.adapters.peft_files import unreadable
-from rankwise.files import unlike
+from rankwise.files import refuse_links, unlike
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import Choice, judge_records
 from rankwise.spec.arms import Run
@@ -107,7 +107,9 @@ def drop_adapters(plan: StudyPlan, store: Store) -> Iterator[str]:
     ]
     for run in losers:
         store.set_dropped(run.id, run.dropped or keep)
-        shutil.rmtree(store.folder / ADAPTERS / run.folder)
+        folder = store.folder / ADAPTERS / run.folder
+        refuse_links(folder, store.folder / ADAPTERS)  # a foreign study's folder may be a link
+        shutil.rmtree(folder)
     link_names(store)
     if losers:
         yield f"keep_adapters: {keep} has dropped {count(len(losers), 'adapter')}"

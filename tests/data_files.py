@@ -1,16 +1,32 @@
-"""Data files at random: bytes, fragments of the formats, and valid files that were damaged."""
+"""Data files at random: bytes, fragments of the formats, and valid files that were damaged.
+
+`try_file` reads one as a study does. `benchmarks/fuzz_data.py` tries thousands, and
+`tests/data/test_fuzz.py` a few.
+"""
 
 import bz2
 import gzip
 import io
 import json
 import lzma
+import random
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pyarrow
 import pyarrow.parquet
 from hypothesis import strategies as st
 
+from rankwise.data.examples import StudyData, make_examples
+from rankwise.data.rows import needed_columns
+from rankwise.data.sources import read_rows
+from rankwise.data.split import split_rows
+from rankwise.errors import DataError
+from rankwise.results.from_table import read_outside
+from rankwise.spec.models import AugmentSpec, DataSpec
+
+Drawn = tuple[str, bytes, dict[str, Any]]  # name and content of a file, what a spec says of it
 COLUMNS = ("text", "label", "prompt", "completion", "messages", "tools", "input", "target", "by")
 SHAPES: tuple[dict[str, Any], ...] = (
     {"text": "text"},
@@ -73,30 +89,66 @@ ARROW = st.sampled_from(
 
 
 @st.composite
-def parquet_files(draw: st.DrawFn) -> bytes:
-    """A valid parquet file; a column name may occur twice."""
+def odd_tables(draw: st.DrawFn) -> pyarrow.Table:
+    """Columns of many types; a name may occur twice."""
     count = draw(st.integers(0, 6))
     columns = draw(st.lists(ARROW, min_size=1, max_size=4))
     arrays = [
         pyarrow.array(draw(st.lists(values | st.none(), min_size=count, max_size=count)), kind)
         for _, kind, values in columns
     ]
-    table = pyarrow.Table.from_arrays(arrays, names=[name for name, _, _ in columns])
+    return pyarrow.Table.from_arrays(arrays, names=[name for name, _, _ in columns])
+
+
+@st.composite
+def parquet_files(draw: st.DrawFn) -> bytes:
+    """A valid parquet file; none where Arrow cannot hold what was drawn."""
     made = io.BytesIO()
-    pyarrow.parquet.write_table(table, made, compression=draw(st.sampled_from(["none", "snappy"])))
+    packed = draw(st.sampled_from(["none", "snappy"]))
+    with suppress(pyarrow.ArrowException, ValueError, OverflowError, TypeError):
+        table = draw(odd_tables() | table_rows().map(pyarrow.Table.from_pylist))
+        pyarrow.parquet.write_table(table, made, compression=packed)
     return made.getvalue()
+
+
+def good_rows(seed: int) -> list[dict[str, Any]]:
+    """Rows that every shape of data can use."""
+    rng, words = (
+        random.Random(seed),
+        ("a cat", "the dog", "caf\u00e9", "\U0001f600", "two\nlines", "1"),
+    )
+    rows = []
+    for at in range(rng.randint(4, 12)):
+        text = " ".join(rng.choices(words, k=rng.randint(1, 9))) + f" {at}"
+        said = [{"role": role, "content": text} for role in ("user", "assistant")]
+        row = dict.fromkeys(COLUMNS, text)
+        rows.append(row | {"label": "ab"[at % 2], "messages": said, "tools": [], "by": at % 4})
+    return rows
+
+
+@st.composite
+def table_rows(draw: st.DrawFn) -> list[dict[str, Any]]:
+    """Good rows with up to three odd cells, or odd rows."""
+    rows = good_rows(draw(st.integers(0, 999)))
+    places = st.integers(0, len(rows) - 1), st.sampled_from(COLUMNS)
+    for row, column in draw(st.lists(st.tuples(*places), max_size=3)):
+        rows[row][column] = draw(CELLS.get(column, VALUES))
+    return draw(st.sampled_from([rows, rows, draw(ROWS)]))
 
 
 @st.composite
 def table_files(draw: st.DrawFn, suffix: str) -> bytes:
     """Rows as a writer that knows little would write them."""
-    rows = draw(ROWS)
+    rows = draw(table_rows())
     if suffix == ".json":
         return json.dumps(rows).encode()
     if suffix == ".jsonl":
         return "\n".join(map(json.dumps, rows)).encode()
+    if suffix == ".txt":
+        return "\n".join(str(row.get("text", "")) for row in rows).encode("utf-8", "surrogatepass")
     mark = "\t" if suffix == ".tsv" else ","
-    names = draw(st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=5, unique=True))
+    some = st.lists(st.sampled_from(COLUMNS), min_size=1, max_size=5, unique=True)
+    names = draw(st.just(COLUMNS) | some)
     lines = [mark.join(names)]
     for row in rows:
         cells = (str(row.get(name, "")).replace('"', '""') for name in names)
@@ -123,8 +175,8 @@ def _bytes(text: str) -> bytes:
 
 
 @st.composite
-def data_files(draw: st.DrawFn) -> tuple[str, bytes, dict[str, Any]]:
-    """Name and content of a file, and what a spec says of it."""
+def data_files(draw: st.DrawFn) -> Drawn:
+    """Files of every format that is read, packed or not."""
     suffix = draw(st.sampled_from(SUFFIXES))
     valid = parquet_files() if suffix == ".parquet" else table_files(suffix)
     pieces = st.lists(st.sampled_from(FRAGMENTS), max_size=40).map("".join).map(_bytes)
@@ -143,3 +195,36 @@ def data_files(draw: st.DrawFn) -> tuple[str, bytes, dict[str, Any]]:
         },
     }
     return f"r{suffix}{packed}", content, data
+
+
+def try_file(drawn: Drawn, folder: Path, tokenizer: Any) -> StudyData | None:
+    """The examples of a file; None where it is refused, by one line that can be printed.
+
+    Files of delimited fields are read as a table of results as well.
+    """
+    name, content, columns = drawn
+    path = folder / name
+    path.write_bytes(content)
+    if path.suffix in (".csv", ".tsv"):
+        for mapping in (None, {"metric": "by", "arm": "label"}):
+            try:
+                read_outside(path, mapping)
+            except DataError as error:
+                _check_message(str(error))
+    data = DataSpec(source=name, max_length=24, **columns)
+    try:
+        rows = read_rows(data, folder, needed_columns(data, [AugmentSpec()]))
+        examples = make_examples(split_rows(rows, data), data, tokenizer)
+    except DataError as error:
+        _check_message(str(error))
+        return None
+    assert examples.train
+    assert examples.validation
+    return examples
+
+
+def _check_message(said: str) -> None:
+    assert said
+    assert len(said) < 1500, said
+    assert "\n" not in said, said
+    said.encode()

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rankwise.errors import DataError
-from rankwise.text import shorten
+from rankwise.text import columns_words, shorten
 
 MARKS = {  # the first bytes of files in other encodings, the longer ones first
     b"\xff\xfe\0\0": "UTF-32",
@@ -134,7 +134,7 @@ def _records(
     if not header:
         raise DataError(f"{path}: is empty; the first line must name the columns")
     if len(set(header)) < len(header):
-        raise DataError(f"{path}, line 1: a column name occurs twice in {', '.join(header)}")
+        raise DataError(f"{path}, line 1: a column name occurs twice in {columns_words(header)}")
     for line, fields in numbered:
         if isinstance(fields, Malformed):
             yield line, fields

@@ -119,6 +119,47 @@ def test_data_that_cannot_be_used_are_one_message_from_the_plan(shape, change, s
     assert "Traceback" not in err
 
 
+def test_rows_that_cannot_be_read_are_shown_and_left_out_by_the_share_that_is_allowed(tmp_path):
+    """They are said by the plan and by the report; a new share is no other study."""
+    study, rows = make_study(tmp_path, configurations={"one": {}}), tmp_path / "rows.jsonl"
+    clean = study.plan()
+    lines = rows.read_text().splitlines()
+    rows.write_text("\n".join([*lines[:6], "{oops", *lines[6:]]))
+    code, _, err = rankwise("plan", study.spec)
+    assert code == 2, err
+    for part in ("rows.jsonl, line 7: not JSON", "1 of 61 rows is malformed", "rows: 0.0164 to"):
+        assert part in " ".join(err.split())
+    allowed = ("--set", "data.malformed_rows=0.02")
+    found = study.plan(*allowed)
+    assert [arm["id"] for arm in found["arms"]] == [arm["id"] for arm in clean["arms"]]
+    note = "1 of 61 rows is malformed and left out (data.malformed_rows: 0.02): line 7: not JSON"
+    assert any(one.startswith(note) for one in found["data"]["notes"])
+    study.run(*allowed)
+    assert note in (study.out / "report.md").read_text().replace("\\", "")
+    rows.write_text("\n".join(lines))
+    code, _, err = rankwise("run", study.spec, "--out", study.out)
+    assert code == 0, err
+    assert "loading" not in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "said"),
+    [
+        ("gpt2", "text", "after a prompt of 80 tokens exceeds the 64 positions"),
+        ("llama", "chat", "use shorter prompts"),
+        ("t5", "translation", "has more than 48 tokens (data.max_length); shorten it"),
+    ],
+)
+def test_a_prompt_longer_than_the_context_is_refused_by_the_plan(kind, shape, said, tmp_path):
+    asked = {"prompts": ["where is the cat?", "x" * 80], "max_new_tokens": 4}
+    study = make_study(tmp_path, kind, shape, generation=asked)
+    code, _, err = rankwise("plan", study.spec)
+    assert code == 2
+    assert "generation." in err
+    assert said in " ".join(err.split())
+    assert "Traceback" not in err
+
+
 def test_the_plan_says_when_evaluation_takes_more_of_the_time_than_training(tmp_path):
     """Products of a run: 4 steps of 8 rows, forward and backward, against 4 readings of 40 rows."""
     study = make_study(

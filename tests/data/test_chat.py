@@ -64,7 +64,7 @@ def made(rows: list[dict[str, Any]], tokenizer: Any, **more: Any) -> StudyData:
         split={"validation": 2, "test": 0},
         **{"near_duplicates": 0, "max_length": 400, **more},
     )
-    return make_examples(split_rows(Rows("made", {"all": rows}, ""), data), data, tokenizer)
+    return make_examples(split_rows(Rows("made", {"all": rows}), data), data, tokenizer)
 
 
 def chats(*conversations: list[dict[str, Any]], n: int = 6) -> list[dict[str, Any]]:

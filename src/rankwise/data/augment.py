@@ -23,7 +23,7 @@ from rankwise.data.tables import Row, find_path
 from rankwise.errors import DataError
 from rankwise.reading import Malformed
 from rankwise.spec.models import AugmentSpec, DataSpec, columns_of
-from rankwise.text import shorten
+from rankwise.text import columns_words, shorten
 
 MARKS = (".", ";", "?", ":", "!", ",")  # those of AEDA
 PARTS = re.compile(r"\S+|\s+")
@@ -215,7 +215,7 @@ def _by_template(augment: AugmentSpec, data: DataSpec) -> Change:
         except (KeyError, ValueError, IndexError, AttributeError) as error:
             raise DataError(
                 f"data.augment.template: {shorten(template)}: {type(error).__name__}: {error}; "
-                f"columns of the row: {', '.join(map(str, row))}"
+                f"columns of the row: {columns_words(row)}"
             ) from error
 
     return change_row

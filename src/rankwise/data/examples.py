@@ -140,7 +140,7 @@ def prompt_ids(text: str, data: DataSpec, tokenizer: Tokenizer) -> Tokens:
     For conversations `text` is a user's message, given through the chat template.
 
     Raises:
-        DataError: the chat template refuses it.
+        DataError: the chat template refuses it, or it is longer than inputs may be.
     """
     if data.messages is not None:
         try:
@@ -150,7 +150,13 @@ def prompt_ids(text: str, data: DataSpec, tokenizer: Tokenizer) -> Tokens:
         (ids,) = plain_ids([asked], tokenizer)
         return np.array(ids, dtype=np.int32)
     if data.input is not None:
-        return cut_ids([text], data.max_length, tokenizer)[0][0]
+        made, cut = cut_ids([text], data.max_length, tokenizer)
+        if cut:
+            raise DataError(
+                f"generation.prompts: {shorten(text)}: has more than {data.max_length} tokens "
+                "(data.max_length); shorten it"
+            )
+        return made[0]
     before, _ = special_ids(tokenizer)
     (ids,) = plain_ids([text], tokenizer)
     return np.array([*before, *ids], dtype=np.int32)

@@ -20,7 +20,7 @@ from rankwise.data.tables import Row, missing
 from rankwise.errors import DataError
 from rankwise.reading import Faults, Malformed
 from rankwise.spec.models import AugmentSpec, DataSpec, columns_of
-from rankwise.text import nearest, shorten
+from rankwise.text import columns_words, nearest, shorten
 
 
 def usable_rows(rows: Rows, data: DataSpec) -> Rows:
@@ -60,12 +60,12 @@ def _check_columns(rows: Rows, data: DataSpec) -> None:
     for field, column in _named_columns(data).items():
         if column in found or not found:
             continue
-        hint = nearest(column, found, most=3)
+        hint = shorten(nearest(column, found, most=3), 200)
         if len(found) == 1 and any(mark in found[0] for mark in ";\t|"):
             hint = "; the suffix of the file seems wrong: its fields have another delimiter"
         raise DataError(
             f"data.{field}: {rows.source} has no column {column}; "
-            f"its columns: {', '.join(map(str, found))}{hint}"
+            f"its columns: {columns_words(found)}{hint}"
         )
 
 

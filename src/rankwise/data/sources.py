@@ -3,9 +3,7 @@
 Nothing here needs a tokenizer, torch or transformers; `datasets` is imported only for a hub id.
 """
 
-import hashlib
 import importlib.util
-import json
 import re
 import sys
 import traceback
@@ -46,7 +44,6 @@ class Rows:
     Attributes:
         source: the source as the spec names it, for messages.
         parts: rows by the name of their hub split; a file or function is one part, `all`.
-        sha256: hash of the rows as JSON; equal for a file and its compressed copy.
         one_text: True for a txt file, whose single row is cut into regions instead of drawn.
         notes: facts for the report.
         classes: those of the label column, once the rows were looked at (`usable_rows`).
@@ -58,7 +55,6 @@ class Rows:
 
     source: str
     parts: dict[str, list[Row]]
-    sha256: str
     one_text: bool = False
     notes: tuple[str, ...] = ()
     classes: Classes | None = None
@@ -105,14 +101,13 @@ def read_rows(data: DataSpec, base_dir: Path, only: Container[str] | None = None
             "nor FILE.py:function, nor a hub id such as owner/name"
         )
     taken = _Taken(data, only)
-    for name in sorted(sources):  # the order of the hash
-        taken.take(name, sources[name], f"{name}, {unit}" if len(sources) > 1 else unit)
+    for name, numbered in sources.items():
+        taken.take(name, numbered, f"{name}, {unit}" if len(sources) > 1 else unit)
     if not any(taken.parts.values()) and not taken.faults.count:
         raise DataError(f"data.source: {source} has no rows")
     return Rows(
         source,
-        {name: taken.parts[name] for name in sources},
-        taken.digest.hexdigest(),
+        taken.parts,
         one_text,
         columns=tuple(taken.columns),
         numbers=taken.numbers,
@@ -122,7 +117,7 @@ def read_rows(data: DataSpec, base_dir: Path, only: Container[str] | None = None
 
 
 class _Taken:
-    """The rows of a source as they come: hashed, counted, and without what is not needed."""
+    """The rows of a source as they come: counted, and without what is not needed."""
 
     def __init__(self, data: DataSpec, only: Container[str] | None) -> None:
         self.only = only
@@ -131,20 +126,16 @@ class _Taken:
         self.numbers: dict[str, array[int]] = {}
         self.columns: dict[str, None] = {}
         self.faults = Faults()
-        self.digest = hashlib.sha256()
 
     def take(self, name: str, numbered: Iterable[tuple[int, Row | Malformed]], unit: str) -> None:
         """Take in the rows of one part."""
         rows, numbers = self.parts.setdefault(name, []), self.numbers.setdefault(name, array("q"))
-        hashed = _PartHash(self.digest, name)
         for number, row in numbered:
             if isinstance(row, Malformed):
                 self.faults.add(f"{unit} {number}", row)
                 continue
-            hashed.add(row)
             rows.append(self._slim(row))
             numbers.append(number)
-        hashed.end()
 
     def _slim(self, row: Row) -> Row:
         """The row with the columns to keep; a value that many rows share is held once."""
@@ -155,33 +146,6 @@ class _Taken:
             if type(row.get(name)) is str:
                 row[name] = sys.intern(row[name])
         return row
-
-
-class _PartHash:
-    """Puts the rows of a part into a hash, as the JSON of [name, rows]."""
-
-    def __init__(self, digest: Any, name: str) -> None:
-        self.digest = digest
-        self.encode = json.JSONEncoder(sort_keys=True, default=str).encode
-        self.waiting: list[Row] = []
-        self.mark = f"[{json.dumps(name)}, ["
-
-    def add(self, row: Row) -> None:
-        """One more row."""
-        self.waiting.append(row)
-        if len(self.waiting) == 32:  # few, as rows may be long
-            self._hash()
-
-    def end(self) -> None:
-        """The last row was given."""
-        if self.waiting:
-            self._hash()
-        self.digest.update((self.mark if self.mark[0] == "[" else "").encode() + b"]]")
-
-    def _hash(self) -> None:
-        self.digest.update((self.mark + self.encode(self.waiting)[1:-1]).encode())
-        self.mark = ", "
-        self.waiting = []
 
 
 def _find(name: str, base_dir: Path) -> Path:

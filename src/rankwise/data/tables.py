@@ -20,7 +20,7 @@ from typing import Any, BinaryIO
 from rankwise.errors import DataError
 from rankwise.files import PKG, at_home, exists, find_pkg_path, what_is_there
 from rankwise.reading import Malformed, check_encoding, csv_rows, decode, not_utf8
-from rankwise.text import shorten
+from rankwise.text import columns_words, shorten
 
 Row = dict[str, Any]
 
@@ -207,40 +207,36 @@ def _read_parquet(path: Path, stream: BinaryIO) -> Numbered:
     import pyarrow
     import pyarrow.parquet
 
-    try:
-        table = pyarrow.parquet.read_table(io.BytesIO(stream.read()))
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not a parquet file: {shorten(error)}") from error
-    names = table.column_names
-    if len(set(names)) < len(names):
-        raise DataError(f"{path}: a column name occurs twice in {', '.join(names)}")
-    texts = pyarrow.table({name: _as_text(table[name]) for name in names})
+    # its parts are not in reading order, and to go back in a packed file is to unpack it again
+    plain = isinstance(stream, io.BufferedReader)
     number = 0
-    for batch in texts.to_batches(max_chunksize=1000):
-        for cells in zip(*map(_cells, batch.columns), strict=True):
-            number += 1
-            held = dict(zip(names, cells, strict=True))
-            bad = next((name for name in names if isinstance(held[name], Malformed)), None)
-            yield number, held if bad is None else Malformed(f"column {bad}: {held[bad]}")
-
-
-def _as_text(column: Any) -> Any:
-    """A parquet column; bytes that are UTF-8 are text, as some writers store it."""
-    import pyarrow
-
-    kind = column.type
-    if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
-        with suppress(pyarrow.ArrowInvalid):
-            return column.cast(pyarrow.large_string())
-    return column
+    try:
+        file = pyarrow.parquet.ParquetFile(stream if plain else io.BytesIO(stream.read()))
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise DataError(f"{path}: a column name occurs twice in {columns_words(names)}")
+        for batch in file.iter_batches(batch_size=1000):
+            for cells in zip(*map(_cells, batch.columns), strict=True):
+                number += 1
+                held = dict(zip(names, cells, strict=True))
+                bad = next((name for name in names if isinstance(held[name], Malformed)), None)
+                yield number, held if bad is None else Malformed(f"column {bad}: {held[bad]}")
+    except (pyarrow.ArrowException, OSError) as error:
+        after = f", after row {number:,}" if number else ""
+        raise DataError(f"{path}{after}: not a parquet file: {shorten(error)}") from error
 
 
 def _cells(column: Any) -> list[Any]:
-    """The values of a part of a parquet column."""
+    """The values of a part of a parquet column; bytes that are UTF-8 are text, as some store it."""
     try:
-        return [without_gaps(cell) for cell in column.to_pylist()]
+        cells = [without_gaps(cell) for cell in column.to_pylist()]
     except (ValueError, OverflowError, KeyError):  # a text that is not UTF-8, a date past 9999
-        return [_cell(cell) for cell in column]
+        cells = [_cell(cell) for cell in column]
+    for at, cell in enumerate(cells):
+        if isinstance(cell, bytes):
+            with suppress(UnicodeDecodeError):
+                cells[at] = cell.decode()
+    return cells
 
 
 def _cell(cell: Any) -> Any:

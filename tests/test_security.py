@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -26,6 +27,7 @@ from rankwise.store.links import link_names
 from rankwise.store.lock import hold
 from rankwise.store.reader import Reader
 from rankwise.store.schema import Answer, Failure
+from rankwise.store.seal import seal
 from rankwise.store.writer import Store
 from rankwise.study.export import export_adapter
 from rankwise.study.plan import plan_study
@@ -215,9 +217,11 @@ def test_made_up_names_are_folders_of_their_own():
 
 
 def forge(folder, query, *values):
+    """Change a study as somebody does who also writes its checksum."""
     db = sqlite3.connect(folder / "study.db")
     with db:
         db.execute(query, values)
+    seal(db, folder)
     db.close()
 
 
@@ -252,8 +256,9 @@ def test_links_in_a_foreign_study_are_not_followed(make_study, tmp_path):
         (folder / name).symlink_to(mine / "keys")
     (folder / "figures").symlink_to(mine)
     for name in (".report.html.new", "study.lock"):
+        (folder / name).unlink(missing_ok=True)
         (folder / name).symlink_to(mine / "keys")
-    with hold(folder):
+    with closing(hold(folder)):
         write_report(folder)
     assert [path.name for path in mine.iterdir()] == ["keys"]
     assert (mine / "keys").read_text() == "private"

@@ -64,7 +64,6 @@ def export_adapter(
         _refuse_unusable(store, run)
     labels = None if study.label_names is None else list(study.label_names)
     source = folder / ADAPTERS / str(run.folder)
-    refuse_links(source, folder / ADAPTERS)
     with whole_folder(to) as ready:
         if merged:
             model = ModelSpec.model_validate(study.spec["model"])
@@ -100,6 +99,7 @@ def _refuse_unusable(store: Reader, run: RunFacts) -> None:
             f"{run.id}: its adapter was dropped by keep_adapters: {record.dropped}; `rankwise run "
             f"SPEC --set keep_adapters=all --train-dropped` trains the dropped ones again"
         )
+    refuse_links(place, store.folder / ADAPTERS)  # of a foreign study, they may name my files
     why = "is missing" if not place.is_dir() else unlike(place, store.adapter_files(record.id))
     if why is None and store.adapter_files(record.id) == {}:  # of an older version
         why = unreadable(place)

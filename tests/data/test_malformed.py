@@ -1,5 +1,6 @@
 """Malformed rows are all counted, the first shown with their line, and left out where allowed."""
 
+import io
 import json
 import tracemalloc
 from collections.abc import Callable
@@ -111,6 +112,27 @@ def test_bytes_that_are_not_utf_8_cost_their_row_alone(write: Write, tmp_path: P
     rows = usable("r.parquet", tmp_path, malformed_rows=0.4, label=None)
     assert [row["text"] for row in rows.parts["all"]] == ["fine", "good"]
     assert "row 2: column text: byte 0xed is not UTF-8" in rows.notes[0]
+
+
+@pytest.mark.parametrize("packed", ["", ".gz"])
+def test_parquet_is_read_in_parts_and_bytes_that_are_text_are_text(
+    packed: str, write: Write, tmp_path: Path
+) -> None:
+    held = [f"caf\u00e9 {at}".encode() for at in range(2500)]
+    held[1200] = b"\xff\xd8 a picture"
+    made = io.BytesIO()
+    table = pyarrow.table({"text": pyarrow.array(held, pyarrow.binary())})
+    pyarrow.parquet.write_table(table, made, row_group_size=700)
+    write(f"r.parquet{packed}", made.getvalue())
+    rows = usable(f"r.parquet{packed}", tmp_path, malformed_rows=0.001, label=None)
+    assert rows.notes[0].endswith(
+        r"row 1201: column text holds bytes b'\xff\xd8 a picture', not text"
+    )
+    assert [row["text"] for row in rows.parts["all"]] == [
+        f"caf\u00e9 {at}" for at in range(2500) if at != 1200
+    ]
+    write("cut.parquet", made.getvalue()[:300] + b"\0" * 300 + made.getvalue()[600:])
+    assert "cut.parquet: not a parquet file" in refusal("cut.parquet", tmp_path, label=None)
 
 
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])

@@ -16,6 +16,7 @@ FLOORS = (  # from the ground up: a part imports parts before it, and itself
     "errors",
     "text",
     "files",
+    "reading",
     "spec",
     "store",
     "analysis",
@@ -29,7 +30,18 @@ FLOORS = (  # from the ground up: a part imports parts before it, and itself
     "report",
     "cli",
 )
-NO_TORCH = ("errors", "text", "files", "spec", "store", "analysis", "results", "data", "report")
+NO_TORCH = (
+    "errors",
+    "text",
+    "files",
+    "reading",
+    "spec",
+    "store",
+    "analysis",
+    "results",
+    "data",
+    "report",
+)
 TORCH = ("torch", "peft", "transformers", "safetensors")
 
 

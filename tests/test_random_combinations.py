@@ -64,8 +64,8 @@ def losses(model: Any, task: str, examples: Any) -> np.ndarray:
     """Sum of the losses of every row (E,), each row alone and without padding."""
     found = []
     for example in examples:
-        ids = torch.tensor(example.input_ids)[None]
-        labels = torch.tensor(np.atleast_1d(example.labels))
+        ids = torch.tensor(example.input_ids).long()[None]
+        labels = torch.tensor(np.atleast_1d(example.labels)).long()
         given = {}
         if task == "SEQ_2_SEQ_LM":
             given = {"decoder_input_ids": shift(model)(labels=labels[None]), "use_cache": False}

@@ -1,21 +1,17 @@
 """Files: written whole, compared by checksums, found in packages (`pkg://`), read as texts."""
 
-import csv
 import errno
 import hashlib
 import importlib.util
-import io
 import os
 import re
 import shutil
-import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
-from typing import Any
 
-from rankwise.errors import DataError, DiskFullError, UserError
+from rankwise.errors import DiskFullError, UserError
 from rankwise.text import closest, shorten, size
 
 PKG = "pkg://"
@@ -268,61 +264,3 @@ def what_is_there(missing: Path) -> str:
     if close:
         return f"{missing.parent} has {', '.join(close)}"
     return f"{missing.parent} has nothing like {missing.name} among its {len(names)} entries"
-
-
-def decode(path: Path, content: bytes) -> str:
-    """UTF-8 text without its byte order mark; DataError with the line where it is not UTF-8."""
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise DataError(
-            f"{path}, line {line}: byte {content[error.start]:#04x} is not UTF-8; "
-            "save the file as UTF-8"
-        ) from error
-
-
-def read_csv(path: Path, content: bytes, delimiter: str = ",") -> list[dict[str, str]]:
-    """The rows of a CSV file, header to field; blank lines are skipped.
-
-    Python's own `csv` rather than pandas: pandas fills short rows silently and does not say on
-    which line a row with line ends inside quotes begins.
-
-    Raises:
-        DataError: no header, a column named twice, a row with another number of fields, an open
-            quotation mark, or bytes that are not UTF-8; with the line.
-    """
-    csv.field_size_limit(sys.maxsize)
-    lines = csv.reader(
-        io.StringIO(decode(path, content), newline=""), strict=True, delimiter=delimiter
-    )
-    numbered = _numbered(path, lines)
-    _, header = next(numbered, (0, []))
-    if not header:
-        raise DataError(f"{path}: is empty; the first line must name the columns")
-    if len(set(header)) < len(header):
-        raise DataError(f"{path}, line 1: a column name occurs twice in {', '.join(header)}")
-    rows = []
-    for line, fields in numbered:
-        if len(fields) != len(header):
-            raise DataError(
-                f"{path}, line {line}: {len(fields)} fields where the header has {len(header)} "
-                f"({', '.join(header)}): {shorten(delimiter.join(fields))}"
-            )
-        rows.append(dict(zip(header, fields, strict=True)))
-    return rows
-
-
-def _numbered(path: Path, lines: Any) -> Iterator[tuple[int, list[str]]]:
-    """Each row of a csv reader with the line that it starts on; blank lines are skipped."""
-    start = 1
-    try:
-        for fields in lines:
-            if fields:
-                yield start, fields
-            start = lines.line_num + 1
-    except csv.Error as error:
-        raise DataError(
-            f"{path}: the row that starts on line {start} cannot be read: {error} "
-            "(look for a quotation mark that is opened and not closed)"
-        ) from error

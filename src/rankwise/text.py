@@ -122,6 +122,17 @@ def names(items: Sequence[str], most: int = 8) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+def columns_words(columns: Iterable[object], most: int = 20) -> str:
+    """Names of columns as messages list them: whatever a file's first line holds, it stays short.
+
+    >>> columns_words(["text", "label"]), columns_words("abc", most=1)
+    ('text, label', 'a and 2 more')
+    """
+    every = [shorten(name, 60) for name in columns]
+    more = f" and {len(every) - most} more" if len(every) > most else ""
+    return ", ".join(every[:most]) + more
+
+
 def setting(value: Any) -> str:
     """A setting's value as the user would type it."""
     if value is None or (isinstance(value, list | tuple | Mapping) and not value):

@@ -1,6 +1,8 @@
 """Odd data and tokenizers from the command line: right, or one message before anything loads."""
 
+import io
 import json
+from contextlib import redirect_stdout
 
 import pytest
 import transformers
@@ -15,6 +17,7 @@ from black_box import (
     rankwise,
     split_of,
 )
+from rankwise.cli import tables
 from tiny_text import rows_of, tiny_tokenizer
 
 OWN = ["wings", "scales", "fur"]
@@ -91,7 +94,11 @@ def test_a_tokenizer_that_cannot_pad_is_refused_by_the_plan(tmp_path):
         ),
         ("labelled", {"label": 0.5}, "(regression)"),
         ("labelled", {"label": ["fur", "wings"]}, "multi-label"),
-        ("chat", {"messages": [{"role": "assistant", "content": None}]}, "row 3 of"),
+        (
+            "chat",
+            {"messages": [{"role": "assistant", "content": None}]},
+            "rows.jsonl, line 3: data.messages",
+        ),
         ("chat", {"tools": ["find"]}, "column tools"),
         ("chat", {}, "has no chat template"),
     ],
@@ -110,3 +117,71 @@ def test_data_that_cannot_be_used_are_one_message_from_the_plan(shape, change, s
     assert code == 2, err
     assert said in err.replace("\n", "")
     assert "Traceback" not in err
+
+
+def test_rows_that_cannot_be_read_are_shown_and_left_out_by_the_share_that_is_allowed(tmp_path):
+    """They are said by the plan and by the report; a new share is no other study."""
+    study, rows = make_study(tmp_path, configurations={"one": {}}), tmp_path / "rows.jsonl"
+    clean = study.plan()
+    lines = rows.read_text().splitlines()
+    rows.write_text("\n".join([*lines[:6], "{oops", *lines[6:]]))
+    code, _, err = rankwise("plan", study.spec)
+    assert code == 2, err
+    for part in ("rows.jsonl, line 7: not JSON", "1 of 61 rows is malformed", "rows: 0.0164 to"):
+        assert part in " ".join(err.split())
+    allowed = ("--set", "data.malformed_rows=0.02")
+    found = study.plan(*allowed)
+    assert [arm["id"] for arm in found["arms"]] == [arm["id"] for arm in clean["arms"]]
+    note = "1 of 61 rows is malformed and left out (data.malformed_rows: 0.02): line 7: not JSON"
+    assert any(one.startswith(note) for one in found["data"]["notes"])
+    study.run(*allowed)
+    assert note in (study.out / "report.md").read_text().replace("\\", "")
+    rows.write_text("\n".join(lines))
+    code, _, err = rankwise("run", study.spec, "--out", study.out)
+    assert code == 0, err
+    assert "loading" not in err
+
+
+@pytest.mark.parametrize(
+    ("kind", "shape", "said"),
+    [
+        ("gpt2", "text", "after a prompt of 80 tokens exceeds the 64 positions"),
+        ("llama", "chat", "use shorter prompts"),
+        ("t5", "translation", "has more than 48 tokens (data.max_length); shorten it"),
+    ],
+)
+def test_a_prompt_longer_than_the_context_is_refused_by_the_plan(kind, shape, said, tmp_path):
+    asked = {"prompts": ["where is the cat?", "x" * 80], "max_new_tokens": 4}
+    study = make_study(tmp_path, kind, shape, generation=asked)
+    code, _, err = rankwise("plan", study.spec)
+    assert code == 2
+    assert "generation." in err
+    assert said in " ".join(err.split())
+    assert "Traceback" not in err
+
+
+def test_the_plan_says_when_evaluation_takes_more_of_the_time_than_training(tmp_path):
+    """Products of a run: 4 steps of 8 rows, forward and backward, against 4 readings of 40 rows."""
+    study = make_study(
+        tmp_path,
+        rows=rows_of("labelled", 100),
+        data={"split": {"validation": 40, "test": 20}, "max_length": 16},
+        training={"per_device_train_batch_size": 8, "eval_steps": 1},
+    )
+    facts = study.plan()
+    found = facts["evaluation"]
+    assert found["share"] == pytest.approx(2 * 180 / (2 * 180 + 4 * 32), rel=0.1)
+    assert found["even_rows"] is None  # 14 rows would tell nothing
+    assert found["seconds"] < facts["seconds"]
+    found |= {"seconds": 1900.0, "even_rows": 700}
+    facts["seconds"] = 2000.0
+    with redirect_stdout(io.StringIO()) as out:
+        tables.print_plan(facts)
+    said = " ".join(out.getvalue().split())
+    assert "Most of this time, about 32 minutes (74%), is evaluation, on" in said
+    assert "with data.split.validation: 700 it would take about half" in said
+    assert "training.eval_steps" in said
+    found["seconds"] = 5.0
+    with redirect_stdout(io.StringIO()) as out:
+        tables.print_plan(facts)
+    assert "is evaluation" not in out.getvalue()

@@ -35,7 +35,8 @@ def test_half_a_character_is_told_with_its_line_and_counted(write: Write, tmp_pa
     write("r.jsonl", [GOOD, bad[0], GOOD, bad[1]])
     message = refusal("r.jsonl", tmp_path)
     assert f"r.jsonl, line 2: column text holds {HALF}" in message
-    assert "2 of 4 rows are so (lines 2 and 4)" in message
+    assert f"line 4: column meta holds {HALF}" in message
+    assert "2 of 4 rows are malformed" in message
     write("r.json", json.dumps([GOOD, bad[1]]))
     assert f"r.json, row 2: column meta holds {HALF}" in refusal("r.json", tmp_path)
     write("name.jsonl", [{"te\ud83dxt": "a"}])

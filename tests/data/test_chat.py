@@ -64,7 +64,7 @@ def made(rows: list[dict[str, Any]], tokenizer: Any, **more: Any) -> StudyData:
         split={"validation": 2, "test": 0},
         **{"near_duplicates": 0, "max_length": 400, **more},
     )
-    return make_examples(split_rows(Rows("made", {"all": rows}, ""), data), data, tokenizer)
+    return make_examples(split_rows(Rows("made", {"all": rows}), data), data, tokenizer)
 
 
 def chats(*conversations: list[dict[str, Any]], n: int = 6) -> list[dict[str, Any]]:
@@ -194,7 +194,7 @@ def test_flags_that_cannot_be_followed_are_refused_or_said(chat_tokenizer: Any) 
         return refusal(rows, chat_tokenizer)
 
     message = wrong(asked(1), told(1, weight=0.5))
-    assert "row 6 of made: message 2: weight is 0.5" in message
+    assert "made, row 6: data.messages: message 2: weight is 0.5" in message
     assert "must be 0 or 1" in message
     assert "train is 'no'" in wrong(asked(1), told(1, train="no"))
     assert "contradict" in wrong(asked(1), told(1, weight=1, train=False))
@@ -224,12 +224,14 @@ def test_content_may_be_parts_of_text_and_nothing_else(tooled: Any) -> None:
     assert made(whole, tooled).fingerprint == made(parts, tooled).fingerprint
     picture = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}
     message = refusal([*whole, {"messages": [picture, told(1)]}], tooled)
-    assert "row 7 of made: message 1 has a part of the type image_url" in message
+    assert "made, row 7: data.messages: message 1 has a part of the type image_url" in message
     for content, found in ((None, "no content"), (3, "int as content"), ({}, "dict as content")):
         rows = [*whole, {"messages": [asked(1), {"role": "assistant", "content": content}]}]
         assert f"message 2 of the role assistant has {found}" in refusal(rows, tooled)
     rows = [*whole, {"messages": called(1), "tools": ["find"]}]
-    assert "row 7 of made: column tools: found str, not an object" in refusal(rows, tooled)
+    assert "made, row 7: data.messages: column tools: found str, not an object" in refusal(
+        rows, tooled
+    )
     assert "half of a surrogate pair" in refusal([*whole, {"messages": '["\\ud83d"]'}], tooled)
 
 

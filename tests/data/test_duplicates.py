@@ -10,7 +10,7 @@ from rankwise.data.rows import repeated, shingles_of, words_of
 
 def brute(texts: list[str], earlier: list[str], distance: float) -> list[int]:
     def alike(one: str, other: str) -> bool:
-        x, y = shingles_of(one), shingles_of(other)
+        x, y = (shingles_of(tuple(words_of(text))) for text in (one, other))
         return len(x & y) / len(x | y) > 1 - distance
 
     return sorted(

@@ -37,7 +37,7 @@ CHAT = [
 def made(rows: list[dict[str, Any]], task: str, tokenizer: Any, **more: Any) -> StudyData:
     one_text = more.pop("one_text", False)
     data = DataSpec(source="made", **{"split": HALF, "near_duplicates": 0, **more})
-    split = split_rows(Rows("made", {"all": rows}, "", one_text), data)
+    split = split_rows(Rows("made", {"all": rows}, one_text), data)
     return make_examples(split, data, tokenizer)
 
 
@@ -335,7 +335,7 @@ def test_of_one_text_max_samples_are_blocks(gpt_tokenizer: Any) -> None:
 def test_an_arm_with_augmentation_trains_on_more_of_the_same(gpt_tokenizer: Any) -> None:
     rows = [{"q": f"{at} the cat sat on the mat\n", "a": f"ran {at} times"} for at in range(20)]
     data = DataSpec(source="made", prompt="q", completion="a", split=HALF, near_duplicates=0)
-    split = split_rows(Rows("made", {"all": rows}, ""), data)
+    split = split_rows(Rows("made", {"all": rows}), data)
     plain, _ = train_examples(split, AugmentSpec(), None, data, gpt_tokenizer)
     more, notes = train_examples(split, AugmentSpec(factor=3), None, data, gpt_tokenizer)
     assert [e.digest for e in more[: len(plain)]] == [e.digest for e in plain]

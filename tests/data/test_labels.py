@@ -29,7 +29,7 @@ def spec(source: str = "made", **more: Any) -> DataSpec:
 
 
 def classes_of(values: list[Any], **more: Any) -> tuple[Classes, tuple[str, ...]]:
-    split = split_rows(Rows("made", {"all": rows_of(values)}, ""), spec(**more))
+    split = split_rows(Rows("made", {"all": rows_of(values)}), spec(**more))
     assert split.classes is not None
     return split.classes, split.notes
 
@@ -171,7 +171,7 @@ OWN = ("wings", "scales", "fur")
 
 
 def test_the_base_names_and_numbers_its_classes_where_the_data_have_the_same() -> None:
-    split = split_rows(Rows("made", {"all": rows_of(["Fur", "wings", "scales"])}, ""), spec())
+    split = split_rows(Rows("made", {"all": rows_of(["Fur", "wings", "scales"])}), spec())
     assert split.label_names == ("Fur", "scales", "wings")
     same = with_names_of_base(split, OWN, spec())
     assert same.classes is not None

@@ -32,7 +32,7 @@ def labelled(n: int, **more: Any) -> Rows:
         }
         for at in range(n)
     ]
-    return Rows("made", {"all": rows}, "", **more)
+    return Rows("made", {"all": rows}, **more)
 
 
 def spec(**more: Any) -> DataSpec:
@@ -124,7 +124,7 @@ def test_near_copies_are_removed_from_the_held_out_side() -> None:
 def test_a_named_test_split_that_repeats_training_is_cleaned_and_said() -> None:
     train = labelled(50).parts["all"]
     test = [{**train[0], "text": train[0]["text"].upper()}, {"text": "brand new", "label": "a"}]
-    rows = Rows("hub/set", {"train": train, "test": test}, "")
+    rows = Rows("hub/set", {"train": train, "test": test})
     split = split_rows(rows, spec(split={"validation": 10, "test": "test"}))
     # the copied row may be in training or in validation: either way it leaves the test
     assert texts(split.test) == {"brand new"}
@@ -134,7 +134,7 @@ def test_a_named_test_split_that_repeats_training_is_cleaned_and_said() -> None:
 def test_groups_of_a_named_split_leave_the_training_part() -> None:
     train = labelled(60).parts["all"]
     test = [{"text": "of a film in training", "label": "a", "film": 3}]
-    rows = Rows("hub/set", {"train": train, "test": test}, "")
+    rows = Rows("hub/set", {"train": train, "test": test})
     split = split_rows(rows, spec(split={"validation": 6, "test": "test", "by": "film"}))
     assert 3 not in {row["film"] for row in split.train.rows}
 
@@ -144,7 +144,7 @@ def test_splits_of_the_hub_that_are_not_used_are_told() -> None:
     parts["test"] = [{"text": f"test {at}", "label": "a"} for at in range(3)] + [
         {"text": " ", "label": "a"}
     ]
-    split = split_rows(Rows("hub/set", parts, ""), spec(split={"validation": 4, "test": "test"}))
+    split = split_rows(Rows("hub/set", parts), spec(split={"validation": 4, "test": "test"}))
     assert "splits of hub/set that are not used: unsupervised" in split.notes
     assert "test: 1 of 4 rows with an empty text left out" in split.notes
     assert len(split.test) == 3
@@ -152,7 +152,7 @@ def test_splits_of_the_hub_that_are_not_used_are_told() -> None:
 
 def test_named_splits_that_are_not_there_are_told() -> None:
     parts = {"train": labelled(20).parts["all"], "validation": labelled(5).parts["all"]}
-    hub = Rows("hub/set", parts, "")
+    hub = Rows("hub/set", parts)
     message = refusal(hub, spec(split={"validation": "valid", "test": 0}))
     assert (
         "hub/set has no split valid; its splits: train, validation; nearest: validation" in message
@@ -161,7 +161,7 @@ def test_named_splits_that_are_not_there_are_told() -> None:
         hub, spec(split={"validation": "train", "test": 0})
     )
     assert "has no named splits" in refusal(labelled(20), spec(split={"validation": "dev"}))
-    odd = Rows("hub/set", {"en": parts["train"], "de": parts["validation"]}, "")
+    odd = Rows("hub/set", {"en": parts["train"], "de": parts["validation"]})
     assert "name the split to train on; hub/set has en, de" in refusal(odd, spec())
 
 
@@ -173,7 +173,7 @@ def test_a_missing_column_is_told_with_those_there_are() -> None:
     assert "data.split.by: made has no column movie" in refusal(
         labelled(10), spec(split={"by": "movie"})
     )
-    semicolons = Rows("made.csv", {"all": [{"text;label": "a;b"}]}, "")
+    semicolons = Rows("made.csv", {"all": [{"text;label": "a;b"}]})
     assert "its fields have another delimiter" in refusal(semicolons, spec())
 
 
@@ -181,7 +181,7 @@ def test_a_label_that_is_not_there_is_told_with_those_there_are() -> None:
     rows = labelled(9)
     message = refusal(rows, spec(labels=("a", "fresh")))
     assert message == "data.labels: column label of made has no fresh; found: a (5), b (4)"
-    same = Rows("made", {"all": [{"text": f"t{n}", "label": 1} for n in range(9)]}, "")
+    same = Rows("made", {"all": [{"text": f"t{n}", "label": 1} for n in range(9)]})
     assert "gives 1 labels (1 (9)); classification needs 2" in refusal(same, spec())
     assert "named twice" in refusal(rows, spec(labels=("a", "a", "b")))
 
@@ -200,7 +200,7 @@ def test_rows_left_out_by_label_or_for_want_of_text_are_counted() -> None:
 
 
 def test_labels_are_ordered_by_value_and_gaps_do_not_make_decimals_of_them() -> None:
-    rows = Rows("made", {"all": [{"text": f"t{n}", "label": float(n % 11)} for n in range(99)]}, "")
+    rows = Rows("made", {"all": [{"text": f"t{n}", "label": float(n % 11)} for n in range(99)]})
     rows.parts["all"].append({"text": "gap", "label": float("nan")})
     split = split_rows(rows, spec())
     assert split.label_names == tuple(str(n) for n in range(11))
@@ -242,15 +242,15 @@ def split_or_none(rows: Rows, data: DataSpec) -> tuple[dict[str, Any], ...]:
 
 
 def test_a_column_that_holds_numbers_is_no_text() -> None:
-    rows = Rows("made", {"all": [{"text": 3, "label": "a"}]}, "")
+    rows = Rows("made", {"all": [{"text": 3, "label": "a"}]})
     assert "column text holds int 3, not text" in refusal(
-        Rows("made", {"all": [*labelled(5).parts["all"], *rows.parts["all"]]}, ""), spec()
+        Rows("made", {"all": [*labelled(5).parts["all"], *rows.parts["all"]]}), spec()
     )
 
 
 def test_one_text_is_cut_at_line_ends_in_reading_order() -> None:
     text = "".join(f"This is line number {at} of the book.\n" for at in range(200))
-    rows = Rows("book.txt", {"all": [{"text": text}]}, "", one_text=True)
+    rows = Rows("book.txt", {"all": [{"text": text}]}, one_text=True)
     data = DataSpec(source="book.txt", text="text", split={"validation": 0.1, "test": 0.1})
     split = split_rows(rows, data)
     regions = [part.rows[0]["text"] for part in three(split)]
@@ -263,7 +263,7 @@ def test_one_text_is_cut_at_line_ends_in_reading_order() -> None:
 
 
 def test_one_text_is_split_by_shares_only() -> None:
-    rows = Rows("book.txt", {"all": [{"text": "a book\n" * 50}]}, "", one_text=True)
+    rows = Rows("book.txt", {"all": [{"text": "a book\n" * 50}]}, one_text=True)
     for split, told in (
         ({"validation": 500}, "500 for one text; a text is split by shares such as 0.1"),
         ({"validation": 0.0}, "configurations are compared on validation text"),

@@ -55,7 +55,7 @@ def measured(plan, model, task, rows=5):
 
 
 def tokens(*texts):
-    return [torch.tensor(ids)[None] for ids in texts]
+    return [torch.tensor(ids).long()[None] for ids in texts]
 
 
 @pytest.mark.parametrize("shape", ["pairs", "chat"])

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from rich.table import Table
 from rankwise.base.load import choose_dtype
 from rankwise.base.modules import linear_modules
 from rankwise.base.skeleton import base_name
+from rankwise.data.examples import Example
 from rankwise.report.remarks import cause_of
 from rankwise.report.words import BASES, price_of
 from rankwise.results.from_store import read_records
@@ -28,6 +30,8 @@ from rankwise.text import count, reload_words, size
 # Time of a training step over the time of its matrix products alone, as measured on two CPU cores
 # with cohorts of 8 on MiniLM (bf16); a rough guide elsewhere.
 OVERHEAD = 4.0
+LONG = 60.0  # seconds of evaluation below which nothing needs to be said of its share
+FEW_ROWS = 200  # validation rows below which differences are hardly found
 
 
 def plan_facts(plan: StudyPlan) -> dict[str, Any]:
@@ -37,7 +41,8 @@ def plan_facts(plan: StudyPlan) -> dict[str, Any]:
     cohorts = plan.cohorts(plan.runs, device)
     rate = matmul_rate(device, choose_dtype(spec.model.dtype, device))
     trained = shared_trainings(plan.runs)
-    seconds = {arm.id: run_flops(plan, arm) * OVERHEAD / rate for arm in plan.arms}
+    work = {arm.id: run_flops(plan, arm) for arm in plan.arms}
+    seconds = {arm: sum(flops) * OVERHEAD / rate for arm, flops in work.items()}
     return {
         "study": spec.study,
         "model": base_name(spec.model),
@@ -57,6 +62,7 @@ def plan_facts(plan: StudyPlan) -> dict[str, Any]:
         "cohorts": [[run.id for run in cohort] for cohort in cohorts],
         "trainings": len(trained),
         "seconds": sum(seconds[run.arm.id] for run in trained),
+        "evaluation": _evaluation(plan, [work[run.arm.id] for run in trained], OVERHEAD / rate),
         "disk_bytes": needed_bytes(plan),
     }
 
@@ -80,21 +86,46 @@ def _arm_facts(plan: StudyPlan, arm: Arm, device: torch.device, seconds: float) 
     }
 
 
-def run_flops(plan: StudyPlan, arm: Arm) -> float:
-    """Floating point operations of a run's matrix products.
+def _evaluation(
+    plan: StudyPlan, work: Sequence[tuple[float, float]], seconds: float
+) -> dict[str, Any]:
+    """What of the time is evaluation, and the validation rows with which half of it would be.
+
+    Args:
+        plan: The study.
+        work: Operations in training and in evaluation, of each run.
+        seconds: Time of one operation.
+    """
+    trained, evaluated = (sum(part) for part in zip(*work, strict=True))
+    share = evaluated / (trained + evaluated)
+    even = float(f"{len(plan.data.validation) * trained / evaluated:.1g}")
+    return {
+        "seconds": evaluated * seconds,
+        "share": share,
+        "even_rows": int(even) if share > 0.5 and even >= FEW_ROWS else None,
+    }
+
+
+def run_flops(plan: StudyPlan, arm: Arm) -> tuple[float, float]:
+    """Floating point operations of a run's matrix products: in training, and in evaluation.
 
     Per weight and token: 2 forward, 2 backward for the gradient of the input, and 2 for the
-    gradient of the weight where it is trained. Evaluations are forward only.
+    gradient of the weight where it is trained. Evaluations are forward only; the validation part
+    is read at each of them, the test part once.
     """
     weights = sum(t.in_features * t.out_features for t in linear_modules(plan.structure))
     lengths = [len(example.input_ids) for example in plan.train[arm.training_id]]
     training = arm.training
     steps = plan.steps(arm)
     rows = steps * training.per_device_train_batch_size * training.gradient_accumulation_steps
-    evaluated = sum(len(example.input_ids) for example in plan.data.validation)
     evaluations = -(-steps // (training.eval_steps or max(1, steps // 10)))
+    read = evaluations * _tokens(plan.data.validation) + _tokens(plan.data.test)
     passes = 6 if arm.method == "full" else 4
-    return weights * (passes * rows * sum(lengths) / len(lengths) + 2 * evaluations * evaluated)
+    return weights * passes * rows * sum(lengths) / len(lengths), weights * 2.0 * read
+
+
+def _tokens(examples: Sequence[Example]) -> int:
+    return sum(len(example.input_ids) for example in examples)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -151,6 +182,21 @@ def print_plan(facts: dict[str, Any]) -> None:
         f"{count(len(facts['cohorts']), 'cohort')} of "
         f"{sizes}; about {minutes(facts['seconds'])} "
         f"(an estimate from the speed of one matrix product), {size(facts['disk_bytes'])} on disk"
+    )
+    if facts["evaluation"]["share"] > 0.5 and facts["evaluation"]["seconds"] > LONG:
+        console.print(evaluation_words(facts), style="yellow", highlight=False)
+
+
+def evaluation_words(facts: dict[str, Any]) -> str:
+    """What is said of evaluation that takes more of the time than training."""
+    found = facts["evaluation"]
+    rows = found["even_rows"]
+    half = f"; with data.split.validation: {rows} it would take about half" if rows else ""
+    return (
+        f"Most of this time, about {minutes(found['seconds'])} ({found['share']:.0%}), is "
+        f"evaluation, on {facts['data']['validation']:,} validation examples each time and once on "
+        f"{facts['data']['test']:,} test examples. Hold fewer rows out (data.split{half}), or "
+        f"evaluate less often (training.eval_steps)."
     )
 
 

@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from rankwise.data.messages import normal_row
-from rankwise.data.rows import full_text, repeated, words_of
+from rankwise.data.rows import full_texts, repeated, words_of
 from rankwise.data.sources import FUNCTION, function_of, load_function, user_error
 from rankwise.data.split import Part
 from rankwise.data.tables import Row, find_path
 from rankwise.errors import DataError
+from rankwise.reading import Malformed
 from rankwise.spec.models import AugmentSpec, DataSpec, columns_of
-from rankwise.text import shorten
+from rankwise.text import columns_words, shorten
 
 MARKS = (".", ";", "?", ":", "!", ",")  # those of AEDA
 PARTS = re.compile(r"\S+|\s+")
@@ -100,9 +101,8 @@ def _told(train: Part, part: Part, augment: AugmentSpec, same: int, leaked: int)
 
 def _leaked(made: Sequence[Row], held_out: Sequence[Row], data: DataSpec) -> set[int]:
     """Places of copies that repeat a held-out row."""
-    new = [full_text(row, data) for row in made]
-    held = [full_text(row, data) for row in held_out]
-    found = repeated(new, held, data.near_duplicates)
+    new = list(full_texts(made, data))
+    found = repeated(new, full_texts(held_out, data), data.near_duplicates)
     # of equal copies `near` names the first one only
     gone = {tuple(words_of(new[at])) for at in (*found.exact, *found.near)}
     return {at for at, text in enumerate(new) if tuple(words_of(text)) in gone}
@@ -215,7 +215,7 @@ def _by_template(augment: AugmentSpec, data: DataSpec) -> Change:
         except (KeyError, ValueError, IndexError, AttributeError) as error:
             raise DataError(
                 f"data.augment.template: {shorten(template)}: {type(error).__name__}: {error}; "
-                f"columns of the row: {', '.join(map(str, row))}"
+                f"columns of the row: {columns_words(row)}"
             ) from error
 
     return change_row
@@ -244,7 +244,10 @@ def _by_function(name: str, data: DataSpec, base_dir: Path) -> Change:
             raise DataError(
                 f"data.augment.function: {name} changed the label; only text may change"
             )
-        return normal_row(new, data, f"a row that {name} returned")
+        try:
+            return normal_row(new, data)
+        except Malformed as error:
+            raise DataError(f"data.augment.function: a row that {name} returned: {error}") from None
 
     return change_row
 

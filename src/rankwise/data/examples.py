@@ -12,10 +12,9 @@ import numpy as np
 
 from rankwise.data.augment import augment_rows
 from rankwise.data.chat import NotTellable, render
-from rankwise.data.order import permutation
+from rankwise.data.order import IntArray, Tokens, permutation
 from rankwise.data.shapes import (
     Example,
-    IntArray,
     Made,
     Notes,
     Tokenizer,
@@ -61,7 +60,8 @@ def make_examples(
     test, of_test = _held_out("test", split, data, tokenizer)
     digest = hashlib.sha256()
     for side in (train, validation, test):
-        digest.update(repr([(example.digest, example.group) for example in side]).encode())
+        pieces = ", ".join(repr((example.digest, example.group)) for example in side)
+        digest.update(f"[{pieces}]".encode())
     every_note = (*split.notes, *notes, *of_validation, *of_test)
     return StudyData(train, validation, test, split.label_names, digest.hexdigest(), every_note)
 
@@ -134,21 +134,29 @@ def _examples(side: str, part: Part, split: Split, data: DataSpec, tokenizer: To
     return answered(side, part, data, tokenizer)
 
 
-def prompt_ids(text: str, data: DataSpec, tokenizer: Tokenizer) -> IntArray:
+def prompt_ids(text: str, data: DataSpec, tokenizer: Tokenizer) -> Tokens:
     """The token ids (T,) of a prompt that the user wrote, for a model trained on `data`.
 
     For conversations `text` is a user's message, given through the chat template.
 
     Raises:
-        DataError: the chat template refuses it.
+        DataError: the chat template refuses it, or it is longer than inputs may be.
     """
     if data.messages is not None:
         try:
             asked = render([{"role": "user", "content": text}], None, tokenizer, ask=True)
         except NotTellable as error:
             raise DataError(f"generation.prompts: {shorten(text)}: {error}") from error
-        return np.array(plain_ids([asked], tokenizer)[0], dtype=np.int64)
+        (ids,) = plain_ids([asked], tokenizer)
+        return np.array(ids, dtype=np.int32)
     if data.input is not None:
-        return cut_ids([text], data.max_length, tokenizer)[0][0]
+        made, cut = cut_ids([text], data.max_length, tokenizer)
+        if cut:
+            raise DataError(
+                f"generation.prompts: {shorten(text)}: has more than {data.max_length} tokens "
+                "(data.max_length); shorten it"
+            )
+        return made[0]
     before, _ = special_ids(tokenizer)
-    return np.array([*before, *plain_ids([text], tokenizer)[0]], dtype=np.int64)
+    (ids,) = plain_ids([text], tokenizer)
+    return np.array([*before, *ids], dtype=np.int32)

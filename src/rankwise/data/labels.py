@@ -30,6 +30,8 @@ GENERIC = re.compile(r"LABEL_[0-9]+")  # what transformers calls classes without
 
 def label_of(value: Any) -> str | None:
     """A label in normal form; None where it is missing or blank."""
+    if type(value) is str:
+        return _normal(value)
     if missing(value):
         return None
     if isinstance(value, bytes):

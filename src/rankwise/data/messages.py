@@ -10,8 +10,8 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from rankwise.data.tables import Row, broken_character, missing
-from rankwise.errors import DataError
+from rankwise.data.tables import Row, broken_part, missing
+from rankwise.reading import Malformed
 from rankwise.spec.models import DataSpec
 from rankwise.text import shorten
 
@@ -25,11 +25,11 @@ CALLS = ("tool_calls", "function_call")
 TEXT_PARTS = ("text", "input_text", "output_text")
 
 
-def normal_row(row: Row, data: DataSpec, where: str) -> Row:
+def normal_row(row: Row, data: DataSpec) -> Row:
     """A row with its conversation and tools in normal form; rows of other shapes stay as they are.
 
     Raises:
-        DataError: The conversation or the tools cannot be read; `where` names the row.
+        Malformed: The conversation or the tools cannot be read.
     """
     if data.messages is None:
         return row
@@ -39,18 +39,17 @@ def normal_row(row: Row, data: DataSpec, where: str) -> Row:
     try:
         messages = _listed(held)
         normal = {**row, data.messages: [_message(at, one) for at, one in enumerate(messages, 1)]}
-    except _Malformed as error:
-        raise DataError(
-            f"data.messages: {where}: {error}; column {data.messages} must hold lists of "
-            "{role, content}"
+    except Malformed as error:
+        raise Malformed(
+            f"data.messages: {error}; column {data.messages} must hold lists of {{role, content}}"
         ) from None
     if TOOLS in row:
         try:
             normal[TOOLS] = _tools(row[TOOLS])
-        except _Malformed as error:
-            raise DataError(
-                f"data.messages: {where}: column {TOOLS}: {error}; it is given to the chat "
-                "template and must hold a list of objects, or its JSON"
+        except Malformed as error:
+            raise Malformed(
+                f"data.messages: column {TOOLS}: {error}; it is given to the chat template and "
+                "must hold a list of objects, or its JSON"
             ) from None
     return normal
 
@@ -78,10 +77,6 @@ def _said(message: Message) -> str:
     return "\n".join(part for part in (message["content"], *calls) if part)
 
 
-class _Malformed(ValueError):
-    """Something in a conversation is not what it should be."""
-
-
 def _parts(message: Message) -> list[str]:
     others = {k: v for k, v in message.items() if k not in ("role", "content", WEIGHT)}
     return [message["content"], _json(others)] if others else [message["content"]]
@@ -94,7 +89,7 @@ def _json(value: Any) -> str:
 def _message(number: int, message: Any) -> Message:
     where = f"message {number}"
     if not isinstance(message, dict) or not isinstance(message.get("role"), str):
-        raise _Malformed(f"{where} has no role: {shorten(message)}")
+        raise Malformed(f"{where} has no role: {shorten(message)}")
     normal = {k: v for k, v in message.items() if v is not None}
     if "tool_calls" in normal:
         calls = [_object(call) for call in _listed(normal.pop("tool_calls") or [])]
@@ -117,11 +112,11 @@ def _content(where: str, message: Message) -> str:
         return content
     if not isinstance(content, list):
         held = "no content" if content is None else f"{type(content).__name__} as content"
-        raise _Malformed(f"{where} of the role {message['role']} has {held}, which must be a text")
+        raise Malformed(f"{where} of the role {message['role']} has {held}, which must be a text")
     for part in content:
         kind = part.get("type") if isinstance(part, dict) else type(part).__name__
         if kind not in TEXT_PARTS or not isinstance(part.get("text"), str):
-            raise _Malformed(
+            raise Malformed(
                 f"{where} has a part of the type {kind}; only parts of text are supported: "
                 f"{shorten(part)}"
             )
@@ -132,20 +127,20 @@ def _flag(where: str, message: Message) -> bool | None:
     """Whether a message asks to be learnt; None where it says nothing."""
     for name in PARTIAL:
         if message.get(name):
-            raise _Malformed(f"{where}: {name} picks parts of a text, and answers are learnt whole")
+            raise Malformed(f"{where}: {name} picks parts of a text, and answers are learnt whole")
     asked = set()
     for name in (*FLAGS, *MASKS):
         value = message.get(name)
         if value is None:
             continue
         if not isinstance(value, int | float) or value not in (0, 1):
-            raise _Malformed(
+            raise Malformed(
                 f"{where}: {name} is {shorten(repr(value))}; an answer is learnt or not, so it "
                 "must be 0 or 1, false or true"
             )
         asked.add(bool(value) != (name in MASKS))
     if len(asked) > 1:
-        raise _Malformed(f"{where}: its flags contradict one another: {shorten(message)}")
+        raise Malformed(f"{where}: its flags contradict one another: {shorten(message)}")
     return asked.pop() if asked else None
 
 
@@ -156,14 +151,14 @@ def _tools(value: Any) -> list[Message]:
 def _listed(value: Any) -> list[Any]:
     value = _from_json(value)
     if not isinstance(value, list):
-        raise _Malformed(f"found {type(value).__name__}, not a list: {shorten(value)}")
+        raise Malformed(f"found {type(value).__name__}, not a list: {shorten(value)}")
     return value
 
 
 def _object(value: Any) -> dict[str, Any]:
     value = _from_json(value)
     if not isinstance(value, dict):
-        raise _Malformed(f"found {type(value).__name__}, not an object: {shorten(value)}")
+        raise Malformed(f"found {type(value).__name__}, not an object: {shorten(value)}")
     return value
 
 
@@ -175,7 +170,7 @@ def _from_json(value: Any) -> Any:
         parsed = json.loads(value)
     except (ValueError, RecursionError):
         return value
-    broken = broken_character(parsed)
+    broken = broken_part(parsed)
     if broken:
-        raise _Malformed(f"{broken} in {shorten(value.encode('ascii', 'replace').decode())}")
+        raise Malformed(f"{broken} in {shorten(value.encode('ascii', 'replace').decode())}")
     return parsed

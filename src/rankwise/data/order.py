@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 IGNORED = -100
 IntArray = NDArray[np.int64]
+Tokens = NDArray[np.int32] | NDArray[np.int64]  # examples hold the smaller ones
 
 
 @lru_cache(maxsize=32)
@@ -61,7 +62,7 @@ def padded_length(lengths: Sequence[int], max_length: int, multiple: int = 8) ->
 
 
 def pad_inputs(
-    rows: Sequence[IntArray], pad_token_id: int, length: int | None = None, side: str = "right"
+    rows: Sequence[Tokens], pad_token_id: int, length: int | None = None, side: str = "right"
 ) -> tuple[IntArray, IntArray]:
     """Rows of token ids as one array, and its mask with 1 on real tokens; both (N, T).
 
@@ -79,7 +80,7 @@ def pad_inputs(
 
 
 def stack(
-    rows: Sequence[IntArray], fill: int, length: int | None = None, side: str = "right"
+    rows: Sequence[Tokens], fill: int, length: int | None = None, side: str = "right"
 ) -> IntArray:
     """Rows of different lengths as one array (N, `length`); filled up on `side`. See above."""
     if side not in ("right", "left"):

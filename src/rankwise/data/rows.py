@@ -9,81 +9,140 @@ Operator for Similarity Joins in Data Cleaning").
 import math
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rankwise.data.labels import Classes, find_classes, label_of, listing
-from rankwise.data.messages import normal_row, seen_of
+from rankwise.data.messages import TOOLS, normal_row, seen_of
 from rankwise.data.sources import Rows
 from rankwise.data.tables import Row, missing
 from rankwise.errors import DataError
-from rankwise.spec.models import DataSpec, columns_of
-from rankwise.text import nearest, shorten
+from rankwise.reading import Faults, Malformed
+from rankwise.spec.models import AugmentSpec, DataSpec, columns_of
+from rankwise.text import columns_words, nearest, shorten
 
 
 def usable_rows(rows: Rows, data: DataSpec) -> Rows:
-    """`rows` without those that have an empty text or a label that is not kept.
+    """`rows` without those that are malformed, have an empty text, or a label that is not kept.
 
     Conversations come out in normal form (`messages.py`), with the classes of the labels.
 
     Raises:
-        DataError: a column or a label of the spec is not in the data, a value is not a text, or
-            nothing is left.
+        DataError: a column or a label of the spec is not in the data, a larger share of the rows
+            than `data.malformed_rows` is malformed, or nothing is left.
     """
-    every = [row for part in rows.parts.values() for row in part]
-    _check_columns(rows.source, every, data)
     notes = list(rows.notes)
-    parts = {}
-    for name, part in rows.parts.items():
-        of = "" if len(rows.parts) == 1 else f"{name}: "
-        parts[name] = _with_text(rows.source, part, data, of, notes)
+    _check_columns(rows, data)
+    parts = _well_formed(rows, data, notes)
+    for name, part in parts.items():
+        parts[name] = _with_text(part, data, _of(rows, name), notes)
     classes = None
     if data.label is not None and any(parts.values()):
         values = [row.get(data.label) for part in parts.values() for row in part]
         where = f"column {data.label} of {rows.source}"
         classes = find_classes(where, values, data.labels, notes)
         for name, part in parts.items():
-            of = "" if len(rows.parts) == 1 else f"{name}: "
-            parts[name] = _with_label(part, data.label, classes, of, notes)
+            parts[name] = _with_label(part, data.label, classes, _of(rows, name), notes)
     if not any(parts.values()):
         raise DataError(f"data: no row of {rows.source} can be used: {'; '.join(notes)}")
-    return replace(rows, parts=parts, notes=tuple(notes), classes=classes)
+    return replace(rows, parts=parts, numbers=None, notes=tuple(notes), classes=classes)
 
 
-def _check_columns(source: str, rows: list[Row], data: DataSpec) -> None:
-    found = list(dict.fromkeys(column for row in rows for column in row))
-    named = {field: getattr(data, field) for field in columns_of(data)}
-    if data.split.by is not None:
-        named["split.by"] = data.split.by
-    for field, column in named.items():
-        if column in found:
+def _of(rows: Rows, part: str) -> str:
+    return "" if len(rows.parts) == 1 else f"{part}: "
+
+
+def _check_columns(rows: Rows, data: DataSpec) -> None:
+    """Refuse a spec that names a column which no row has."""
+    every = (column for part in rows.parts.values() for row in part for column in row)
+    found = list(dict.fromkeys(every) if rows.columns is None else rows.columns)
+    for field, column in _named_columns(data).items():
+        if column in found or not found:
             continue
-        hint = nearest(column, found, most=3)
+        hint = shorten(nearest(column, found, most=3), 200)
         if len(found) == 1 and any(mark in found[0] for mark in ";\t|"):
             hint = "; the suffix of the file seems wrong: its fields have another delimiter"
         raise DataError(
-            f"data.{field}: {source} has no column {column}; "
-            f"its columns: {', '.join(map(str, found))}{hint}"
+            f"data.{field}: {rows.source} has no column {column}; "
+            f"its columns: {columns_words(found)}{hint}"
         )
 
 
-def _with_text(
-    source: str, rows: list[Row], data: DataSpec, of: str, notes: list[str]
-) -> list[Row]:
+def needed_columns(data: DataSpec, augments: Iterable[AugmentSpec]) -> frozenset[str] | None:
+    """The columns that a study reads; None for all: a template or a function may read any."""
+    if any(augment.template or augment.function for augment in augments):
+        return None
+    return frozenset([*_named_columns(data).values(), TOOLS])
+
+
+def _named_columns(data: DataSpec) -> dict[str, str]:
+    """The columns that the spec names, by the field that names them."""
+    named = {field: getattr(data, field) for field in columns_of(data)}
+    return named if data.split.by is None else {**named, "split.by": data.split.by}
+
+
+def _well_formed(rows: Rows, data: DataSpec, notes: list[str]) -> dict[str, list[Row]]:
+    """The rows without malformed ones, conversations in normal form; where few enough are so.
+
+    Raises:
+        DataError: A larger share than `data.malformed_rows` is malformed.
+    """
+    faults = Faults(rows.faults.count, list(rows.faults.first))
+    texts = [getattr(data, field) for field in columns_of(data) if field not in UNLIKE_TEXT]
+    needed = list(_named_columns(data).values())
+    parts: dict[str, list[Row]] = {}
+    total = faults.count + sum(map(len, rows.parts.values()))
+    for name, part in rows.parts.items():
+        unit = rows.unit if len(rows.parts) == 1 else f"{name}, {rows.unit}"
+        kept = parts[name] = []
+        numbers = range(1, len(part) + 1) if rows.numbers is None else rows.numbers[name]
+        for number, row in zip(numbers, part, strict=True):
+            try:
+                _check_row(row, needed, texts)
+                kept.append(normal_row(row, data))
+            except Malformed as error:
+                faults.add(f"{unit} {number}", error)
+    _judge(rows.source, faults, total, data.malformed_rows, notes)
+    return parts
+
+
+UNLIKE_TEXT = ("label", "messages")
+
+
+def _check_row(row: Row, needed: Sequence[str], texts: Sequence[str]) -> None:
+    for column in needed:
+        if column not in row:
+            raise Malformed(f"no column {column}, only {shorten(', '.join(row)) or 'none'}")
+    for column in texts:
+        value = row[column]
+        if not isinstance(value, str) and not missing(value):
+            kind = type(value).__name__
+            raise Malformed(f"column {column} holds {kind} {shorten(value)}, not text")
+
+
+def _judge(source: str, faults: Faults, total: int, share: float, notes: list[str]) -> None:
+    """Refuse too many malformed rows; note those that are left out."""
+    if not faults.count:
+        return
+    found = f"{faults.count:,} of {total:,} rows {'is' if faults.count == 1 else 'are'} malformed"
+    if faults.count > share * total:
+        least = math.ceil(1e4 * faults.count / total) / 1e4
+        remedy = f"or set data.malformed_rows: {least:g} to leave them out" if least < 1 else ""
+        allowed = f" (data.malformed_rows allows a share of {share:g})"
+        raise DataError(
+            f"data.source: {source}, {faults.told()}: {found}{allowed}; mend the rows"
+            + (f", {remedy}" if remedy else "")
+        )
+    notes.append(f"{found} and left out (data.malformed_rows: {share:g}): {faults.told()}")
+
+
+def _with_text(rows: list[Row], data: DataSpec, of: str, notes: list[str]) -> list[Row]:
     if data.messages is not None:
-        normal = [
-            normal_row(row, data, f"{of}row {number} of {source}")
-            for number, row in enumerate(rows, start=1)
-        ]
-        filled = [row for row in normal if row[data.messages]]
+        filled = [row for row in rows if row[data.messages]]
     else:
         texts = [getattr(data, field) for field in columns_of(data) if field != "label"]
-        filled = [
-            row
-            for number, row in enumerate(rows, start=1)
-            if all(_has_text(row, column, f"{of}row {number}") for column in texts)
-        ]
+        filled = [row for row in rows if all(_has_text(row[column]) for column in texts)]
     if len(filled) < len(rows):
         notes.append(
             f"{of}{len(rows) - len(filled)} of {len(rows)} rows with an empty text left out"
@@ -91,15 +150,8 @@ def _with_text(
     return filled
 
 
-def _has_text(row: Row, column: str, where: str) -> bool:
-    value = row.get(column)
-    if isinstance(value, str):
-        return bool(value.strip())
-    if missing(value):
-        return False
-    raise DataError(
-        f"data: {where}: column {column} holds {type(value).__name__} {shorten(value)}, not text"
-    )
+def _has_text(value: Any) -> bool:
+    return isinstance(value, str) and not (not value or value.isspace())
 
 
 def _with_label(
@@ -119,12 +171,14 @@ def _with_label(
     return labelled
 
 
-def full_text(row: Row, data: DataSpec) -> str:
-    """All the text of a row that a model reads or writes, for comparing rows with each other."""
+def full_texts(rows: Iterable[Row], data: DataSpec) -> Iterator[str]:
+    """All the text of each row that a model reads or writes, for comparing rows."""
     if data.messages is not None:
-        return seen_of(row, data)
+        yield from (seen_of(row, data) for row in rows)
+        return
     columns = [getattr(data, field) for field in columns_of(data) if field != "label"]
-    return "\n".join(row[column] for column in columns)
+    for row in rows:
+        yield "\n".join(row[column] for column in columns)
 
 
 # Scripts written without spaces: there a character stands for a word.
@@ -139,11 +193,10 @@ def words_of(text: str) -> list[str]:
     return WORD.findall(text.casefold()) or [text.strip()]
 
 
-def shingles_of(text: str) -> frozenset[Shingle]:
+def shingles_of(words: Shingle) -> frozenset[Shingle]:
     """The set of word 3-grams of a text; for fewer than three words the words together."""
-    words = words_of(text)
     if len(words) < 3:
-        return frozenset([tuple(words)])
+        return frozenset([words])
     return frozenset(zip(words, words[1:], words[2:], strict=False))
 
 
@@ -159,55 +212,72 @@ class Repeats(NamedTuple):
     within: list[int]
 
 
-def repeated(texts: Sequence[str], earlier: Sequence[str], distance: float) -> Repeats:
-    """Which of `texts` repeat one of `earlier`, or one another.
+def repeated(texts: Iterable[str], earlier: Iterable[str], distance: float) -> Repeats:
+    """Which of `texts` repeat one of `earlier`, or one another; see `Comparison`."""
+    held = Comparison(texts, distance)
+    for text in earlier:
+        words = tuple(words_of(text))
+        held.see(words, shingles_of(words))
+    return held.repeats()
+
+
+class Comparison:
+    """Held-out texts, compared with earlier texts that are seen one by one and not kept.
 
     Args:
-        texts: the held-out texts.
-        earlier: the texts they are compared with.
+        texts: The held-out texts.
         distance: Jaccard distance of the word 3-grams below which two texts are near duplicates;
             0 means that only equal texts count.
     """
-    known = {tuple(words_of(text)) for text in earlier}
-    own: set[tuple[str, ...]] = set()
-    exact: list[int] = []
-    within: list[int] = []
-    rest: list[int] = []
-    for at, text in enumerate(texts):
-        words = tuple(words_of(text))
-        kind = exact if words in known else within if words in own else rest
-        kind.append(at)
-        own.add(words)
-    near = _near([shingles_of(texts[at]) for at in rest], earlier, 1 - distance) if distance else []
-    return Repeats(exact, [rest[at] for at in near], within)
 
+    def __init__(self, texts: Iterable[str], distance: float) -> None:
+        self.threshold = 1 - distance
+        self.places: dict[Shingle, list[int]] = defaultdict(list)
+        for at, text in enumerate(texts):
+            self.places[tuple(words_of(text))].append(at)
+        self.known: set[Shingle] = set()
+        self.near: set[Shingle] = set()
+        self.sets = {words: shingles_of(words) for words in self.places if distance}
+        self.counts = Counter(shingle for shingles in self.sets.values() for shingle in shingles)
+        self.index: dict[Shingle, list[Shingle]] = defaultdict(list)
+        for words, shingles in self.sets.items():
+            for shingle in _rarest(shingles, len(shingles), self.counts, self.threshold):
+                self.index[shingle].append(words)
 
-def _near(held: list[frozenset[Shingle]], earlier: Sequence[str], threshold: float) -> list[int]:
-    """Positions of `held` whose Jaccard similarity with one of `earlier` exceeds `threshold`.
+    def see(self, words: Shingle, shingles: frozenset[Shingle]) -> None:
+        """Compare with an earlier text, its words and its 3-grams.
 
-    If the similarity of x and y is at least t, they share at least t*|x| and t*|y| elements, so
-    in any common order the first |x| - ceil(t*|x|) + 1 of x and the same of y share one.
-    """
-    counts = Counter(shingle for shingles in held for shingle in shingles)
-    index: dict[Shingle, list[int]] = defaultdict(list)
-    for at, shingles in enumerate(held):
-        for shingle in _rarest(shingles, len(shingles), counts, threshold):
-            index[shingle].append(at)
-    found: set[int] = set()
-    for text in earlier:
-        shingles = shingles_of(text)
+        If the similarity of x and y is at least t, they share at least t*|x| and t*|y| elements,
+        so in any common order the first |x| - ceil(t*|x|) + 1 of x and the same of y share one.
+        """
+        if words in self.places:
+            self.known.add(words)
         # 3-grams that no held-out text has are the rarest of all and fill the prefix first
-        seen = [shingle for shingle in shingles if shingle in counts]
-        if len(seen) < threshold * len(shingles):
-            continue
-        prefix = _rarest(seen, len(shingles), counts, threshold)
-        candidates = {at for shingle in prefix for at in index.get(shingle, ())}
-        found.update(at for at in candidates - found if _jaccard(held[at], shingles) > threshold)
-    return sorted(found)
+        seen = self.counts.keys() & shingles
+        if not seen or len(seen) < self.threshold * len(shingles):
+            return
+        for shingle in _rarest(seen, len(shingles), self.counts, self.threshold):
+            for held in self.index.get(shingle, ()):
+                if held not in self.near and _jaccard(self.sets[held], shingles) > self.threshold:
+                    self.near.add(held)
+
+    def repeats(self) -> Repeats:
+        """Which of the held-out texts repeat one that was seen, or one another."""
+        found = Repeats([], [], [])
+        for words, places in self.places.items():
+            if words in self.known:
+                found.exact.extend(places)
+                continue
+            found.within.extend(places[1:])
+            if words in self.near:
+                found.near.append(places[0])
+        for kind in found:
+            kind.sort()
+        return found
 
 
 def _rarest(
-    shingles: Sequence[Shingle] | frozenset[Shingle],
+    shingles: Set[Shingle],
     size: int,
     counts: Counter[Shingle],
     threshold: float,

@@ -8,29 +8,34 @@ Shapes: T tokens of an input, L tokens of a seq2seq target. Labels of -100 carry
 
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rankwise.data.chat import NotTellable, Seen, chat_dialogue, template_of
 from rankwise.data.labels import Classes
 from rankwise.data.messages import TOOLS
-from rankwise.data.order import IGNORED
+from rankwise.data.order import IGNORED, Tokens
 from rankwise.data.split import Part
-from rankwise.data.tokenize import READ, Dialogue, pair_dialogues, plain_ids, special_ids
+from rankwise.data.tokenize import (
+    READ,
+    Dialogue,
+    pair_dialogues,
+    plain_ids,
+    special_ids,
+    token_ids,
+)
 from rankwise.errors import DataError
 from rankwise.spec.models import DataSpec
 
-IntArray = NDArray[np.int64]
 Tokenizer = Any
 Notes = tuple[str, ...]
 Made = tuple[tuple["Example", ...], Notes]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Example:
     """One training or evaluation example.
 
@@ -45,8 +50,8 @@ class Example:
         asked: tokens before the completion or the last answer; None for other shapes.
     """
 
-    input_ids: IntArray
-    labels: IntArray
+    input_ids: Tokens
+    labels: Tokens
     group: int
     text: str
     reference: str | None = None
@@ -71,8 +76,9 @@ def classified(
     texts = column_of(part, data.text)
     ids, cut = cut_ids(texts, data.max_length, tokenizer)
     numbers = [classes.number(value) for value in column_of(part, data.label)]
+    shared = [np.array(number, dtype=np.int32) for number in range(len(classes.names))]
     made = tuple(
-        Example(row, np.array(number, dtype=np.int64), int(group), text, classes.names[number])
+        Example(row, shared[number], int(group), text, classes.names[number])
         for row, number, group, text in zip(ids, numbers, part.groups, texts, strict=True)
         if number is not None
     )
@@ -98,7 +104,7 @@ def translated(side: str, part: Part, data: DataSpec, tokenizer: Tokenizer) -> M
 
 def cut_ids(
     texts: Sequence[str], max_length: int, tokenizer: Tokenizer, target: bool = False
-) -> tuple[list[IntArray], int]:
+) -> tuple[list[Tokens], int]:
     """Ids with the tokenizer's own special tokens, at most `max_length`, and how many were cut."""
     before, after = special_ids(tokenizer)
     if max_length <= len(before) + len(after):
@@ -106,17 +112,19 @@ def cut_ids(
             f"data.max_length: {max_length} leaves no room for text beside the "
             f"{len(before) + len(after)} special tokens of the tokenizer"
         )
-    name = "text_target" if target else "text"
     # one token more than allowed shows which rows are too long; only those are tokenised again
-    ids = tokenizer(**{name: list(texts)}, truncation=True, max_length=max_length + 1)["input_ids"]
-    long = [at for at, row in enumerate(ids) if len(row) > max_length]
-    if long:
-        again = tokenizer(
-            **{name: [texts[at] for at in long]}, truncation=True, max_length=max_length
-        )["input_ids"]
-        for at, row in zip(long, again, strict=True):
-            ids[at] = row
-    return [np.array(row, dtype=np.int64) for row in ids], len(long)
+    rows = _cut(texts, max_length + 1, tokenizer, target)
+    long = [at for at, row in enumerate(rows) if len(row) > max_length]
+    for at, row in zip(
+        long, _cut([texts[at] for at in long], max_length, tokenizer, target), strict=True
+    ):
+        rows[at] = row
+    return rows, len(long)
+
+
+def _cut(texts: Sequence[str], length: int, tokenizer: Tokenizer, target: bool) -> list[Tokens]:
+    made = token_ids(texts, tokenizer, target, truncation=True, max_length=length)
+    return [np.array(row, dtype=np.int32) for row in made]
 
 
 def _cut_note(side: str, cut: int, n: int, max_length: int) -> Notes:
@@ -148,7 +156,7 @@ def blocks(part: Part, data: DataSpec, tokenizer: Tokenizer, one_text: bool) -> 
             ids = [*ids, tokenizer.eos_token_id]
         for start in range(0, len(ids), size):
             own = ids[start : start + size]
-            block = np.array([*before, *own], dtype=np.int64)
+            block = np.array([*before, *own], dtype=np.int32)
             if len(block) > 1:
                 made.append(Example(block, block, int(group), tokenizer.decode(own)))
     if not one_text:
@@ -160,13 +168,14 @@ def blocks(part: Part, data: DataSpec, tokenizer: Tokenizer, one_text: bool) -> 
 def answered(side: str, part: Part, data: DataSpec, tokenizer: Tokenizer) -> Made:
     """Prompts with completions, or conversations: loss on the answers alone."""
     notes: list[str] = []
+    dialogues: Iterator[Dialogue | None]
     if data.messages is not None:
         dialogues = _conversations(side, part, data, tokenizer, notes)
     else:
         prompts, answers = column_of(part, data.prompt), column_of(part, data.completion)
         pairs = list(zip(prompts, answers, strict=True))
         _note_seams(side, pairs, notes)
-        dialogues = list(pair_dialogues(pairs, tokenizer))
+        dialogues = pair_dialogues(pairs, tokenizer)
         if tokenizer.eos_token_id is None:
             notes.append(
                 f"{side}: the tokenizer has no end-of-text token, so "
@@ -206,28 +215,27 @@ def _note_seams(side: str, pairs: Sequence[tuple[str, str]], notes: list[str]) -
 
 def _conversations(
     side: str, part: Part, data: DataSpec, tokenizer: Tokenizer, notes: list[str]
-) -> list[Dialogue | None]:
+) -> Iterator[Dialogue | None]:
     if not tokenizer.chat_template:
         raise DataError(
             "data.messages: the tokenizer has no chat template; use an instruct model, or "
             "columns data.prompt and data.completion"
         )
-    made: list[Dialogue | None] = []
     refused: Counter[str] = Counter()
     template, seen = template_of(tokenizer), Seen()
     for row in part.rows:
         try:
-            made.append(chat_dialogue(row[str(data.messages)], row.get(TOOLS, []), template, seen))
+            made = chat_dialogue(row[str(data.messages)], row.get(TOOLS, []), template, seen)
         except NotTellable as error:
-            made.append(None)
+            made = None
             refused[str(error)] += 1
+        yield made
     notes += seen.notes(side, tokenizer)
     told = "; ".join(f"{reason} ({n})" for reason, n in refused.most_common(3))
     if refused:
         notes.append(f"{side}: {refused.total()} of {len(part)} conversations left out: {told}")
     if refused.total() == len(part):
         raise DataError(f"data.messages: no conversation of the {side} part can be used: {told}")
-    return made
 
 
 def _cut_dialogue(dialogue: Dialogue, group: int, max_length: int) -> Example | None:
@@ -239,8 +247,8 @@ def _cut_dialogue(dialogue: Dialogue, group: int, max_length: int) -> Example | 
     if last == READ:
         return None
     return Example(
-        ids,
-        np.where(of_answer == READ, IGNORED, ids),
+        ids if len(ids) == len(dialogue.ids) else ids.copy(),  # a view would keep all of them
+        np.where(of_answer == READ, np.int32(IGNORED), ids),
         group,
         dialogue.prompts[last],
         dialogue.answers[last],

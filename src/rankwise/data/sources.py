@@ -3,13 +3,13 @@
 Nothing here needs a tokenizer, torch or transformers; `datasets` is imported only for a hub id.
 """
 
-import hashlib
 import importlib.util
-import json
 import re
+import sys
 import traceback
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from array import array
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,14 +19,16 @@ from rankwise.data.tables import (
     READERS,
     TEXTS,
     Row,
-    check_characters,
+    checked,
     find_path,
     format_of,
-    read_file,
+    rows_in,
+    unit_of,
     without_gaps,
 )
 from rankwise.errors import DataError
 from rankwise.files import PKG, exists
+from rankwise.reading import Faults, Malformed
 from rankwise.spec.models import DataSpec
 from rankwise.text import closest, shorten
 
@@ -42,22 +44,33 @@ class Rows:
     Attributes:
         source: the source as the spec names it, for messages.
         parts: rows by the name of their hub split; a file or function is one part, `all`.
-        sha256: hash of the rows as JSON; equal for a file and its compressed copy.
         one_text: True for a txt file, whose single row is cut into regions instead of drawn.
         notes: facts for the report.
         classes: those of the label column, once the rows were looked at (`usable_rows`).
+        columns: the names of all columns there are; None where the rows have all of them.
+        numbers: for each part the numbers of its rows in the source; None: from 1.
+        unit: what they count, lines or rows.
+        faults: rows that could not be read.
     """
 
     source: str
     parts: dict[str, list[Row]]
-    sha256: str
     one_text: bool = False
     notes: tuple[str, ...] = ()
     classes: Classes | None = None
+    columns: tuple[str, ...] | None = None
+    numbers: Mapping[str, Sequence[int]] | None = None
+    unit: str = "row"
+    faults: Faults = field(default_factory=Faults)
 
 
-def read_rows(data: DataSpec, base_dir: Path) -> Rows:
+def read_rows(data: DataSpec, base_dir: Path, only: Container[str] | None = None) -> Rows:
     """The rows of `data.source`, with relative paths taken from `base_dir` (the spec's folder).
+
+    Args:
+        data: The source, and the columns that matter.
+        base_dir: The folder of the spec.
+        only: The columns that rows are to keep; all of them where None.
 
     Raises:
         DataError: the source is missing, cannot be read, or has no rows.
@@ -69,24 +82,70 @@ def read_rows(data: DataSpec, base_dir: Path) -> Rows:
             f"data.subset: only hub data sets have subsets, and {source} is not one; "
             f"remove {data.subset}"
         )
-    one_text = False
+    one_text, unit = False, "row"
+    sources: dict[str, Iterable[tuple[int, Row | Malformed]]]
     if function:
         path = _find(function["file"], base_dir)
-        parts = {WHOLE: _call(load_function(path, function["name"]), source)}
+        made = _call(load_function(path, function["name"]), source)
+        sources = {WHOLE: enumerate(map(checked, made), start=1)}
     elif _is_file(source, base_dir):
         path = _find(source, base_dir)
-        parts = {WHOLE: read_file(path, data.text)}
-        one_text = format_of(path)[0] in TEXTS
+        sources = {WHOLE: rows_in(path, data.text)}
+        one_text, unit = format_of(path)[0] in TEXTS, unit_of(path)
     elif HUB_ID.fullmatch(source):
-        parts = _load_hub(source, data.subset)
+        loaded = _load_hub(source, data.subset)
+        sources = {name: enumerate(part, start=1) for name, part in loaded.items()}
     else:
         raise DataError(
             f"data.source: {source} is neither an existing file, nor pkg://PACKAGE/path, "
             "nor FILE.py:function, nor a hub id such as owner/name"
         )
-    if not any(parts.values()):
+    taken = _Taken(data, only)
+    for name, numbered in sources.items():
+        taken.take(name, numbered, f"{name}, {unit}" if len(sources) > 1 else unit)
+    if not any(taken.parts.values()) and not taken.faults.count:
         raise DataError(f"data.source: {source} has no rows")
-    return Rows(source, parts, _hash(parts), one_text)
+    return Rows(
+        source,
+        taken.parts,
+        one_text,
+        columns=tuple(taken.columns),
+        numbers=taken.numbers,
+        unit=unit,
+        faults=taken.faults,
+    )
+
+
+class _Taken:
+    """The rows of a source as they come: counted, and without what is not needed."""
+
+    def __init__(self, data: DataSpec, only: Container[str] | None) -> None:
+        self.only = only
+        self.repeating = [name for name in (data.label, data.split.by) if name is not None]
+        self.parts: dict[str, list[Row]] = {}
+        self.numbers: dict[str, array[int]] = {}
+        self.columns: dict[str, None] = {}
+        self.faults = Faults()
+
+    def take(self, name: str, numbered: Iterable[tuple[int, Row | Malformed]], unit: str) -> None:
+        """Take in the rows of one part."""
+        rows, numbers = self.parts.setdefault(name, []), self.numbers.setdefault(name, array("q"))
+        for number, row in numbered:
+            if isinstance(row, Malformed):
+                self.faults.add(f"{unit} {number}", row)
+                continue
+            rows.append(self._slim(row))
+            numbers.append(number)
+
+    def _slim(self, row: Row) -> Row:
+        """The row with the columns to keep; a value that many rows share is held once."""
+        self.columns.update(dict.fromkeys(row))
+        if self.only is not None:
+            row = {sys.intern(name): row[name] for name in row if name in self.only}
+        for name in self.repeating:
+            if type(row.get(name)) is str:
+                row[name] = sys.intern(row[name])
+        return row
 
 
 def _find(name: str, base_dir: Path) -> Path:
@@ -100,13 +159,6 @@ def _is_file(source: str, base_dir: Path) -> bool:
     looks_like_one = source.startswith((PKG, ".", "/", "~"))
     known = format_of(Path(source))[0] in (*READERS, *TEXTS)
     return looks_like_one or known or exists(base_dir / source)
-
-
-def _hash(parts: dict[str, list[Row]]) -> str:
-    digest = hashlib.sha256()
-    for name, rows in sorted(parts.items()):
-        digest.update(json.dumps([name, rows], sort_keys=True, default=str).encode())
-    return digest.hexdigest()
 
 
 def load_function(path: Path, name: str) -> Callable[..., Any]:
@@ -157,7 +209,6 @@ def _call(function: Callable[..., Any], source: str) -> list[Row]:
                 f"data.source: {source} returned a {type(row).__name__} as row {number}, "
                 f"not a dict with names of columns: {shorten(row)}"
             )
-    check_characters(f"data.source: {source}", "row", list(enumerate(rows, start=1)))
     return rows
 
 

@@ -4,7 +4,8 @@ Rows are split before anything else is done to them. Held-out rows that repeat a
 removed, so that scores are measured on text that was not trained on.
 """
 
-from collections.abc import Hashable, Iterable, Sequence
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from rankwise.data.labels import LISTED, Classes, as_in_base
 from rankwise.data.order import permutation
-from rankwise.data.rows import full_text, repeated, usable_rows, words_of
+from rankwise.data.rows import Comparison, full_texts, shingles_of, usable_rows, words_of
 from rankwise.data.sources import WHOLE, Rows
 from rankwise.data.tables import Row
 from rankwise.errors import DataError
@@ -67,10 +68,14 @@ HELD_OUT = ("validation", "test")
 
 @dataclass(frozen=True)
 class Part:
-    """One side of a split: E rows, and `groups` (E,), equal where rows belong together."""
+    """One side of a split: E rows, and `groups` (E,), equal where rows belong together.
+
+    While rows are split, `texts` (E,) is equal where rows have the same words.
+    """
 
     rows: tuple[Row, ...]
     groups: IntArray
+    texts: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -78,7 +83,8 @@ class Part:
     def take(self, places: Sequence[int] | IntArray) -> "Part":
         """The rows at `places`, in that order."""
         chosen = np.asarray(places, dtype=np.int64)
-        return Part(tuple(self.rows[at] for at in chosen), self.groups[chosen])
+        texts = None if self.texts is None else self.texts[chosen]
+        return Part(tuple(self.rows[at] for at in chosen), self.groups[chosen], texts)
 
 
 @dataclass(frozen=True)
@@ -199,7 +205,15 @@ def _grouped(rows: list[Row], data: DataSpec, ids: dict[object, int]) -> Part:
     else:
         keys = [str(row.get(data.split.by)) for row in rows]
     groups = [ids.setdefault(key, len(ids)) for key in keys]
-    return Part(tuple(rows), np.array(groups, dtype=np.int64))
+    return Part(tuple(rows), np.array(groups, dtype=np.int64), _text_numbers(rows, data))
+
+
+def _text_numbers(rows: list[Row], data: DataSpec) -> IntArray:
+    """A number for the words of each row, (E,): 64 bits of a hash, for 200,000 texts the same by
+    chance with a probability of 1e-9."""
+    texts = (" ".join(words_of(text)).encode() for text in full_texts(rows, data))
+    digests = b"".join(hashlib.blake2b(text, digest_size=8).digest() for text in texts)
+    return np.frombuffer(digests, dtype="<i8").astype(np.int64)
 
 
 def _check_sizes(source: str, sizes: dict[str, int], available: int, split: SplitSpec) -> None:
@@ -232,7 +246,8 @@ def _hold_out(
     """
     if size == 0:
         return pool.take([]), pool
-    texts = _numbered(tuple(words_of(full_text(row, data))) for row in pool.rows)
+    assert pool.texts is not None
+    texts = _numbered(pool.texts)
     units = texts if data.split.by is None else pool.groups
     names, units = np.unique(units, return_inverse=True)
     key = HELD_OUT.index(side) + 1
@@ -263,10 +278,10 @@ def _hold_out(
     return pool.take(chosen), pool.take(rest)
 
 
-def _numbered(keys: Iterable[Hashable]) -> IntArray:
-    """The number of each key; equal keys have equal numbers."""
-    ids: dict[Hashable, int] = {}
-    return np.array([ids.setdefault(key, len(ids)) for key in keys], dtype=np.int64)
+def _numbered(keys: IntArray) -> IntArray:
+    """The number of each key, in the order of their first places; equal keys have equal numbers."""
+    _, first, number = np.unique(keys, return_index=True, return_inverse=True)
+    return np.argsort(np.argsort(first))[number].astype(np.int64)
 
 
 def _without_groups(pool: Part, held: dict[str, Part], split: SplitSpec, notes: list[str]) -> Part:
@@ -285,11 +300,18 @@ def _without_repeats(
 ) -> tuple[Part, Part, Part]:
     """Validation without repeats of training rows, test without repeats of either."""
     train, *held = parts
-    earlier = [full_text(row, data) for row in train.rows]
-    kept = []
-    for side, part in zip(HELD_OUT, held, strict=True):
-        texts = [full_text(row, data) for row in part.rows]
-        exact, near, within = repeated(texts, earlier, data.near_duplicates)
+    every = [Comparison(full_texts(part.rows, data), data.near_duplicates) for part in held]
+    for text in full_texts(train.rows, data):
+        words = tuple(words_of(text))
+        shingles = shingles_of(words)
+        for one in every:
+            one.see(words, shingles)
+    kept: list[Part] = []
+    for side, part, compared in zip(HELD_OUT, held, every, strict=True):
+        for text in full_texts([row for before in kept for row in before.rows], data):
+            words = tuple(words_of(text))
+            compared.see(words, shingles_of(words))
+        exact, near, within = compared.repeats()
         gone = {*exact, *near, *within}
         if gone:
             against = "training" if side == "validation" else "training or validation"
@@ -303,9 +325,7 @@ def _without_repeats(
                 f"({len(exact)} exactly, {len(near)} nearly); hold other rows out, or "
                 f"lower data.near_duplicates ({data.near_duplicates})"
             )
-        left = [at for at in range(len(part)) if at not in gone]
-        kept.append(part.take(left))
-        earlier += [texts[at] for at in left]
+        kept.append(part.take([at for at in range(len(part)) if at not in gone]))
     return train, kept[0], kept[1]
 
 

@@ -1,7 +1,8 @@
 """Data files: finding them, and turning each format (csv, jsonl, parquet, ...) into rows.
 
-A row is a plain dict, column name to value. Every reader raises `DataError` with the file, the
-line where there is one, and what was found there.
+A row is a plain dict, column name to value. Readers give rows one by one, each with the number of
+its line (of itself, where the format has no lines), and a `Malformed` in place of a row that cannot
+be read. They raise `DataError` where nothing of a file can be.
 """
 
 import bz2
@@ -11,23 +12,27 @@ import json
 import lzma
 import re
 import zlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from rankwise.errors import DataError
-from rankwise.files import PKG, at_home, decode, exists, find_pkg_path, read_csv, what_is_there
-from rankwise.text import names, shorten
+from rankwise.files import PKG, at_home, exists, find_pkg_path, what_is_there
+from rankwise.reading import Malformed, check_encoding, csv_rows, decode, not_utf8
+from rankwise.text import columns_words, shorten
 
 Row = dict[str, Any]
 
-COMPRESSIONS: dict[str, Callable[[bytes], bytes]] = {
-    ".gz": gzip.decompress,
-    ".bz2": bz2.decompress,
-    ".xz": lzma.decompress,
+Numbered = Iterator[tuple[int, Row | Malformed]]
+
+COMPRESSIONS: dict[str, Callable[[Path], Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
 }
 HALF_PAIR = re.compile("[\ud800-\udfff]")
+MAX_DEPTH = 100  # of objects in objects; what walks through them must not exhaust the stack
 GAPS = ("nan", "NaT", "<NA>")
 
 
@@ -37,45 +42,34 @@ def missing(value: Any) -> bool:
     return value is None or (not held and str(value) in GAPS)
 
 
-def broken_character(value: Any) -> str | None:
-    """What is wrong with the characters of a value; None where they are all right.
+def broken_part(value: Any, depth: int = 0) -> str | None:
+    """What in a value no tokenizer and no file takes; None where all is right.
 
-    Half of a surrogate pair is no character: no tokenizer and no file takes it. Log writers leave
-    it where they cut a text by UTF-16 units.
+    Half of a surrogate pair is no character. Log writers leave it where they cut a text by UTF-16
+    units.
     """
     if isinstance(value, str):
         found = HALF_PAIR.search(value)
-        return f"half of a surrogate pair (\\u{ord(found[0]):04x})" if found else None
+        half = "half of a surrogate pair"
+        return f"{half} (\\u{ord(found[0]):04x}), which is no character" if found else None
     parts: Iterable[Any] = ()
     if isinstance(value, dict):
         parts = (*value.keys(), *value.values())
     elif isinstance(value, list | tuple):
         parts = value
-    return next((broken for part in parts if (broken := broken_character(part))), None)
+    if parts and depth == MAX_DEPTH:
+        return f"objects that are nested more than {MAX_DEPTH} deep"
+    return next((broken for part in parts if (broken := broken_part(part, depth + 1))), None)
 
 
-def check_characters(source: str, unit: str, rows: Sequence[tuple[int, Row]]) -> None:
-    """Refuse rows with a text that holds half of a character.
-
-    Args:
-        source: Names the file or function.
-        unit: What the numbers count: lines or rows.
-        rows: Each with its number.
-
-    Raises:
-        DataError: With the first such row and how many there are.
-    """
-    bad = [(number, row) for number, row in rows if broken_character(row)]
-    if not bad:
-        return
-    number, row = bad[0]
-    column = next(name for name, value in row.items() if broken_character([name, value]))
-    more = "" if len(bad) == 1 else f" ({unit}s {names([str(at) for at, _ in bad])})"
-    raise DataError(
-        f"{source}, {unit} {number}: column {column.encode('ascii', 'replace').decode()} holds "
-        f"{broken_character([column, row[column]])}, which is no character; {len(bad)} of "
-        f"{len(rows)} rows are so{more}: write whole characters, or remove it"
-    )
+def checked(row: Row) -> Row | Malformed:
+    """The row, or what is wrong with its characters."""
+    for name, value in row.items():
+        broken = broken_part([name, value])
+        if broken:
+            column = name.encode("ascii", "replace").decode()
+            return Malformed(f"column {column} holds {broken}")
+    return row
 
 
 def without_gaps(value: Any) -> Any:
@@ -115,10 +109,11 @@ def format_of(path: Path) -> tuple[str, str]:
     return (suffixes[-1] if suffixes else ""), compression
 
 
-def read_file(path: Path, text_column: str | None = None) -> list[Row]:
+def rows_in(path: Path, text_column: str | None = None) -> Numbered:
     """The rows of one file, by its suffix (csv, tsv, jsonl, json, parquet, txt; .gz .bz2 .xz).
 
-    A txt file is one row: its whole content, in the column that `data.text` names.
+    Files of lines are read as a stream. A txt file is one row: its whole content, in the column
+    that `data.text` names.
 
     Raises:
         DataError: the suffix is unknown, or the content is not what the suffix says.
@@ -132,102 +127,130 @@ def read_file(path: Path, text_column: str | None = None) -> list[Row]:
             f"{path}: cannot read files of the kind {suffix or '(no suffix)'}; rankwise reads "
             f"{', '.join((*READERS, *TEXTS))}, each also with {', '.join(COMPRESSIONS)}"
         )
-    content = _read_bytes(path, compression)
-    if suffix in TEXTS:
-        return [{text_column or "text": decode(path, content)}]
-    return READERS[suffix](path, content)
-
-
-def _read_bytes(path: Path, compression: str) -> bytes:
     try:
-        content = path.read_bytes()
-        return COMPRESSIONS[compression](content) if compression else content
-    except (OSError, EOFError, lzma.LZMAError, zlib.error, ValueError) as error:
+        with COMPRESSIONS[compression](path) if compression else path.open("rb") as stream:
+            if suffix in TEXTS:
+                yield 1, {text_column or "text": decode(path, stream.read())}
+            else:
+                yield from READERS[suffix](path, stream)
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
         raise DataError(f"{path}: cannot be read: {error}") from error
 
 
-def _read_tsv(path: Path, content: bytes) -> list[Row]:
-    return list(read_csv(path, content, delimiter="\t"))
+def unit_of(path: Path) -> str:
+    """What the numbers of a file's rows count."""
+    return "row" if format_of(path)[0] in (".json", ".parquet") else "line"
 
 
-def _read_csv(path: Path, content: bytes) -> list[Row]:
-    return list(read_csv(path, content))
+def _read_tsv(path: Path, stream: BinaryIO) -> Numbered:
+    return csv_rows(path, stream, delimiter="\t")
 
 
-def _read_jsonl(path: Path, content: bytes) -> list[Row]:
-    # split on "\n" alone: str.splitlines also breaks at characters that JSON strings may hold.
-    rows = []
-    for number, line in enumerate(decode(path, content).split("\n"), start=1):
-        if not line.strip():
+def _read_jsonl(path: Path, stream: BinaryIO) -> Numbered:
+    # bytes split at "\n" alone: str.splitlines also breaks at characters that JSON strings may hold
+    for number, content in enumerate(stream, start=1):
+        if number == 1:
+            check_encoding(path, content[:64])
+        try:
+            line = content.decode("utf-8-sig" if number == 1 else "utf-8")
+        except UnicodeDecodeError as error:
+            yield number, Malformed(not_utf8(content[error.start]))
             continue
-        row = _parse_json(f"{path}, line {number}", line)
-        if not isinstance(row, dict):
-            raise DataError(f"{path}, line {number}: not an object {{...}}: {shorten(line)}")
-        rows.append((number, row))
-    check_characters(str(path), "line", rows)
-    return [row for _, row in rows]
+        if line.strip():
+            yield number, _row_of(line)
 
 
-def _read_json(path: Path, content: bytes) -> list[Row]:
-    rows = _parse_json(str(path), decode(path, content))
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+def _row_of(line: str) -> Row | Malformed:
+    try:
+        row = _parse_json(line)
+    except Malformed as error:
+        return error
+    if not isinstance(row, dict):
+        return Malformed(f"not an object {{...}}: {shorten(line)}")
+    return checked(row) if _may_be_broken(line) else row
+
+
+def _may_be_broken(text: str) -> bool:
+    """Whether JSON may hold what `checked` looks for: halves of pairs are written as escapes."""
+    return "\\u" in text or text.count("[") + text.count("{") > MAX_DEPTH
+
+
+def _read_json(path: Path, stream: BinaryIO) -> Numbered:
+    text = decode(path, stream.read())
+    try:
+        rows = _parse_json(text)
+    except Malformed as error:
+        raise DataError(f"{path}: {error}") from error
+    if not isinstance(rows, list):
         raise DataError(f"{path}: must be one list of objects, [{{...}}, {{...}}]")
-    check_characters(str(path), "row", list(enumerate(rows, start=1)))
-    return rows
+    look = _may_be_broken(text)
+    del text
+    for number, row in enumerate(rows, start=1):
+        if isinstance(row, dict):
+            yield number, checked(row) if look else row
+        else:
+            yield number, Malformed(f"not an object {{...}}: {shorten(row)}")
 
 
-def _parse_json(where: str, text: str) -> Any:
+def _parse_json(text: str) -> Any:
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
-        raise DataError(
-            f"{where}: not JSON: {error.msg} at column {error.colno}: {shorten(text)}"
+        raise Malformed(
+            f"not JSON: {error.msg} at column {error.colno}: {shorten(text)}"
         ) from error
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, deep nesting
-        raise DataError(f"{where}: cannot be read: {shorten(error)}: {shorten(text)}") from error
+        raise Malformed(f"cannot be read: {shorten(error)}: {shorten(text)}") from error
 
 
-def _read_parquet(path: Path, content: bytes) -> list[Row]:
+def _read_parquet(path: Path, stream: BinaryIO) -> Numbered:
     import pyarrow
     import pyarrow.parquet
 
+    # its parts are not in reading order, and to go back in a packed file is to unpack it again
+    plain = isinstance(stream, io.BufferedReader)
+    number = 0
     try:
-        table = pyarrow.parquet.read_table(io.BytesIO(content))
-    except pyarrow.ArrowException as error:
-        raise DataError(f"{path}: not a parquet file: {shorten(error)}") from error
-    columns = {name: _cells(path, name, table[name]) for name in table.column_names}
-    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        file = pyarrow.parquet.ParquetFile(stream if plain else io.BytesIO(stream.read()))
+        names = file.schema_arrow.names
+        if len(set(names)) < len(names):
+            raise DataError(f"{path}: a column name occurs twice in {columns_words(names)}")
+        for batch in file.iter_batches(batch_size=1000):
+            for cells in zip(*map(_cells, batch.columns), strict=True):
+                number += 1
+                held = dict(zip(names, cells, strict=True))
+                bad = next((name for name in names if isinstance(held[name], Malformed)), None)
+                yield number, held if bad is None else Malformed(f"column {bad}: {held[bad]}")
+    except (pyarrow.ArrowException, OSError) as error:
+        after = f", after row {number:,}" if number else ""
+        raise DataError(f"{path}{after}: not a parquet file: {shorten(error)}") from error
 
 
-def _cells(path: Path, name: str, column: Any) -> list[Any]:
-    """The values of a parquet column; bytes that are UTF-8 are text, as some writers store it."""
-    import pyarrow
-
-    kind = column.type
-    if pyarrow.types.is_binary(kind) or pyarrow.types.is_large_binary(kind):
-        with suppress(pyarrow.ArrowInvalid):
-            column = column.cast(pyarrow.large_string())
+def _cells(column: Any) -> list[Any]:
+    """The values of a part of a parquet column; bytes that are UTF-8 are text, as some store it."""
     try:
-        return [without_gaps(cell) for cell in column.to_pylist()]
+        cells = [without_gaps(cell) for cell in column.to_pylist()]
+    except (ValueError, OverflowError, KeyError):  # a text that is not UTF-8, a date past 9999
+        cells = [_cell(cell) for cell in column]
+    for at, cell in enumerate(cells):
+        if isinstance(cell, bytes):
+            with suppress(UnicodeDecodeError):
+                cells[at] = cell.decode()
+    return cells
+
+
+def _cell(cell: Any) -> Any:
+    try:
+        return without_gaps(cell.as_py())
     except UnicodeDecodeError as error:
-        raise DataError(
-            f"{path}, row {_bad_row(column)}: column {name}: "
-            f"byte {error.object[error.start]:#04x} is not UTF-8"
-        ) from error
-
-
-def _bad_row(column: Any) -> int | None:
-    for number, cell in enumerate(column, start=1):
-        try:
-            cell.as_py()
-        except UnicodeDecodeError:
-            return number
-    return None
+        return Malformed(not_utf8(error.object[error.start]))
+    except (ValueError, OverflowError, KeyError) as error:
+        return Malformed(f"cannot be read: {shorten(error)}")
 
 
 TEXTS = (".txt",)
-READERS: dict[str, Callable[[Path, bytes], list[Row]]] = {
-    ".csv": _read_csv,
+READERS: dict[str, Callable[[Path, BinaryIO], Numbered]] = {
+    ".csv": csv_rows,
     ".tsv": _read_tsv,
     ".jsonl": _read_jsonl,
     ".json": _read_json,

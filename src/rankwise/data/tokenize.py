@@ -5,18 +5,22 @@ an answer are exactly those that the model is given to generate one, so that tra
 see the same prompt. `chat.py` makes the pieces of conversations.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import tee
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+
+from rankwise.data.order import Tokens
 
 Tokenizer = Any
 READ = -1  # in place of the number of an answer: not learnt
+TEXTS, CHARACTERS = 1000, 1 << 20  # most of a batch that is tokenised at once
+BACKEND = "transformers.tokenization_utils_tokenizers"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Piece:
     """A stretch of text, and the number of the answer that its tokens are learnt for, or READ."""
 
@@ -24,7 +28,7 @@ class Piece:
     answer: int = READ
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Dialogue:
     """The tokens of a row, and each of its answers with what was asked.
 
@@ -34,8 +38,8 @@ class Dialogue:
         prompts, answers: Readable, by number of the answer.
     """
 
-    ids: NDArray[np.int64]
-    of_answer: NDArray[np.int64]
+    ids: Tokens
+    of_answer: Tokens
     prompts: tuple[str, ...]
     answers: tuple[str, ...]
 
@@ -50,28 +54,74 @@ def special_ids(tokenizer: Tokenizer) -> tuple[list[int], list[int]]:
     return [], []
 
 
-def plain_ids(texts: Sequence[str], tokenizer: Tokenizer) -> list[list[int]]:
-    """Token ids of each text without special tokens; none for an empty text."""
-    if not texts:
-        return []
+def token_ids(
+    texts: Iterable[str], tokenizer: Tokenizer, target: bool = False, **how: Any
+) -> Iterator[list[int]]:
+    """Token ids of each text, made in batches.
+
+    The first text of a batch is given to the tokenizer itself, which sets `how` in its library; so
+    are all others, but for the kind whose call does nothing more than ask the library for ids, and
+    then put each into objects that take most of the time and the memory.
+
+    Args:
+        texts: They may come one by one.
+        tokenizer: Of transformers.
+        target: Whether they are what a sequence-to-sequence model writes.
+        how: Arguments of the tokenizer's call.
+    """
     # verbose=False: a text longer than the model's context is cut later and needs no warning
-    ids: list[list[int]] = tokenizer(list(texts), add_special_tokens=False, verbose=False)[
-        "input_ids"
-    ]
-    return ids
+    how |= {"verbose": False, "return_attention_mask": False, "return_token_type_ids": False}
+    bare = not target and _is_bare(tokenizer)
+    for batch in _batches(texts):
+        own = batch[:1] if bare else batch
+        made = tokenizer(**{"text_target" if target else "text": own}, **how)["input_ids"]
+        if len(own) < len(batch):
+            add = how.get("add_special_tokens", True)
+            backend = tokenizer.backend_tokenizer
+            rest = backend.encode_batch_fast(batch[1:], add_special_tokens=add)
+            made += [encoding.ids for encoding in rest]
+        yield from made
+
+
+def _is_bare(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer's call is that of transformers' own fast tokenizers."""
+    found = getattr(type(tokenizer), "_encode_plus", None)
+    called = getattr(type(tokenizer).__call__, "__module__", None)
+    return (
+        getattr(found, "__module__", None) == BACKEND
+        and called == "transformers.tokenization_utils_base"
+        and hasattr(tokenizer.backend_tokenizer, "encode_batch_fast")
+    )
+
+
+def _batches(texts: Iterable[str]) -> Iterator[list[str]]:
+    batch: list[str] = []
+    characters = 0
+    for text in texts:
+        if batch and (len(batch) == TEXTS or characters + len(text) > CHARACTERS):
+            yield batch
+            batch, characters = [], 0
+        batch.append(text)
+        characters += len(text)
+    if batch:
+        yield batch
+
+
+def plain_ids(texts: Iterable[str], tokenizer: Tokenizer) -> Iterator[list[int]]:
+    """Token ids of each text without special tokens; none for an empty text."""
+    return token_ids(texts, tokenizer, add_special_tokens=False)
 
 
 def tokens_of(
-    rows: Sequence[Sequence[Piece]], tokenizer: Tokenizer
-) -> list[tuple[list[int], list[int]]]:
+    rows: Iterable[Sequence[Piece]], tokenizer: Tokenizer
+) -> Iterator[tuple[list[int], list[int]]]:
     """Token ids of each row of pieces, without added special tokens, and what each is learnt for.
 
     Pieces are tokenised together where that leaves the tokens of the earlier pieces as they are.
     Where a token would span two pieces, the new piece is tokenised alone.
     """
-    cumulative = ["".join(p.text for p in row[: i + 1]) for row in rows for i in range(len(row))]
-    joint = iter(plain_ids(cumulative, tokenizer))
-    made = []
+    rows, same = tee(rows)
+    joint = plain_ids((text for row in same for text in _growing(row)), tokenizer)
     for row in rows:
         ids: list[int] = []
         of_answer: list[int] = []
@@ -83,21 +133,26 @@ def tokens_of(
                 (new,) = plain_ids([piece.text], tokenizer)
             ids = ids + new
             of_answer += [piece.answer] * len(new)
-        made.append((ids, of_answer))
-    return made
+        yield ids, of_answer
 
 
-def pair_dialogues(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> list[Dialogue]:
+def _growing(row: Sequence[Piece]) -> Iterator[str]:
+    """The text of a row up to each of its pieces."""
+    text = ""
+    for piece in row:
+        text += piece.text
+        yield text
+
+
+def pair_dialogues(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Iterator[Dialogue]:
     """Prompt and completion as one row each; learnt are the completion and the end of text."""
     before, _ = special_ids(tokenizer)
     end = tokenizer.eos_token_id
-    rows = [(Piece(prompt), Piece(answer, 0)) for prompt, answer in pairs]
-    made = []
+    rows = ((Piece(prompt), Piece(answer, 0)) for prompt, answer in pairs)
     for (prompt, answer), (ids, learnt) in zip(pairs, tokens_of(rows, tokenizer), strict=True):
         if end is not None and (not ids or ids[-1] != end):
             ids, learnt = [*ids, end], [*learnt, 0]
-        made.append(dialogue([*before, *ids], [READ] * len(before) + learnt, [prompt], [answer]))
-    return made
+        yield dialogue([*before, *ids], [READ] * len(before) + learnt, [prompt], [answer])
 
 
 def dialogue(
@@ -105,8 +160,8 @@ def dialogue(
 ) -> Dialogue:
     """A row of tokens as arrays."""
     return Dialogue(
-        np.array(ids, dtype=np.int64),
-        np.array(of_answer, dtype=np.int64),
+        np.array(ids, dtype=np.int32),
+        np.array(of_answer, dtype=np.int32),
         tuple(prompts),
         tuple(answers),
     )

@@ -27,6 +27,7 @@ from rankwise.results.tables import PEFT_COLUMNS, csv_rows, peft_rows
 from rankwise.spec.read_yaml import read_yaml_file
 from rankwise.spec.tasks import lower_is_better
 from rankwise.store.schema import Fact
+from rankwise.text import columns_words, shorten
 
 CostName = Literal["trainable_params", "memory", "time", "storage"]
 UNITS = {"trainable_params": "parameters", "memory": "bytes", "time": "seconds", "storage": "bytes"}
@@ -104,9 +105,10 @@ def _columns(mapping: Mapping[str, Any], path: Path) -> Columns:
 def _guess(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
     found = [name for name in KNOWN_METRICS if name in row]
     if not found:
+        first = shorten(next(iter(row)), 60)
         raise DataError(
-            f"{path}: name the column of the objective metric, such as metric={next(iter(row))}; "
-            f"the columns are {', '.join(row)}"
+            f"{path}: name the column of the objective metric, such as metric={first}; the columns "
+            f"are {columns_words(row)}"
         )
     guess: dict[str, Any] = {"metric": found[0]}
     guess |= {name: name for name in ("arm", "seed", "state") if name in row}
@@ -123,7 +125,7 @@ def _check_columns(columns: Columns, row: Mapping[str, Any], path: Path) -> None
         named.append(columns.test_size)
     for name in named:
         if name is not None and name not in row:
-            raise DataError(f"{path}: no column {name!r}; the columns are {', '.join(row)}")
+            raise DataError(f"{path}: no column {name!r}; the columns are {columns_words(row)}")
 
 
 def _records(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) -> Records:
@@ -224,14 +226,16 @@ def _seed(row: Mapping[str, Any], columns: Columns, number: int, path: Path) -> 
         return number
     value = row[columns.seed]
     if isinstance(value, bool) or not isinstance(value, int):
-        raise DataError(f"{path}: column {columns.seed!r} holds {value!r}; seeds are whole numbers")
+        held = f"{path}: column {columns.seed!r} holds {shorten(repr(value))}"
+        raise DataError(f"{held}; seeds are whole numbers")
     return value
 
 
 def _run(row: Mapping[str, Any], arm: str, seed: int, columns: Columns, path: Path) -> RunFacts:
     value = row[columns.metric]
     if isinstance(value, str) and value.lower() not in ("nan", "n/a", "na", "-"):
-        raise DataError(f"{path}: column {columns.metric!r} holds {value!r}, which is not a number")
+        held = f"{path}: column {columns.metric!r} holds {shorten(repr(value))}"
+        raise DataError(f"{held}, which is not a number")
     number = None if value is None or isinstance(value, str) else float(value)
     state, cause = _outcome(row, columns, number, value)
     done = state == "done" and number is not None
@@ -270,8 +274,8 @@ def _check_twice(runs: Sequence[RunFacts], path: Path) -> None:
     for run in runs:
         if run.id in seen:
             raise DataError(
-                f"{path}: two rows are {run.id}; name the columns that distinguish them under "
-                "`factors`, or the one that holds the seed under `seed`"
+                f"{path}: two rows are {shorten(run.id, 200)}; name the columns that distinguish "
+                "them under `factors`, or the one that holds the seed under `seed`"
             )
         seen.add(run.id)
 
@@ -318,9 +322,10 @@ def _test_size(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) 
         return columns.test_size
     sizes = {row[columns.test_size] for row in rows}
     if len(sizes) != 1 or not isinstance(next(iter(sizes)), int):
+        held = columns_words(sorted(map(str, sizes)))
         raise DataError(
-            f"{path}: column {columns.test_size!r} holds {sorted(map(str, sizes))}; rows can only "
-            "be compared with one test size for all of them"
+            f"{path}: column {columns.test_size!r} holds {held}; rows can only be compared with "
+            "one test size for all of them"
         )
     return int(next(iter(sizes)))
 

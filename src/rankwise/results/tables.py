@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.errors import DataError
-from rankwise.files import decode, read_csv
+from rankwise.reading import decode, read_csv
 
 PEFT_COLUMNS: dict[str, Any] = {
     "metric": "test accuracy",

@@ -102,7 +102,7 @@ def identity(spec: StudySpec, settings: Mapping[str, Any]) -> str:
     model = spec.model.model_dump(mode="json", exclude=no_meaning)
     if spec.model.quantization != "nf4":
         del model["double_quant"], model["compute_dtype"]
-    data = spec.data.model_dump(mode="json", exclude={"augment", "max_samples"})
+    data = spec.data.model_dump(mode="json", exclude={"augment", "max_samples", "malformed_rows"})
     meaning = {"settings": settings, "model": model, "data": data, "task": spec.task}
     return hashlib.sha256(canonical(meaning).encode()).hexdigest()[:12]
 

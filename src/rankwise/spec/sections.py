@@ -202,6 +202,13 @@ class DataSpec(Section):
         "this share are removed; 0: exact duplicates only.",
     )
 
+    malformed_rows: Share = Field(
+        0.0,
+        description="Largest share of rows that may be left out because they cannot be read: no "
+        "valid JSON, a wrong number of fields, bytes that are not UTF-8, a column that is absent "
+        "or holds no text. Above it the study is refused; what is left out is counted and said.",
+    )
+
     @field_validator("labels", mode="before")
     @classmethod
     def _labels_are_text(cls, value: Any) -> Any:

@@ -16,6 +16,7 @@ import numpy as np
 
 from rankwise.analysis.answers import answer_measures
 from rankwise.data.examples import Example
+from rankwise.data.order import Tokens
 from rankwise.spec.arms import Arm, Run
 from rankwise.spec.models import GenerationSpec
 from rankwise.spec.tasks import TASKS, has_classes
@@ -27,7 +28,6 @@ from rankwise.train.batch import Task
 from rankwise.train.evaluate import Forward, evaluate
 from rankwise.train.generate import Answer as GeneratedAnswer
 from rankwise.train.generate import (
-    IntArray,
     Question,
     end_tokens,
     generate,
@@ -155,7 +155,7 @@ def _kept(
 
 
 def perplexities(
-    base: Forward, spoken: Sequence[tuple[IntArray, Sequence[int]]], task: Task
+    base: Forward, spoken: Sequence[tuple[Tokens, Sequence[int]]], task: Task
 ) -> list[float | None]:
     """exp of the mean loss of each answer's tokens after its prompt; None for an empty answer.
 

@@ -22,7 +22,7 @@ from rankwise.text import count, names, setting, shorten
 
 FREE = {  # settings of a section that change no result, or that configurations have of their own
     "model": ("quantization", "attn_implementation", "trust_remote_code", "allow_pickle"),
-    "data": ("augment", "max_samples"),
+    "data": ("augment", "max_samples", "malformed_rows"),
 }
 
 

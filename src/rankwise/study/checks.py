@@ -6,7 +6,6 @@ Each check raises SpecError or ModelError with the place, what was found and a r
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from rankwise.adapters.adapter import Adapter
@@ -133,7 +132,7 @@ def check_tokens(
         return
     examples = [one for part in parts for one in part]
     read = [one.input_ids for one in examples]
-    read += [np.asarray(question.ids) for asked in questions.values() for question in asked]
+    read += [question.ids for asked in questions.values() for question in asked]
     if not has_classes(spec.task):
         read += [one.labels for one in examples]
     highest = max(tokenizer.pad_token_id, *(int(ids.max(initial=0)) for ids in read))

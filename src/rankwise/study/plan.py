@@ -22,6 +22,7 @@ from rankwise.base.modules import Gaps, linear_modules
 from rankwise.base.skeleton import own_classes, skeleton, walk
 from rankwise.data.augment import check_augment
 from rankwise.data.examples import Example, StudyData, make_examples, train_examples
+from rankwise.data.rows import needed_columns
 from rankwise.data.sources import read_rows
 from rankwise.data.split import Split, split_rows, with_names_of_base
 from rankwise.errors import SpecError
@@ -170,9 +171,11 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     arms = make_arms(spec)
     check_metric(spec)
     check_asked(spec, arms)
-    for augment in dict.fromkeys(arm.augment for arm in arms):
+    augments = dict.fromkeys(arm.augment for arm in arms)
+    for augment in augments:
         check_augment(augment, spec.data, base_dir)
-    split = split_rows(read_rows(spec.data, base_dir), spec.data)
+    only = needed_columns(spec.data, augments)
+    split = split_rows(read_rows(spec.data, base_dir, only), spec.data)
     labels = None if split.label_names is None else len(split.label_names)
     structure = skeleton(spec.model, spec.task, labels)
     split = with_names_of_base(split, own_classes(structure), spec.data)

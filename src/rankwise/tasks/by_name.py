@@ -6,7 +6,7 @@ from typing import Protocol
 import torch
 from torch import nn
 
-from rankwise.data.order import IntArray, pad_inputs
+from rankwise.data.order import IntArray, Tokens, pad_inputs
 from rankwise.data.shapes import Example
 from rankwise.tasks import causal_lm, seq_2_seq_lm, seq_cls
 from rankwise.tasks.losses import Batch, RowLosses
@@ -23,8 +23,8 @@ class Learnt(Protocol):
 class Written(Learnt, Protocol):
     """The module of a task whose models write text."""
 
-    def prompt_of(self, example: Example) -> IntArray: ...
-    def example_of(self, prompt: IntArray, answer: IntArray) -> Example: ...
+    def prompt_of(self, example: Example) -> Tokens: ...
+    def example_of(self, prompt: Tokens, answer: Tokens) -> Example: ...
 
 
 WRITTEN: dict[str, Written] = {"CAUSAL_LM": causal_lm, "SEQ_2_SEQ_LM": seq_2_seq_lm}
@@ -58,11 +58,11 @@ def target_count(example: Example, task: str) -> int:
     return LEARNT[task].target_count(example)
 
 
-def prompt_of(example: Example, task: str) -> IntArray:
+def prompt_of(example: Example, task: str) -> Tokens:
     """The token ids (T,) that ask for the reference of an example."""
     return WRITTEN[task].prompt_of(example)
 
 
-def example_of(prompt: IntArray, answer: IntArray, task: str) -> Example:
+def example_of(prompt: Tokens, answer: Tokens, task: str) -> Example:
     """An example whose targets are the tokens of an answer to a prompt."""
     return WRITTEN[task].example_of(prompt, answer)

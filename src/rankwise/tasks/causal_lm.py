@@ -9,7 +9,7 @@ import numpy as np
 import torch.nn.functional as F
 from torch import nn
 
-from rankwise.data.order import IGNORED, IntArray, stack
+from rankwise.data.order import IGNORED, IntArray, Tokens, stack
 from rankwise.data.shapes import Example
 from rankwise.tasks.losses import Batch, RowLosses, token_losses
 
@@ -36,7 +36,7 @@ def row_losses(model: nn.Module, batch: Batch) -> RowLosses:
     return token_losses(model, batch, labels_NT, {"use_cache": False})
 
 
-def prompt_of(example: Example) -> IntArray:
+def prompt_of(example: Example) -> Tokens:
     """The token ids (T,) that ask for the reference of an example.
 
     Of a prompt or a conversation: all before its last answer. Of a block of text, which has no
@@ -47,7 +47,7 @@ def prompt_of(example: Example) -> IntArray:
     return example.input_ids[: example.asked]
 
 
-def example_of(prompt: IntArray, answer: IntArray) -> Example:
+def example_of(prompt: Tokens, answer: Tokens) -> Example:
     """An example whose targets are the tokens of an answer, which follows its prompt."""
     silent = np.full(len(prompt), IGNORED, dtype=np.int64)
     return Example(np.concatenate([prompt, answer]), np.concatenate([silent, answer]), 0, "")

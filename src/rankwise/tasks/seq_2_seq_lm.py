@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from rankwise.data.order import IGNORED, IntArray, stack
+from rankwise.data.order import IGNORED, IntArray, Tokens, stack
 from rankwise.data.shapes import Example
 from rankwise.tasks.losses import Batch, RowLosses, token_losses
 
@@ -34,11 +34,11 @@ def row_losses(model: nn.Module, batch: Batch) -> RowLosses:
     return token_losses(model, batch, batch.labels, inputs)
 
 
-def prompt_of(example: Example) -> IntArray:
+def prompt_of(example: Example) -> Tokens:
     """The token ids (T,) that ask for the reference of an example: the encoder's input."""
     return example.input_ids
 
 
-def example_of(prompt: IntArray, answer: IntArray) -> Example:
+def example_of(prompt: Tokens, answer: Tokens) -> Example:
     """An example whose targets are the tokens of an answer to a prompt."""
     return Example(prompt, answer, 0, "")

@@ -27,15 +27,13 @@ from transformers.generation.logits_process import TemperatureLogitsWarper, TopP
 from rankwise.analysis.answers import chrf, rouge_l
 from rankwise.data.chat import template_of
 from rankwise.data.examples import Example, prompt_ids
-from rankwise.data.order import pad_inputs
+from rankwise.data.order import Tokens, pad_inputs
 from rankwise.errors import SpecError
 from rankwise.spec.models import DataSpec, GenerationSpec
 from rankwise.spec.tasks import is_causal
 from rankwise.tasks.by_name import prompt_of
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import TOKENS_OF_A_PASS, Forward, passes
-
-IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +45,7 @@ class Question:
 
     number: int
     text: str
-    ids: IntArray
+    ids: Tokens
     reference: str | None
 
 
@@ -106,7 +104,7 @@ def _question_from(example: Example, number: int, task: str, tokenizer: Any) -> 
     return Question(number, readable(ids, tokenizer), ids, readable(rest, tokenizer))
 
 
-def readable(ids: Sequence[int] | IntArray, tokenizer: Any) -> str:
+def readable(ids: Sequence[int] | Tokens, tokenizer: Any) -> str:
     """The text of token ids, special tokens left out."""
     text: str = tokenizer.decode(list(ids), skip_special_tokens=True)
     return text
@@ -176,7 +174,7 @@ def _new_tokens(
     return rows
 
 
-def _padded(prompts: Sequence[IntArray], task: Task) -> tuple[Tensor, Tensor]:
+def _padded(prompts: Sequence[Tokens], task: Task) -> tuple[Tensor, Tensor]:
     """Token ids and mask (P, T): a decoder is padded on the left, so that it goes on at the end."""
     side = "left" if is_causal(task.name) else "right"
     ids_PT, mask_PT = pad_inputs(prompts, task.pad_token_id, side=side)

@@ -9,21 +9,27 @@ that was left alone. `--write` puts the table into docs/faults.md. Exit code 1 w
 
 import argparse
 import os
+import random
 import shutil
+import sqlite3
+import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from fault_trials import LATER, Moment, Trials, full_disk, kill, terminate
+from fault_trials import LATER, Moment, Trials, full_disk, kill, table, terminate
 from tiny_text import tiny_spec
 
+QUICKSTART = Path(__file__).parents[1] / "examples" / "quickstart.yaml"
 PAGE = Path(__file__).parents[1] / "docs" / "faults.md"
 STUDY = {
     "grid": {"lora.r": [2, 4]},
@@ -62,6 +68,7 @@ FILES = (
     "adapters/run-*/adapter_config.json",
 )
 MOST_SECONDS = 10.0  # after a signal
+KILLS = 10  # of the sweep
 
 
 @dataclass
@@ -212,6 +219,58 @@ def damaged(trials: Trials, seed: int) -> Iterator[tuple[str, Found]]:
         yield f"`{pattern}` damaged", found
 
 
+def sweep(trials: Trials, seed: int) -> Iterator[tuple[str, Found]]:
+    """24 runs on the quickstart's data, killed ten times at random; only the clock tells when."""
+    folder, draw, found = trials.place / "sweep", random.Random(seed), Found()
+    folder.mkdir()
+    spec = yaml.safe_load(QUICKSTART.read_text(encoding="utf-8"))
+    (folder / "study.yaml").write_text(yaml.safe_dump(_small(spec)))
+    started = time.monotonic()
+    _run(folder, "alone").wait()
+    whole = time.monotonic() - started
+    kills = 0
+    while kills < KILLS:
+        process = _run(folder, "killed")
+        time.sleep(draw.uniform(0, whole / 2))
+        if process.poll() is not None:
+            break
+        process.kill()
+        process.wait()
+        kills += 1
+        print(f"k{_steps(folder / 'killed')}", end=" ", flush=True)
+    code = _run(folder, "killed").wait()
+    problems = [] if code == 0 else [f"the last call ended with {code}"]
+    problems += [] if kills == KILLS else [f"it was done after {kills} kills"]
+    if not problems and table(folder / "killed") != table(folder / "alone"):
+        problems.append("runs.csv differs")
+    found.add(f"after {kills} kills", problems)
+    yield f"24 runs of the quickstart, killed {KILLS} times", found
+
+
+def _small(spec: dict[str, Any]) -> dict[str, Any]:
+    """The quickstart with three seeds, fewer steps and less to evaluate."""
+    spec["seeds"] = [0, 1, 2]
+    spec["training"] |= {"max_steps": 24, "eval_steps": 8}
+    spec["data"]["split"] |= {"validation": 100, "test": 100}
+    return {**spec, "hardware": {"checkpoint_seconds": 1, "max_runs": 8}}
+
+
+def _run(folder: Path, name: str) -> subprocess.Popen[bytes]:
+    words = ["rankwise", "run", folder / "study.yaml", "--out", folder / name]
+    command = [sys.executable, "-c", "from rankwise.cli.app import main; main()", *words[1:]]
+    with (folder / f"{name}.txt").open("ab") as said:
+        return subprocess.Popen(command, stdout=said, stderr=said)
+
+
+def _steps(out: Path) -> int:
+    """Steps that are recorded so far."""
+    if not (out / "study.db").exists():
+        return 0
+    with closing(sqlite3.connect(f"file:{out / 'study.db'}?mode=ro", uri=True)) as db:
+        tables = {name for (name,) in db.execute("SELECT name FROM sqlite_master")}
+        return db.execute("SELECT count(*) FROM step").fetchone()[0] if "step" in tables else 0
+
+
 def _flipped(content: bytes) -> bytes:
     changed = bytearray(content)
     if changed:
@@ -226,6 +285,7 @@ KINDS = {
     "injected": injected,
     "clock": clock,
     "damaged": damaged,
+    "sweep": sweep,
 }
 
 

@@ -1,6 +1,7 @@
 """Studies with known truth, written through the store as a real one would be."""
 
 import itertools
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,28 @@ import pytest
 
 from rankwise.store.schema import Answer, BaseRecord, CostRecord, Failure, ModuleRank, StudyRecord
 from rankwise.store.writer import Store
+
+
+def pytest_collection_finish() -> None:
+    """Plans take most of their time to walk through the model: equal ones are walked once."""
+    plan = sys.modules.get("rankwise.study.plan")
+    if plan is not None:
+        plan.walk = once_for_equal_models(plan.walk)  # type: ignore[attr-defined]
+
+
+def once_for_equal_models(function: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function, called once for all models of the same modules and configuration."""
+    found: dict[Any, Any] = {}
+
+    def once(model: Any) -> Any:
+        modules = [(name, type(module)) for name, module in model.named_modules()]
+        key = (*modules, model.config.to_json_string(), model.config._attn_implementation)
+        if key not in found:
+            found[key] = function(model)
+        return found[key]
+
+    return once
+
 
 SPEC: dict[str, Any] = {
     "study": "reviews",

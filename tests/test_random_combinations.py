@@ -28,7 +28,7 @@ from rankwise.store.reader import Reader
 from rankwise.study.run import run_states, run_study
 from tiny import CLASSES
 
-CASES = int(os.environ.get("RANKWISE_RANDOM_CASES", "50"))
+CASES = int(os.environ.get("RANKWISE_RANDOM_CASES", "30"))
 SKIPPED = {  # they take half of the time: a measurement, and what is compared here another way
     "product_peak": lambda *_: 1e11,
     "check_adapters": lambda *_: (),

@@ -4,13 +4,12 @@ import json
 import os
 import pickle
 import shutil
+import socket
 import sqlite3
-import subprocess
-import sys
 from contextlib import closing
-from pathlib import Path
 from types import SimpleNamespace
 
+import huggingface_hub
 import pytest
 import torch
 import transformers
@@ -100,8 +99,6 @@ def test_an_index_of_safetensors_does_not_hide_a_pickle(checkpoint, tmp_path):
 
 
 def test_a_model_that_the_hub_has_as_pickle_only_is_refused_before_a_download(monkeypatch):
-    import huggingface_hub
-
     files = [SimpleNamespace(rfilename=name) for name in ("config.json", "pytorch_model.bin")]
     info = SimpleNamespace(siblings=files)
     monkeypatch.setattr(huggingface_hub.HfApi, "model_info", lambda *_, **__: info)
@@ -344,38 +341,39 @@ def test_a_message_does_not_steer_the_terminal(tmp_path, monkeypatch, capsys):
     assert "\x1b" not in capsys.readouterr().err
 
 
-OFFLINE = """
-import socket, sys
-def refuse(self, address, *_):
-    if self.family != socket.AF_UNIX:
-        print("CONNECTED", address, flush=True)
+@pytest.fixture
+def tried(monkeypatch):
+    """The addresses that anything in this process tries to connect to or to look up: none works."""
+    found = []
+
+    def refuse(self, address, *_):
+        if self.family != socket.AF_UNIX:
+            found.append(address)
+            raise OSError("no network in this test")
+
+    def lookup(host, *_, **__):
+        found.append(host)
         raise OSError("no network in this test")
-socket.socket.connect = socket.socket.connect_ex = refuse
-def lookup(host, *_, **__):
-    print("LOOKED UP", host, flush=True)
-    raise OSError("no network in this test")
-socket.getaddrinfo = lookup
-from rankwise.cli.app import main
-for words in (["plan", "s.yaml"], ["run", "s.yaml", "--out", "out"], ["report", "out"],
-              ["export", "out", "best", "--to", "adapter"]):
-    sys.argv = ["rankwise", *words]
-    try:
-        main()
-    except SystemExit as stop:
-        if stop.code:
-            raise
-"""
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket.socket, "connect_ex", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    return found
 
 
-def test_with_a_model_and_data_from_here_no_connection_is_tried(checkpoint, tmp_path):
+def test_with_a_model_and_data_from_here_no_connection_is_tried(
+    checkpoint, tmp_path, monkeypatch, tried
+):
     _, spec = checkpoint
     (tmp_path / "s.yaml").write_text(yaml.safe_dump({**spec, "check_export": True}))
-    settings = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}
-    done = subprocess.run(
-        [sys.executable, "-c", OFFLINE], cwd=tmp_path, env=settings, capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
-    assert "CONNECTED" not in done.stdout
-    assert "LOOKED UP" not in done.stdout
+    for words in (["plan", "s.yaml"], ["run", "s.yaml", "--out", "out"], ["report", "out"],
+                  ["export", "out", "best", "--to", "adapter"]):  # fmt: skip
+        assert run_rankwise(tmp_path, monkeypatch, *words) == 0
     assert (tmp_path / "adapter" / "adapter_model.safetensors").exists()
-    assert Path(tmp_path / "out" / "report.html").exists()
+    assert (tmp_path / "out" / "report.html").exists()
+    assert not tried
+    there = {**spec, "model": {**spec["model"], "name": "nobody/has-this"}}
+    (tmp_path / "there.yaml").write_text(yaml.safe_dump(there))
+    assert run_rankwise(tmp_path, monkeypatch, "run", "there.yaml", "--out", "x") == 2
+    assert tried, "else nothing here would notice a connection"

@@ -30,7 +30,7 @@ def trained(kind, runs, folder):
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert", "t5"])
 def test_a_run_does_not_notice_its_neighbours_or_which_they_are(kind, tmp_path):
-    one, two, three, four, five = tiny_arms(kind, DROPPING)
+    one, two, three, four, five = tiny_arms(kind, DROPPING, max_steps=8, eval_steps=4)
     run = Run(one, 0)
     companies = {
         "alone": [run],

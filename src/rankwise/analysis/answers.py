@@ -2,10 +2,10 @@
 
 Words are runs of letters and digits in lower case; in scripts written without spaces, characters.
 On ASCII text these are the words of the ROUGE package's own tokenizer, which drops all other
-characters. No torch here; scikit-learn, `rouge_score` and `sacrebleu` are imported when first
-needed.
+characters. No torch here; `rouge_score` and `sacrebleu` are imported when first needed.
 
-Shapes: E examples. Shares, accuracy, F1 and ROUGE lie in 0..1, chrF in 0..100 as sacrebleu has it.
+Shapes: E examples, C classes. Shares, accuracy, F1 and ROUGE lie in 0..1, chrF in 0..100 as
+sacrebleu has it.
 """
 
 import re
@@ -36,31 +36,38 @@ def accuracy(labels_E: IntArray, predicted_E: IntArray) -> float:
 
 
 def macro_f1(labels_E: IntArray, predicted_E: IntArray) -> float:
-    """Mean of F1 over the classes among labels or predictions, by scikit-learn.
+    """Mean of F1 over the classes among labels or predictions.
 
     Raises:
         ValueError: there are no examples, or the lengths differ.
     """
-    from sklearn.metrics import f1_score
-
-    told_E = _checked(predicted_E, len(_checked(labels_E)))
-    return float(f1_score(labels_E, told_E, average="macro", zero_division=0))
+    counts_CC = _confusion(labels_E, predicted_E)
+    either_C = counts_CC.sum(axis=0) + counts_CC.sum(axis=1)
+    return float(np.mean(2 * counts_CC.diagonal() / either_C))
 
 
 def matthews(labels_E: IntArray, predicted_E: IntArray) -> float:
     """Matthews' correlation of labels and predictions, -1..1; 0 where either never varies.
 
-    For more than two classes R_K of Gorodkin 2004, by scikit-learn.
+    For more than two classes R_K of Gorodkin 2004.
 
     Raises:
         ValueError: there are no examples, or the lengths differ.
     """
-    from sklearn.metrics import matthews_corrcoef
+    counts_CC = _confusion(labels_E, predicted_E)
+    told_C, true_C, total = counts_CC.sum(axis=0), counts_CC.sum(axis=1), counts_CC.sum()
+    spread = (total**2 - told_C @ told_C) * (total**2 - true_C @ true_C)
+    together = counts_CC.trace() * total - told_C @ true_C
+    return float(together / np.sqrt(spread)) if spread else 0.0
 
+
+def _confusion(labels_E: IntArray, predicted_E: IntArray) -> NDArray[np.float64]:
+    """How many examples of each class (rows) are told to be of each class (columns), (C, C)."""
     told_E = _checked(predicted_E, len(_checked(labels_E)))
-    if len(np.unique(told_E)) == 1:  # scikit-learn warns where labels and predictions are one class
-        return 0.0
-    return float(matthews_corrcoef(labels_E, told_E))
+    classes_C, places_2E = np.unique(np.stack([labels_E, told_E]), return_inverse=True)
+    counts_CC = np.zeros((len(classes_C), len(classes_C)))
+    np.add.at(counts_CC, tuple(places_2E.reshape(2, -1)), 1)
+    return counts_CC
 
 
 def _checked(values_E: IntArray, length: int | None = None) -> IntArray:

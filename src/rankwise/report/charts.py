@@ -2,60 +2,82 @@
 
 import json
 import re
-from collections.abc import Sequence
-from functools import cache
+from collections.abc import Mapping, Sequence
+from functools import cache, lru_cache
 from typing import Any
 
 OKABE_ITO = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9")
 GREY = "#8c8c8c"
 SHAPES = ["circle", "diamond", "triangle-up", "square", "cross"]
 WIDTH = 620
+SCHEMA = "https://vega.github.io/schema/vega-lite/v6.4.1.json"
+CONFIG = {
+    "font": "sans-serif",
+    "padding": 4,
+    "background": None,
+    "view": {"stroke": None},
+    "axis": {
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "domainColor": GREY,
+        "tickColor": GREY,
+        "gridColor": GREY,
+        "gridOpacity": 0.25,
+        "labelFontSize": 11,
+        "titleFontSize": 11,
+        "titleFontWeight": "normal",
+        "labelLimit": 190,
+    },
+    "legend": {
+        "orient": "bottom",
+        "columns": 2,
+        "labelColor": "currentColor",
+        "titleColor": "currentColor",
+        "labelLimit": 240,
+        "symbolOpacity": 1,
+    },
+}
 
 
-def shape(name: str, domain: Sequence[str]) -> Any:
-    """Shapes with the same domain as the colours, so that one legend shows both."""
-    import altair
-
-    scale = altair.Scale(domain=list(domain), range=SHAPES[: len(domain)])
-    return altair.Shape(f"{name}:N", title=None, scale=scale)
+def name(field: str, **more: Any) -> dict[str, Any]:
+    """A channel that shows a field of names."""
+    return {"field": field, "type": "nominal", **more}
 
 
-def colour(name: str, domain: Sequence[str], colours: Sequence[str]) -> Any:
-    import altair
-
-    scale = altair.Scale(domain=list(domain), range=list(colours[: len(domain)]))
-    return altair.Color(f"{name}:N", title=None, scale=scale)
+def number(field: str, **more: Any) -> dict[str, Any]:
+    """A channel that shows a field of numbers."""
+    return {"field": field, "type": "quantitative", **more}
 
 
-def finished(chart: Any, name: str, alt: str, height: int) -> dict[str, Any]:
-    """The chart with the common style, as a dictionary independent of charts drawn before."""
-    spec: dict[str, Any] = (
-        chart.properties(width=WIDTH, height=height, name=name, description=alt)
-        .configure(font="sans-serif", padding=4)
-        .configure_view(stroke=None)
-        .configure_axis(
-            labelColor="currentColor",
-            titleColor="currentColor",
-            domainColor=GREY,
-            tickColor=GREY,
-            gridColor=GREY,
-            gridOpacity=0.25,
-            labelFontSize=11,
-            titleFontSize=11,
-            titleFontWeight="normal",
-            labelLimit=190,
-        )
-        .configure_legend(
-            orient="bottom",
-            columns=2,
-            labelColor="currentColor",
-            titleColor="currentColor",
-            labelLimit=240,
-            symbolOpacity=1,
-        )
-        .to_dict()
-    )
-    spec["config"]["background"] = None  # altair cannot set this
+def scaled(field: str, domain: Sequence[str], values: Sequence[Any]) -> dict[str, Any]:
+    """A value for each name of a field. Channels of one domain share a legend."""
+    scale = {"domain": list(domain), "range": list(values[: len(domain)])}
+    return name(field, title=None, scale=scale)
+
+
+def layer(kind: str, channels: Mapping[str, Any], **look: Any) -> dict[str, Any]:
+    """Marks of one kind, and what each of their channels shows."""
+    return {"mark": {"type": kind, **look}, "encoding": dict(channels)}
+
+
+def finished(
+    layers: Sequence[dict[str, Any]],
+    values: Sequence[dict[str, Any]],
+    name: str,
+    alt: str,
+    height: int,
+) -> dict[str, Any]:
+    """A chart of layers over `values`, unless they bring their own, with the common style."""
+    spec = {
+        "$schema": SCHEMA,
+        "config": CONFIG,
+        "name": name,
+        "description": alt,
+        "width": WIDTH,
+        "height": height,
+        "data": {"values": values},
+        "layer": layers,
+    }
     rounded: dict[str, Any] = _rounded(spec)
     return rounded
 
@@ -101,10 +123,16 @@ def page_script() -> str:
 
 
 def _draw(spec: dict[str, Any], prefix: str) -> str:
+    return _own_ids(_drawn(json.dumps(spec)), prefix)
+
+
+@lru_cache(maxsize=64)
+def _drawn(spec: str) -> str:
+    """The picture of a specification: drawn once for the file and for the page."""
     import vl_convert
 
-    svg: str = vl_convert.vegalite_to_svg(json.dumps(spec), vl_version="6.4")
-    return _own_ids(svg, prefix)
+    svg: str = vl_convert.vegalite_to_svg(spec, vl_version="6.4")
+    return svg
 
 
 def _own_ids(svg: str, prefix: str) -> str:

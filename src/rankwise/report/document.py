@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -258,6 +259,13 @@ _MARK = re.compile("[\ue000-\ue003]")
 
 def to_html(document: Document) -> str:
     """The whole page; all text is escaped, figures are SVG with their specification."""
+    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
+    page: str = _template().render(document=document, style=style, script=page_script())
+    return page + "\n"
+
+
+@cache
+def _template() -> Any:
     from jinja2 import Environment, FileSystemLoader
 
     environment = Environment(
@@ -271,10 +279,7 @@ def to_html(document: Document) -> str:
         svg=lambda figure: svg_inline(figure.spec, figure.name),
         spec=_spec,
     )
-    template = environment.get_template("page.html")
-    style = (TEMPLATES / "style.css").read_text(encoding="utf-8")
-    page: str = template.render(document=document, style=style, script=page_script())
-    return page + "\n"
+    return environment.get_template("page.html")
 
 
 def _marked(text: str) -> Any:

@@ -1,4 +1,4 @@
-"""The figures as Vega-Lite specifications, made with altair.
+"""The figures as Vega-Lite specifications.
 
 Names of fields are fixed; user data are only values.
 """
@@ -8,7 +8,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankwise.report.charts import GREY, OKABE_ITO, colour, finished, shape
+from rankwise.report.charts import (
+    GREY,
+    OKABE_ITO,
+    SHAPES,
+    finished,
+    layer,
+    name,
+    number,
+    scaled,
+)
 
 GROUP_COLOURS = (OKABE_ITO[0], OKABE_ITO[4], OKABE_ITO[1], GREY)
 DASHES = [[1, 0], [6, 2], [2, 2], [8, 3, 2, 3], [4, 4], [10, 2]]
@@ -16,6 +25,16 @@ CLAIMS = ("interval excludes zero", "interval includes zero")
 MOST_ARMS = 40
 MOST_LINES = len(OKABE_ITO)
 ROW = 24
+POINT = {"filled": True, "size": 70, "opacity": 1}
+BESIDE = {
+    "align": "left",
+    "dx": 7,
+    "dy": -7,
+    "fontSize": 10,
+    "limit": 150,
+    # On a narrow screen the names would overlap; the tooltip shows them.
+    "opacity": {"expr": "width < 400 ? 0 : 1"},
+}
 
 
 @dataclass(frozen=True)
@@ -72,56 +91,52 @@ class FrontPoint:
 
 def ranking(rows: Sequence[RankRow], axis: str, alt: str) -> dict[str, Any]:
     """Each arm's mean with the interval of its difference from the first, best on top."""
-    import altair
-
     rows = rows[:MOST_ARMS]
     order = [row.arm for row in rows]
     groups = list(dict.fromkeys(row.group for row in rows))
-    base = altair.Chart(altair.Data(values=[_with_numbers(row) for row in rows])).encode(
-        y=altair.Y("configuration:N", sort=order, title=None),
-        color=colour("group", groups, GROUP_COLOURS),
-        tooltip=["configuration:N", "value:Q", "low:Q", "high:Q", "group:N"],
-    )
-    x = altair.X("value:Q", title=axis, scale=altair.Scale(zero=False))
-    line = (
-        altair.Chart(altair.Data(values=[{"best": rows[0].value}]))
-        .mark_rule(strokeDash=[4, 3], color="currentColor", opacity=0.6)
-        .encode(x="best:Q")
-    )
-    layers = [line, _run_ticks(rows, order, axis)]
+    base = {
+        "y": name("configuration", sort=order, title=None),
+        "color": scaled("group", groups, GROUP_COLOURS),
+        "tooltip": [name("configuration"), *map(number, ("value", "low", "high")), name("group")],
+    }
+    layers = [_line("best", rows[0].value), _run_ticks(rows, order, axis)]
     if any(math.isfinite(row.low) for row in rows):
-        layers.append(base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q"), x2="high:Q"))
-    layers.append(
-        base.mark_point(filled=True, size=70, opacity=1).encode(x=x, shape=shape("group", groups))
-    )
-    return finished(altair.layer(*layers), "ranking", alt, height=ROW * len(order) + 10)
+        ends = {"x": number("low"), "x2": {"field": "high"}}
+        layers.append(layer("rule", base | ends, strokeWidth=2))
+    mean = {
+        "x": number("value", title=axis, scale={"zero": False}),
+        "shape": scaled("group", groups, SHAPES),
+    }
+    layers.append(layer("point", base | mean, **POINT))
+    values = [_with_numbers(row) for row in rows]
+    return finished(layers, values, "ranking", alt, height=ROW * len(order) + 10)
 
 
-def _run_ticks(rows: Sequence[RankRow], order: Sequence[str], axis: str) -> Any:
-    import altair
+def _line(field: str, value: float) -> dict[str, Any]:
+    """A dashed line from top to bottom."""
+    line = layer("rule", {"x": number(field)}, strokeDash=[4, 3], color="currentColor", opacity=0.6)
+    return {**line, "data": {"values": [{field: value}]}}
 
+
+def _run_ticks(rows: Sequence[RankRow], order: Sequence[str], axis: str) -> dict[str, Any]:
     runs = [
         {"configuration": row.arm, "run": value, "seed": seed}
         for row in rows
         for value, seed in zip(row.runs, row.seeds, strict=True)
     ]
-    return (
-        altair.Chart(altair.Data(values=runs))
-        .mark_tick(thickness=1.5, height=10, color=GREY, opacity=0.9)
-        .encode(
-            x=altair.X("run:Q", title=axis),
-            y=altair.Y("configuration:N", sort=order),
-            tooltip=["configuration:N", "run:Q", "seed:Q"],
-        )
-    )
+    channels = {
+        "x": number("run", title=axis),
+        "y": name("configuration", sort=order),
+        "tooltip": [name("configuration"), number("run"), number("seed")],
+    }
+    ticks = layer("tick", channels, thickness=1.5, height=10, color=GREY, opacity=0.9)
+    return {**ticks, "data": {"values": runs}}
 
 
 def curves(
     points: Sequence[CurvePoint], highlighted: Sequence[str], axis: str, alt: str
 ) -> dict[str, Any]:
     """Learning curves: the highlighted arms in colour with bands, all others in grey."""
-    import altair
-
     shown = list(highlighted[:MOST_LINES])
     rows = [
         {"configuration": p.arm, "step": p.step, "value": p.value, "low": p.low, "high": p.high}
@@ -130,42 +145,26 @@ def curves(
     ]
     front = [row for row in rows if row["configuration"] in shown]
     behind = [row for row in rows if row["configuration"] not in shown]
-    x = altair.X("step:Q", title="step", axis=altair.Axis(tickMinStep=1))
-    y = altair.Y("value:Q", title=axis, scale=altair.Scale(zero=False))
-    of_arm = altair.Color(
-        "configuration:N",
-        title=None,
-        sort=shown,
-        scale=altair.Scale(domain=shown, range=list(OKABE_ITO[: len(shown)])),
-    )
-    tooltip = ["configuration:N", "step:Q", "value:Q", "low:Q", "high:Q"]
+    base = {
+        "x": number("step", title="step", axis={"tickMinStep": 1}),
+        "tooltip": [name("configuration"), *map(number, ("step", "value", "low", "high"))],
+    }
+    value = {"y": number("value", title=axis, scale={"zero": False})}
     layers = []
     if behind:
-        layers.append(
-            altair.Chart(altair.Data(values=behind))
-            .mark_line(color=GREY, strokeWidth=1, opacity=0.6)
-            .encode(x=x, y=y, detail="configuration:N", tooltip=tooltip)
-        )
-    base = altair.Chart(altair.Data(values=front)).encode(x=x, color=of_arm, tooltip=tooltip)
-    layers.append(base.mark_area(opacity=0.15).encode(y=altair.Y("low:Q", title=axis), y2="high:Q"))
-    layers.append(
-        base.mark_line(strokeWidth=2, point=altair.OverlayMarkDef(size=30)).encode(
-            y=y,
-            strokeDash=altair.StrokeDash(
-                "configuration:N",
-                sort=shown,
-                title=None,
-                scale=altair.Scale(domain=shown, range=DASHES),
-            ),
-        )
-    )
-    return finished(altair.layer(*layers), "curves", alt, height=260)
+        grey = base | value | {"detail": name("configuration")}
+        lines = layer("line", grey, color=GREY, strokeWidth=1, opacity=0.6)
+        layers.append({**lines, "data": {"values": behind}})
+    base["color"] = scaled("configuration", shown, OKABE_ITO) | {"sort": shown}
+    band = {"y": number("low", title=axis), "y2": {"field": "high"}}
+    layers.append(layer("area", base | band, opacity=0.15))
+    dashes = {"strokeDash": scaled("configuration", shown, DASHES) | {"sort": shown}}
+    layers.append(layer("line", base | value | dashes, strokeWidth=2, point={"size": 30}))
+    return finished(layers, front, "curves", alt, height=260)
 
 
 def effects(rows: Sequence[EffectRow], axis: str, alt: str) -> dict[str, Any]:
     """What each level of a factor changes, with its interval; zero is a line."""
-    import altair
-
     order = [row.label for row in rows]
     values = [
         {
@@ -178,37 +177,27 @@ def effects(rows: Sequence[EffectRow], axis: str, alt: str) -> dict[str, Any]:
         }
         for row in rows
     ]
-    base = altair.Chart(altair.Data(values=values)).encode(
-        y=altair.Y("label:N", sort=order, title=None),
-        color=colour("claim", CLAIMS, (OKABE_ITO[0], GREY)),
-        tooltip=["label:N", "value:Q", "low:Q", "high:Q"],
-    )
-    zero = (
-        altair.Chart(altair.Data(values=[{"zero": 0}]))
-        .mark_rule(strokeDash=[4, 3], color="currentColor", opacity=0.6)
-        .encode(x="zero:Q")
-    )
-    bars = base.mark_rule(strokeWidth=2).encode(x=altair.X("low:Q", title=axis), x2="high:Q")
-    dots = base.mark_point(filled=True, size=70, opacity=1).encode(
-        x=altair.X("value:Q", title=axis),
-        shape=shape("claim", CLAIMS),
-    )
-    return finished(altair.layer(zero, bars, dots), "effects", alt, height=ROW * len(order) + 10)
+    base = {
+        "y": name("label", sort=order, title=None),
+        "color": scaled("claim", CLAIMS, (OKABE_ITO[0], GREY)),
+        "tooltip": [name("label"), *map(number, ("value", "low", "high"))],
+    }
+    ends = {"x": number("low", title=axis), "x2": {"field": "high"}}
+    mean = {"x": number("value", title=axis), "shape": scaled("claim", CLAIMS, SHAPES)}
+    layers = [
+        _line("zero", 0),
+        layer("rule", base | ends, strokeWidth=2),
+        layer("point", base | mean, **POINT),
+    ]
+    return finished(layers, values, "effects", alt, height=ROW * len(order) + 10)
 
 
 def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) -> dict[str, Any]:
     """Quality against cost; colour and shape show which arms are on the front."""
-    import altair
-
     costs = [point.cost for point in points]
     groups = list(dict.fromkeys(point.front for point in points))
     spread = min(costs) > 0 and max(costs) / min(costs) > 20
-    x = altair.X(
-        "cost:Q",
-        title=axes[0],
-        scale=altair.Scale(type="log") if spread else altair.Scale(zero=False, padding=20),
-        axis=altair.Axis(format="~s", tickCount=6),
-    )
+    scale = {"type": "log"} if spread else {"zero": False, "padding": 20}
     values = [
         {
             "configuration": p.arm,
@@ -220,29 +209,21 @@ def quality_cost(points: Sequence[FrontPoint], axes: tuple[str, str], alt: str) 
         }
         for p in points
     ]
-    base = altair.Chart(altair.Data(values=values)).encode(
-        x=x,
-        color=colour("front", groups, GROUP_COLOURS),
-        tooltip=["configuration:N", "cost:Q", "value:Q", "low:Q", "high:Q"],
-    )
-    y = altair.Y("value:Q", title=axes[1], scale=altair.Scale(zero=False))
-    layers = [base.mark_rule().encode(y=altair.Y("low:Q", title=axes[1]), y2="high:Q")]
-    layers.append(
-        base.mark_point(filled=True, size=70, opacity=1).encode(y=y, shape=shape("front", groups))
-    )
+    base = {
+        "x": number("cost", title=axes[0], scale=scale, axis={"format": "~s", "tickCount": 6}),
+        "color": scaled("front", groups, GROUP_COLOURS),
+        "tooltip": [name("configuration"), *map(number, ("cost", "value", "low", "high"))],
+    }
+    ends = {"y": number("low", title=axes[1]), "y2": {"field": "high"}}
+    value = {"y": number("value", title=axes[1], scale={"zero": False})}
+    layers = [
+        layer("rule", base | ends),
+        layer("point", base | value | {"shape": scaled("front", groups, SHAPES)}, **POINT),
+    ]
     if len(points) <= 12:
-        layers.append(
-            base.mark_text(
-                align="left",
-                dx=7,
-                dy=-7,
-                fontSize=10,
-                limit=150,
-                # On a narrow screen the names would overlap; the tooltip shows them.
-                opacity=altair.expr("width < 400 ? 0 : 1"),
-            ).encode(y=y, text="configuration:N", color=altair.value("currentColor"))
-        )
-    return finished(altair.layer(*layers), "front", alt, height=280)
+        text = {"text": name("configuration"), "color": {"value": "currentColor"}}
+        layers.append(layer("text", base | value | text, **BESIDE))
+    return finished(layers, values, "front", alt, height=280)
 
 
 def _with_numbers(row: RankRow) -> dict[str, Any]:
@@ -270,8 +251,6 @@ STATE_COLOURS = {  # light enough for black letters
 
 def ranks_by_layer(cells: Sequence[tuple[str, str, int, float]], alt: str) -> dict[str, Any]:
     """Rank of each layer as a coloured number: cells are (arm, module, layer, rank)."""
-    import altair
-
     rows = list(dict.fromkeys(f"{arm}: {module}" for arm, module, _, _ in cells))[:MOST_ARMS]
     values: list[dict[str, Any]] = [
         {"row": f"{arm}: {module}", "layer": layer, "rank": rank}
@@ -279,31 +258,27 @@ def ranks_by_layer(cells: Sequence[tuple[str, str, int, float]], alt: str) -> di
         if f"{arm}: {module}" in rows
     ]
     middle = (min(v["rank"] for v in values) + max(v["rank"] for v in values)) / 2
-    base = altair.Chart(altair.Data(values=values)).encode(
-        x=altair.X("layer:O", title="layer", axis=altair.Axis(labelAngle=0, labelOverlap=True)),
-        y=altair.Y("row:N", sort=rows, title=None),
-        tooltip=["row:N", "layer:O", "rank:Q"],
-    )
-    shades = base.mark_rect().encode(
-        color=altair.Color("rank:Q", scale=altair.Scale(scheme="cividis"), legend=None)
-    )
-    layers = len({v["layer"] for v in values})
-    numbers = base.mark_text(fontSize=10).encode(
-        text=altair.Text("rank:Q", format=".3~g"),
-        color=altair.condition(
-            f"datum.rank > {middle}", altair.value("#000000"), altair.value("#ffffff")
-        ),
+    of_layer = {"field": "layer", "type": "ordinal"}
+    base = {
+        "x": {**of_layer, "title": "layer", "axis": {"labelAngle": 0, "labelOverlap": True}},
+        "y": name("row", sort=rows, title=None),
+        "tooltip": [name("row"), of_layer, number("rank")],
+    }
+    shade = {"color": number("rank", scale={"scheme": "cividis"}, legend=None)}
+    few = len({v["layer"] for v in values}) <= MOST_NUMBERS
+    dark = {"test": f"datum.rank > {middle}", "value": "#000000"}
+    text = {
+        "text": number("rank", format=".3~g"),
+        "color": {"condition": dark, "value": "#ffffff"},
         # With too many layers for the width, only the colour and the tooltip show the rank.
-        opacity=altair.value(1 if layers <= MOST_NUMBERS else 0),
-    )
-    height = ROW * len(rows) + 10
-    return finished(altair.layer(shades, numbers), "ranks", alt, height=height)
+        "opacity": {"value": 1 if few else 0},
+    }
+    layers = [layer("rect", base | shade), layer("text", base | text, fontSize=10)]
+    return finished(layers, values, "ranks", alt, height=ROW * len(rows) + 10)
 
 
 def outcomes(cells: Sequence[tuple[str, int, str]], alt: str) -> dict[str, Any]:
     """The state of each run, a cell per (arm, seed, state); a letter where it is not done."""
-    import altair
-
     states = list(dict.fromkeys(state for _, _, state in cells))
     colours = [STATE_COLOURS.get(state, GREY) for state in states]
     arms = list(dict.fromkeys(arm for arm, _, _ in cells))[:MOST_ARMS]
@@ -317,14 +292,14 @@ def outcomes(cells: Sequence[tuple[str, int, str]], alt: str) -> dict[str, Any]:
         for arm, seed, state in cells
         if arm in arms
     ]
-    base = altair.Chart(altair.Data(values=values)).encode(
-        x=altair.X("seed:N", title="seed", axis=altair.Axis(labelAngle=0)),
-        y=altair.Y("configuration:N", sort=arms, title=None),
-        tooltip=["configuration:N", "seed:N", "state:N"],
-    )
-    cellsmark = base.mark_rect(stroke="currentColor", strokeWidth=0.5).encode(
-        color=colour("state", states, colours)
-    )
-    letters = base.mark_text(color="#000000", fontWeight="bold").encode(text="letter:N")
-    height = ROW * len(arms) + 10
-    return finished(altair.layer(cellsmark, letters), "outcomes", alt, height=height)
+    base = {
+        "x": name("seed", title="seed", axis={"labelAngle": 0}),
+        "y": name("configuration", sort=arms, title=None),
+        "tooltip": [name("configuration"), name("seed"), name("state")],
+    }
+    state, letter = {"color": scaled("state", states, colours)}, {"text": name("letter")}
+    layers = [
+        layer("rect", base | state, stroke="currentColor", strokeWidth=0.5),
+        layer("text", base | letter, color="#000000", fontWeight="bold"),
+    ]
+    return finished(layers, values, "outcomes", alt, height=ROW * len(arms) + 10)

@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any
 
 import torch
@@ -206,6 +207,7 @@ def _evaluation_seconds(
     return (time.perf_counter() - started) * len(validation) / len(some)
 
 
+@cache
 def product_peak(dtype: torch.dtype, device: torch.device, size: int = 1024) -> float:
     """Floating-point operations a second of a square product, the best of a fifth of a second.
 

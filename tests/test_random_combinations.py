@@ -25,7 +25,8 @@ from rankwise.cli.app import look
 from rankwise.errors import UserError
 from rankwise.spec.arms import Run
 from rankwise.store.reader import Reader
-from rankwise.study.run import run_states, run_study
+from rankwise.study.outlook import run_states
+from rankwise.study.run import run_study
 from tiny import CLASSES
 
 CASES = int(os.environ.get("RANKWISE_RANDOM_CASES", "30"))

@@ -5,7 +5,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from rankwise.base.skeleton import locate_model, skeleton
+from rankwise.base.origin import locate_model
+from rankwise.base.skeleton import skeleton
 from rankwise.errors import ModelError, UserError
 from rankwise.files import find_pkg_path
 from rankwise.spec.models import ModelSpec

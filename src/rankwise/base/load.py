@@ -18,7 +18,8 @@ import torch
 from torch import nn
 
 from rankwise.base.modules import kept_precise, saved_names
-from rankwise.base.skeleton import locate_model, reason, skeleton
+from rankwise.base.origin import locate_model
+from rankwise.base.skeleton import reason, skeleton
 from rankwise.errors import ModelError
 from rankwise.spec.models import LoraSpec, ModelSpec
 from rankwise.spec.tasks import TASKS

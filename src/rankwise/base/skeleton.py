@@ -8,58 +8,23 @@ import inspect
 import re
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from rankwise.errors import ModelError, UserError
-from rankwise.files import PKG, at_home, exists, find_pkg_path
+from rankwise.base.origin import locate_model
+from rankwise.errors import ModelError
 from rankwise.spec.models import ModelSpec
 from rankwise.spec.tasks import TASKS, has_classes, is_causal
 from rankwise.text import first_line, nearest, shorten
 
-HUB_ID = re.compile(r"[\w.-]+(/[\w.-]+)?")
 COMMON_SETTINGS = {"num_labels", "bos_token_id", "eos_token_id", "pad_token_id"}
 COMMON_SETTINGS |= {"decoder_start_token_id"}  # sequence to sequence cannot do without it
 BOTH_WAYS = ("xlnet", "xlm", "flaubert")  # unless `causal`, called language models all the same
 PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 HUB_TIMEOUT = 5  # seconds for the one question whether the hub has the model
-
-
-@dataclass(frozen=True)
-class ModelPlace:
-    """Where a model is: a folder here, or a hub id; and the GGUF file in it, where it is one."""
-
-    folder: str
-    gguf_file: str | None = None
-    local: bool = True
-
-
-def locate_model(name: str) -> ModelPlace:
-    """Where the model called `name` is; nothing is downloaded and the hub is not asked.
-
-    Args:
-        name: a folder, a .gguf file, pkg://PACKAGE/path to either, or a hub id.
-
-    Raises:
-        ModelError: no such file, and not the form of a hub id.
-    """
-    try:
-        path = find_pkg_path(name) if name.startswith(PKG) else at_home(name)
-    except UserError as error:
-        raise ModelError(f"model.name: {error}") from None
-    if not exists(path):
-        if name.startswith((".", "/", "~")) or not HUB_ID.fullmatch(name):
-            raise ModelError(f"model.name: {shorten(name)}: no such folder or file")
-        return ModelPlace(name, local=False)
-    if path.is_file() and path.suffix == ".gguf":
-        return ModelPlace(str(path.parent), path.name)
-    if path.is_file():
-        raise ModelError(f"model.name: {name} is a file; give a folder or a .gguf file")
-    return ModelPlace(str(path))
 
 
 def skeleton(spec: ModelSpec, task: str, num_labels: int | None = None) -> nn.Module:
@@ -356,10 +321,3 @@ def walk(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
         and not any(True for _ in module.children())
     )
     return unreached, tuple(name for name, one in single.items() if name and not one)
-
-
-def base_name(model: ModelSpec) -> str:
-    """The base model in a few words."""
-    if model.name is not None:
-        return model.name
-    return f"a random {(model.config or {})['model_type']}"

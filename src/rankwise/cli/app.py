@@ -3,6 +3,7 @@
 import json
 import sys
 import traceback
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
 from typing import Annotated, Any
@@ -33,6 +34,9 @@ Overrides = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a setting of the spec; repeatable."),
 ]
+Out = Annotated[
+    Path | None, typer.Option("--out", help="Folder of the results; studies/NAME if not given.")
+]
 Folder = Annotated[Path, typer.Argument(help="The folder of a study.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
@@ -48,22 +52,38 @@ def rankwise(
 
 
 @app.command()
-def plan(spec: SpecFile, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Show what a study would do: configurations, parameters, memory, time. Loads no weights."""
-    plan = look(spec, overrides)
-    from rankwise.cli.tables import plan_facts, print_plan
+def plan(
+    spec: SpecFile, out: Out = None, overrides: Overrides = None, as_json: AsJson = False
+) -> None:
+    """Show what a study would do: configurations, parameters, memory, time. Loads no weights.
 
-    facts = plan_facts(plan)
-    print(json.dumps(facts, indent=2)) if as_json else print_plan(facts)
+    Where the folder of its results holds a study already, the spec is compared with that.
+    """
+    study = read_spec(spec, overrides)
+    plan = check(study, spec.parent, download=False)
+    from rankwise.cli.tables import plan_facts, print_plan
+    from rankwise.study.outlook import look_ahead, outlook_facts, outlook_words
+
+    outlook = look_ahead(plan, out or folder_of(study))
+    if as_json:
+        print(json.dumps({**plan_facts(plan), "folder": outlook_facts(outlook)}, indent=2))
+    else:
+        print_plan(plan_facts(plan))
+        _print_lines(outlook_words(outlook, plan) if outlook.begun else ())
 
 
 @app.command()
 def run(
     spec: SpecFile,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Folder of the results; studies/NAME if not given.")
-    ] = None,
+    out: Out = None,
     overrides: Overrides = None,
+    dry_run: Annotated[
+        bool,
+        typer.Option(
+            "--dry-run",
+            help="Say what would be trained and what is kept; load nothing, change nothing.",
+        ),
+    ] = False,
     train_dropped: Annotated[
         bool,
         typer.Option(
@@ -77,19 +97,49 @@ def run(
     from rankwise.store.lock import hold
 
     study = read_spec(spec, overrides)
-    folder = out or Path("studies") / study.study
+    folder = out or folder_of(study)
+    if dry_run:
+        _dry_run(study, spec.parent, folder, train_dropped, as_json)
+        return
     with Stop().listening() as stop, closing(hold(folder)) as lock:  # before heavy imports
         _repair(folder)
-        plan = check(study, spec.parent, download=True)
-        from rankwise.cli.progress import show
-        from rankwise.report.write import write_report
-        from rankwise.study.run import run_study
+        from rankwise.study.settled import is_settled
 
-        show(run_study(plan, folder, lock, train_dropped), stop, quiet=as_json)
-        write_report(folder)
-    _print_status(folder, as_json)
-    if any(state in ("crashed", "out_of_memory") for state in _states(folder)):
+        if not train_dropped and is_settled(study, spec.parent, folder):
+            _say_settled(folder, as_json)
+        else:
+            plan = check(study, spec.parent, download=True)
+            from rankwise.cli.progress import show
+            from rankwise.study.run import run_study
+
+            show(run_study(plan, folder, lock, train_dropped), stop, quiet=as_json)
+            _report(folder)
+    facts = _print_status(folder, as_json)
+    if {"crashed", "out_of_memory"} & set(facts["states"]):
         raise typer.Exit(OURS)
+
+
+def _say_settled(folder: Path, quiet: bool) -> None:
+    """Say that nothing is to be done; names and report that somebody removed are made again."""
+    from rankwise.store.links import link_names
+    from rankwise.store.reader import Reader
+    from rankwise.store.seal import made_is_whole
+
+    with Reader(folder, untouched=True) as store:
+        link_names(store)
+    if not quiet:
+        print("nothing has changed, and nothing is left to be trained", file=sys.stderr)
+    if not made_is_whole(folder):
+        _report(folder)
+
+
+def _report(folder: Path) -> None:
+    """Write the report of a study whose lock is held, and note its checksums."""
+    from rankwise.report.write import report_files, write_report
+    from rankwise.store.seal import seal_made
+
+    write_report(folder)
+    seal_made(folder, report_files(folder))
 
 
 @app.command()
@@ -231,6 +281,34 @@ def check(study: Any, base_dir: Path, download: bool) -> Any:
     return plan_study(study, base_dir, download)
 
 
+def folder_of(study: Any) -> Path:
+    """Where the results of a study are, unless the user says otherwise."""
+    return Path("studies", study.study)
+
+
+def _dry_run(study: Any, base_dir: Path, folder: Path, train_dropped: bool, as_json: bool) -> None:
+    """Print what `run` would do, or raise what it would raise before it loads anything."""
+    plan = check(study, base_dir, download=False)
+    from rankwise.study.outlook import (
+        look_ahead,
+        outlook_facts,
+        outlook_words,
+        refuse_as_run_would,
+    )
+
+    outlook = look_ahead(plan, folder, train_dropped)
+    refuse_as_run_would(plan, outlook)
+    if as_json:
+        print(json.dumps(outlook_facts(outlook), indent=2))
+    else:
+        _print_lines(outlook_words(outlook, plan))
+
+
+def _print_lines(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(printable_text(line))
+
+
 def is_study(folder: Path) -> bool:
     """Whether a folder holds a study's database, or a backup of it."""
     from rankwise.store.schema import FILE
@@ -274,27 +352,24 @@ def quiet_libraries() -> None:
     transformers.logging.disable_progress_bar()
 
 
-def _states(folder: Path) -> list[str]:
-    from rankwise.results.from_store import read_records
-    from rankwise.store.reader import Reader
-
-    with Reader(folder) as store:
-        return [one.state for one in read_records(store).runs]
-
-
-def _print_status(folder: Path, as_json: bool) -> None:
-    from rankwise.cli.tables import print_status, status_facts
+def _print_status(folder: Path, as_json: bool) -> dict[str, Any]:
+    from rankwise.cli.status import print_status, status_facts
 
     facts = status_facts(folder)
     print(json.dumps(facts, indent=2)) if as_json else print_status(facts)
+    return facts
 
 
 def printable(error: BaseException) -> str:
     """A message without secrets, and without characters that would steer the terminal."""
+    return printable_text(str(error))
+
+
+def printable_text(text: str) -> str:
+    """As `printable`."""
     from rankwise.text import redacted
 
-    found = (c if c.isprintable() or c == "\n" else "\ufffd" for c in redacted(str(error)))
-    return "".join(found)
+    return "".join(c if c.isprintable() or c == "\n" else "\ufffd" for c in redacted(text))
 
 
 def _print_traceback(kind: Any, error: BaseException, trace: Any) -> None:

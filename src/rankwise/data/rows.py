@@ -6,6 +6,8 @@ Near duplicates are found exactly, not by sampling hashes: an inverted index ove
 Operator for Similarity Joins in Data Cleaning").
 """
 
+import hashlib
+import json
 import math
 import re
 from collections import Counter, defaultdict
@@ -74,6 +76,17 @@ def needed_columns(data: DataSpec, augments: Iterable[AugmentSpec]) -> frozenset
     if any(augment.template or augment.function for augment in augments):
         return None
     return frozenset([*_named_columns(data).values(), TOOLS])
+
+
+def hash_of(rows: Rows) -> str:
+    """The sha256 of the rows as they were read, with their numbers in the source."""
+    digest = hashlib.sha256(json.dumps([rows.source, rows.faults.count]).encode())
+    encode = json.JSONEncoder(sort_keys=True, default=str).encode
+    for name, part in rows.parts.items():
+        numbers = rows.numbers[name] if rows.numbers is not None else range(1, len(part) + 1)
+        for number, row in zip(numbers, part, strict=True):
+            digest.update(f"{name} {number} {encode(row)}\n".encode("utf-8", "surrogatepass"))
+    return digest.hexdigest()
 
 
 def _named_columns(data: DataSpec) -> dict[str, str]:

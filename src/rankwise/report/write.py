@@ -74,6 +74,13 @@ def write_report(folder: Path, out: Path | None = None) -> Path:
     return path
 
 
+def report_files(folder: Path) -> list[Path]:
+    """The files of a report in the folder of its study."""
+    names = ("report.html", "report.md", "runs.csv", "recommended.yaml")
+    found = [folder / name for name in names if (folder / name).is_file()]
+    return [*found, *sorted((folder / "figures").glob("*.svg"))]
+
+
 @contextmanager
 def _unwritable_told(folder: Path) -> Iterator[None]:
     try:

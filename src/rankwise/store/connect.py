@@ -47,17 +47,20 @@ def connect(path: Path, held: bool = False) -> sqlite3.Connection:
     return db
 
 
-def connect_to_read(path: Path) -> sqlite3.Connection:
+def connect_to_read(path: Path, untouched: bool = False) -> sqlite3.Connection:
     """An open database to read, where it may be written or not.
 
-    Where it may not, SQLite cannot make the files that its write-ahead log needs: the file is
-    opened as one that does not change. Where a log lies beside it that must be read as well, or
-    the form is an old one, a copy in memory is brought up to date and opened.
+    Where it may not (or, `untouched`, shall not), SQLite cannot make the files that its
+    write-ahead log needs: the file is opened as one that does not change. Where a log lies beside
+    it that must be read as well, or the form is an old one, a copy in memory is brought up to date
+    and opened.
 
     Raises:
         StoreError: as for `connect`.
     """
-    if os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
+    if untouched and wal_of(path).exists():  # read with it, SQLite would make a file beside it
+        return _in_memory(path)
+    if not untouched and os.access(path.parent, os.W_OK) and os.access(path, os.W_OK):
         return connect(path)
     db = open_read_only(path)
     usable = False

@@ -23,8 +23,8 @@ from rankwise.store.seal import BACKUP, is_sealed, not_as_sealed, sums, wal_of
 from rankwise.text import count
 
 OF_STUDY = (  # in the order of their references
-    "study", "version", "base_metric", "training", "module_rank", "config", "cost", "examples",
-    "fact",
+    "study", "version", "base_metric", "base_file", "training", "module_rank", "config", "cost",
+    "examples", "fact",
 )  # fmt: skip
 JSON = {"study": 2, "training": 6, "config": 4, "examples": 1, "fact": 2}  # column of a table
 NUMBERED = ("fact", "answer")  # tables whose first column only counts
@@ -177,6 +177,7 @@ def _made(folder: Path, why: str, aside: Path) -> tuple[Repair, set[str]]:
         lost = runs - len(ended)
         fact = json.dumps({"again": lost, "kept": len(ended), "why": why})
         _insert(db, "fact", [(None, "repaired", fact)])
+        db.execute("UPDATE study SET settled = NULL")
     to_disk(aside)
     return Repair(why, None, backup, len(before), len(ended - before), lost), folders
 

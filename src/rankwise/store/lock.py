@@ -85,9 +85,29 @@ def hold(folder: Path) -> Lock:
             lock = Lock(folder, _locked(folder), made)
             _sign(lock._file)
     except OSError as error:
-        why = error.strerror or str(error)
-        raise WrongFolderError(f"{folder}: cannot be written ({why}); use another --out") from error
+        raise _not_written(folder, error) from error
     return lock
+
+
+def refuse_unheld(folder: Path) -> None:
+    """Raise what `hold` would raise now, as far as that shows without writing.
+
+    Raises:
+        InUseError, WrongFolderError: as `hold`.
+    """
+    holder = held_by(folder)
+    if holder is not None:
+        raise _in_use(folder, holder)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise _not_written(folder, NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)))
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise _not_written(folder, PermissionError(errno.EACCES, "no permission to write"))
+
+
+def _not_written(folder: Path, error: OSError) -> WrongFolderError:
+    why = error.strerror or str(error)
+    return WrongFolderError(f"{folder}: cannot be written ({why}); use another --out")
 
 
 def _locked(folder: Path) -> TextIO:
@@ -105,7 +125,11 @@ def _locked(folder: Path) -> TextIO:
             holder = _read(file)
             file.close()
             time.sleep(PAUSE)
-    raise InUseError(
+    raise _in_use(folder, holder)
+
+
+def _in_use(folder: Path, holder: Holder) -> InUseError:
+    return InUseError(
         f"{folder}: another process is running this study ({holder.words()}); wait for it, "
         "stop it, or use another --out"
     )

@@ -14,6 +14,7 @@ from typing import Any
 from rankwise.spec.tasks import lower_is_better
 from rankwise.store.schema import (
     ADAPTER_TABLES,
+    ORIGIN_TABLES,
     PROGRESS_TABLES,
     RELOAD_TABLES,
     TABLES,
@@ -319,5 +320,9 @@ def _adapter_files(db: sqlite3.Connection) -> None:
     run_script(db, ADAPTER_TABLES)
 
 
-MIGRATIONS = (_first, _ranks, _adapter, _typed, _reload, _progress, _adapter_files)
+def _origin(db: sqlite3.Connection) -> None:
+    run_script(db, ORIGIN_TABLES)
+
+
+MIGRATIONS = (_first, _ranks, _adapter, _typed, _reload, _progress, _adapter_files, _origin)
 """Number n brings a database of version n-1 to version n."""

@@ -16,6 +16,7 @@ from rankwise.store.schema import (
     FILE,
     Answer,
     AnswersRecord,
+    BaseFile,
     BaseRecord,
     CohortRecord,
     ConfigRecord,
@@ -40,13 +41,19 @@ from rankwise.store.seal import not_as_sealed
 class Reader:
     """The records of a study. Every method may raise StoreError on a damaged file.
 
+    Args:
+        folder: Of the study.
+        untouched: Leave every byte in the folder as it is. SQLite puts away its log otherwise,
+            and an old form is brought into the newest. Not while another process writes.
+
     Raises:
         StoreError: no study there, a damaged file, one written by a newer rankwise, or one of an
             older rankwise that is being written.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, untouched: bool = False) -> None:
         self.folder = Path(folder)
+        self._untouched = untouched
         self._check_sealed()
         if not (self.folder / FILE).is_file():
             raise WrongFolderError(
@@ -61,7 +68,7 @@ class Reader:
             raise self._damaged(why)
 
     def _connect(self) -> sqlite3.Connection:
-        return connect_to_read(self.folder / FILE)
+        return connect_to_read(self.folder / FILE, self._untouched)
 
     def _damaged(self, why: object) -> DamagedError:
         return DamagedError(f"{self.folder / FILE}: is damaged: {why}; {REPAIR}")
@@ -154,6 +161,16 @@ class Reader:
         """Validation metrics of the untouched base by name; none where they were not measured."""
         rows = self._rows("SELECT name, value FROM base_metric ORDER BY rowid")
         return {name: from_number(value) for name, value in rows}
+
+    def base_files(self) -> dict[str, BaseFile]:
+        """The files that the base was read from; none where an older version began the study."""
+        rows = self._rows("SELECT name, sha256, stamp FROM base_file ORDER BY name")
+        return {name: BaseFile(*rest) for name, *rest in rows}
+
+    def settled(self) -> str | None:
+        """Of what the study was made when nothing was left to be done; None where some is."""
+        row = self._row("SELECT settled FROM study")
+        return None if row is None else row[0]
 
     def trainings(self) -> tuple[TrainingRecord, ...]:
         """All trainings in the order they were added."""

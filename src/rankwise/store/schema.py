@@ -105,7 +105,12 @@ ADAPTER_TABLES = """
         run_id INTEGER NOT NULL REFERENCES run, name TEXT NOT NULL, bytes INTEGER NOT NULL,
         sha256 TEXT NOT NULL, PRIMARY KEY (run_id, name)) WITHOUT ROWID
 """
-"""What the seventh form, the newest one, has beside it."""
+"""What the seventh form has beside it."""
+ORIGIN_TABLES = """
+    CREATE TABLE base_file (name TEXT PRIMARY KEY, sha256 TEXT NOT NULL, stamp TEXT NOT NULL);
+    ALTER TABLE study ADD COLUMN settled TEXT
+"""
+"""What the eighth form, the newest one, has beside it."""
 
 OF_RUN = ("step", "metric", "evaluation", "answer", "merged", "reload", "adapter_file")
 """Tables whose rows belong to one run, by `run_id`."""
@@ -120,6 +125,17 @@ class BaseRecord:
     dtype: str
     attention: str = ""
     total_params: int = 0
+
+
+@dataclass(frozen=True)
+class BaseFile:
+    """A file that the base was read from: its sha256, and its size, times and place on disk.
+
+    Where the latter, the `stamp`, is as it was, the file was not changed.
+    """
+
+    sha256: str
+    stamp: str
 
 
 @dataclass(frozen=True)

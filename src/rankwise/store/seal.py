@@ -1,14 +1,15 @@
 """The backup of a study's database, and the checksums by which damage is found.
 
 `study.sha256` has one line for each file, as `sha256sum -c` reads it. That of `study.db` is there
-only while nothing is written: it goes before the first write and comes back at the end.
+only while nothing is written: it goes before the first write and comes back at the end. So do those
+of the report, which is made from the database alone and need not be made again while they hold.
 """
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from rankwise.files import sum_of, to_disk, write_whole
+from rankwise.files import stays_inside, sum_of, to_disk, write_whole
 from rankwise.store.schema import ADAPTERS, FILE
 
 BACKUP = f"{FILE}.bak"
@@ -30,10 +31,10 @@ def _write_sums(folder: Path, found: Mapping[str, str]) -> None:
 
 
 def unseal(folder: Path) -> None:
-    """Take back the checksum of `study.db`, which is about to change."""
+    """Take back the checksums of `study.db`, which will change, and of what was made of it."""
     found = sums(folder)
-    if found.pop(FILE, None) is not None:
-        _write_sums(folder, found)
+    if FILE in found:
+        _write_sums(folder, {name: one for name, one in found.items() if name == BACKUP})
 
 
 def back_up(db: sqlite3.Connection, folder: Path) -> None:
@@ -65,6 +66,26 @@ def seal(db: sqlite3.Connection, folder: Path) -> None:
     busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
     if not busy:
         _write_sums(folder, {**sums(folder), FILE: sum_of(folder / FILE).sha256})
+
+
+def seal_made(folder: Path, paths: Iterable[Path]) -> None:
+    """Note the checksums of files that were made of the database as it is."""
+    if is_sealed(folder):
+        made = {path.relative_to(folder).as_posix(): sum_of(path).sha256 for path in paths}
+        _write_sums(folder, {**sums(folder), **made})
+
+
+def made_is_whole(folder: Path) -> bool:
+    """Whether such files are noted, and are as they were made of the database as it is."""
+    made = {name: one for name, one in sums(folder).items() if name not in (FILE, BACKUP)}
+    return (
+        bool(made)
+        and is_sealed(folder)
+        and all(
+            stays_inside(name) and (folder / name).is_file() and sum_of(folder / name).sha256 == one
+            for name, one in made.items()
+        )
+    )
 
 
 def wal_of(path: Path) -> Path:

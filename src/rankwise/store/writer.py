@@ -32,10 +32,11 @@ What survives
 NaN and infinity survive (NaN is kept as NULL).
 """
 
+import itertools
 import json
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -53,6 +54,7 @@ from rankwise.store.schema import (
     OF_RUN,
     STATES,
     Answer,
+    BaseFile,
     CohortRecord,
     CostRecord,
     Failure,
@@ -174,9 +176,18 @@ class Store(Reader):
             self._lock = self._own_lock = hold(self.folder)
 
     def set_spec(self, spec_yaml: str, spec: Mapping[str, Any]) -> None:
-        """Records the spec of today; the rest of a study stays as it was begun."""
+        """Records the spec of today; the rest of a study stays as it was begun.
+
+        From here on it is not settled.
+        """
+        values = (spec_yaml, _text(spec))
         with self._writing() as db:
-            db.execute("UPDATE study SET spec_yaml = ?, spec = ?", (spec_yaml, _text(spec)))
+            db.execute("UPDATE study SET spec_yaml = ?, spec = ?, settled = NULL", values)
+
+    def settle(self, made_of: str) -> None:
+        """Records that nothing is left to be done, and of what the study is made."""
+        with self._writing() as db:
+            db.execute("UPDATE study SET settled = ?", (made_of,))
 
     def drop_facts(self, kind: str) -> None:
         """Forgets the facts of a kind, which are to be found out anew."""
@@ -215,7 +226,7 @@ class Store(Reader):
         )
         with self._writing() as db:
             seconds = db.execute("SELECT seconds FROM study").fetchone() or (0.0,)
-            values = (*row, *seconds)
+            values = (*row, *seconds, None)
             db.execute(f"INSERT OR REPLACE INTO study VALUES (1{', ?' * len(values)})", values)
             db.execute("DELETE FROM version")
             db.executemany("INSERT INTO version VALUES (?, ?)", record.versions.items())
@@ -231,6 +242,13 @@ class Store(Reader):
                     f"{self.folder}: this study was begun with another {what} ({name} {before}, "
                     f"now {now}), and such runs cannot be compared; use another --out"
                 )
+
+    def save_base_files(self, files: Mapping[str, BaseFile]) -> None:
+        """Records the files that the base was read from, in place of those before."""
+        rows = [(name, one.sha256, one.stamp) for name, one in files.items()]
+        with self._writing() as db:
+            db.execute("DELETE FROM base_file")
+            db.executemany("INSERT INTO base_file VALUES (?, ?, ?)", rows)
 
     def save_base_metrics(self, metrics: Mapping[str, float]) -> None:
         """Records validation metrics of the untouched base, by name."""
@@ -327,21 +345,14 @@ class Store(Reader):
         Those that the spec has no more are not current from here on, and where it gives their
         name to another one, they get a new one; old to new names are returned.
         """
-        moved: dict[str, str] = {}
         every = self._rows("SELECT id, key, name FROM config ORDER BY id")
-        taken = {*known.values(), *(name for _, _, name in every)}
+        moved = moved_names(known, [(key, name) for _, key, name in every])
         with self._writing() as db:
             db.execute("UPDATE config SET current = 0")
             for number, key, name in every:
                 if key in known:  # out of the way: names may have been exchanged
                     db.execute("UPDATE config SET name = ? WHERE id = ?", (f"/{number}", number))
-                elif name in known.values():
-                    moved[name] = next(
-                        new
-                        for n in range(1, 1 + len(taken))
-                        if (new := f"{name}.old{n}") not in taken
-                    )
-                    taken.add(moved[name])
+                elif name in moved:
                     values = (moved[name], number)
                     db.execute("UPDATE config SET name = ? WHERE id = ?", values)
             for key, name in known.items():
@@ -560,6 +571,23 @@ class Store(Reader):
         row = (kind, redacted(json.dumps(data, sort_keys=True, ensure_ascii=False)))
         with self._writing() as db:
             db.execute("INSERT OR IGNORE INTO fact (kind, data) VALUES (?, ?)", row)
+
+
+def moved_names(known: Mapping[str, str], every: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """The new names of configurations whose name a spec gives to another one, by the old ones.
+
+    Args:
+        known: The configurations of the spec: key to name.
+        every: Key and name of those that are stored.
+    """
+    every, moved = list(every), {}
+    taken = {*known.values(), *(name for _, name in every)}
+    for key, name in every:
+        if key not in known and name in known.values():
+            new = (f"{name}.old{n}" for n in itertools.count(1))
+            moved[name] = next(one for one in new if one not in taken)
+            taken.add(moved[name])
+    return moved
 
 
 def _text(value: Any) -> str:

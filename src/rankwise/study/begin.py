@@ -18,12 +18,13 @@ from rankwise.adapters.adapter import Adapter, resolve_adapter
 from rankwise.adapters.memory import footprint
 from rankwise.adapters.peft_files import peft_settings
 from rankwise.base.load import Base
-from rankwise.base.skeleton import base_name
+from rankwise.base.origin import base_files, base_name, summed
 from rankwise.data.examples import Example
 from rankwise.errors import ModelError
 from rankwise.spec.arms import Arm, Run
 from rankwise.spec.load import dump_spec
 from rankwise.spec.tasks import TASKS
+from rankwise.store.reader import Reader
 from rankwise.store.schema import BaseRecord, ModuleRank, Split, StudyRecord
 from rankwise.store.writer import Store
 from rankwise.study.answering import (
@@ -32,13 +33,14 @@ from rankwise.study.answering import (
 )
 from rankwise.study.checkpoints import Checkpoints
 from rankwise.study.plan import StudyPlan, pick_device
+from rankwise.study.settled import PACKAGES, versions_of
 from rankwise.tasks.by_name import row_losses, target_count
 from rankwise.tasks.losses import Batch
 from rankwise.text import first_line
 from rankwise.train.batch import Part, Task, chosen_rows, collate, parts_of
 from rankwise.train.evaluate import Untouched
 from rankwise.train.generate import WRITTEN_EXAMPLES
-from rankwise.train.prepare import Bases, choose_attention, is_shortage, versions_of
+from rankwise.train.prepare import Bases, choose_attention, is_shortage
 from rankwise.train.probe import TOLERANCE, largest_difference, measure_importance
 
 CHECKED = 4  # validation rows that are tried alone, and padded beside others
@@ -61,7 +63,7 @@ def write_training(plan: StudyPlan, arm: Arm, store: Store, task: Task) -> int:
     return store.add_training(arm.training_id, **costs, ranks=ranks, adapter=words)
 
 
-def with_stored_ranks(plan: StudyPlan, store: Store) -> StudyPlan:
+def with_stored_ranks(plan: StudyPlan, store: Reader) -> StudyPlan:
     """The plan with the ranks that an earlier call has measured."""
     numbers = {training.key: training.id for training in store.trainings()}
     for arm in plan.arms:
@@ -136,9 +138,6 @@ def _with_adapter(plan: StudyPlan, arm: Arm, adapter: Adapter) -> StudyPlan:
         adapters={**plan.adapters, arm.id: adapter},
         footprints={**plan.footprints, arm.id: counts},
     )
-
-
-PACKAGES = ("torch", "transformers", "peft", "numpy", "bitsandbytes")
 
 
 @dataclass
@@ -224,6 +223,8 @@ def begin(study: Study) -> None:
             label_names=plan.data.label_names,
         )
     )
+    paths, _ = base_files(spec.model)
+    store.save_base_files(summed(paths, store.base_files()))
     for note in plan.notes:
         store.add_fact("text", about="data", text=note)
     _write_examples(study)

@@ -5,25 +5,17 @@ that chose their best steps must stay. Configurations and seeds may come, go and
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-
-from pydantic import ValidationError
 
 from rankwise.data.examples import Example
 from rankwise.errors import WrongFolderError
 from rankwise.spec.arms import Arm
-from rankwise.spec.identity import canonical
-from rankwise.spec.models import StudySpec
 from rankwise.store.reader import Reader
-from rankwise.store.schema import ConfigRecord, Split
+from rankwise.store.schema import BaseFile, ConfigRecord, Split
+from rankwise.study.inputs import compare_inputs, differing_values, settings_words
 from rankwise.study.plan import StudyPlan
-from rankwise.text import count, names, setting, shorten
-
-FREE = {  # settings of a section that change no result, or that configurations have of their own
-    "model": ("quantization", "attn_implementation", "trust_remote_code", "allow_pickle"),
-    "data": ("augment", "max_samples", "malformed_rows"),
-}
+from rankwise.text import count, names
 
 
 @dataclass(frozen=True)
@@ -37,6 +29,7 @@ class Changes:
         changed: By name, the settings that differ: before and now.
         removed: Configurations of the study that the spec has no more.
         seeds_new, seeds_removed: Likewise.
+        base_files: The files of the base as they are now; none where the study has none.
     """
 
     unchanged: tuple[str, ...] = ()
@@ -46,6 +39,7 @@ class Changes:
     removed: tuple[str, ...] = ()
     seeds_new: tuple[int, ...] = ()
     seeds_removed: tuple[int, ...] = ()
+    base_files: Mapping[str, BaseFile] = field(default_factory=dict)
 
 
 def compare(plan: StudyPlan, store: Reader) -> Changes:
@@ -54,16 +48,8 @@ def compare(plan: StudyPlan, store: Reader) -> Changes:
     Raises:
         WrongFolderError: it is another study: of another base, other rows, task or metric.
     """
+    files = compare_inputs(plan.spec, store)
     study = store.study()
-    before = _spec(study.spec)
-    if before is not None:
-        _refuse(store, "base model", _differing(before, plan.spec, "model"))
-        _refuse(store, "data", _differing(before, plan.spec, "data"))
-        task = _differences({"task": before.task}, {"task": plan.spec.task})
-        metric = (before.objective.metric, plan.spec.objective.metric)
-        name = "objective.metric"
-        _refuse(store, "task", task)
-        _refuse(store, "metric", _differences({name: metric[0]}, {name: metric[1]}))
     if study.data_fingerprint != plan.data.fingerprint:
         raise WrongFolderError(
             f"{store.folder}: this study was begun with other data: {_other_rows(plan, store)} "
@@ -71,55 +57,8 @@ def compare(plan: StudyPlan, store: Reader) -> Changes:
             f"the rows, or use another --out"
         )
     seeds = tuple(study.spec.get("seeds", ()))
-    return _of_configurations(plan.arms, store.configs(), seeds, plan.spec.seeds)
-
-
-def _spec(stored: Mapping[str, Any]) -> StudySpec | None:
-    """The stored spec with today's defaults; None where an older version's is no spec any more."""
-    try:
-        return StudySpec.model_validate(stored)
-    except ValidationError:
-        return None
-
-
-def _differing(before: StudySpec, now: StudySpec, section: str) -> dict[str, tuple[Any, Any]]:
-    old, new = (
-        {
-            name: value
-            for name, value in _flat(getattr(spec, section).model_dump(mode="json"), section)
-            if name.split(".")[1] not in FREE[section]
-        }
-        for spec in (before, now)
-    )
-    return _differences(old, new)
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in values.items():
-        if isinstance(value, dict) and value:
-            yield from _flat(value, f"{prefix}.{name}")
-        else:
-            yield f"{prefix}.{name}", value
-
-
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {
-        name: (old.get(name), new.get(name))
-        for name in dict.fromkeys((*old, *new))
-        if canonical(old.get(name)) != canonical(new.get(name))
-    }
-
-
-def _refuse(store: Reader, what: str, differing: Mapping[str, tuple[Any, Any]]) -> None:
-    if not differing:
-        return
-    why = "such runs cannot be compared"
-    if what == "metric":
-        why = "by which the best step of every run was chosen"
-    raise WrongFolderError(
-        f"{store.folder}: this study was begun with another {what} ({settings_words(differing)}), "
-        f"{why}; set it back, or use another --out"
-    )
+    changes = _of_configurations(plan.arms, store.configs(), seeds, plan.spec.seeds)
+    return replace(changes, base_files=files)
 
 
 def _other_rows(plan: StudyPlan, store: Reader) -> str:
@@ -147,7 +86,7 @@ def _of_configurations(
     new = [arm for arm in arms if arm.id not in stored]
     keys = {arm.id for arm in arms}
     changed = {
-        arm.name: _differences(by_name[arm.name].settings, arm.settings)
+        arm.name: differing_values(by_name[arm.name].settings, arm.settings)
         for arm in new
         if arm.name in by_name and by_name[arm.name].key not in keys
     }
@@ -164,21 +103,15 @@ def _of_configurations(
     )
 
 
-def settings_words(differing: Mapping[str, tuple[Any, Any]]) -> str:
-    """`training.learning_rate was 1e-3, now 2e-3`."""
-    return ", ".join(
-        f"{name} was {shorten(setting(old), 60)}, now {shorten(setting(new), 60)}"
-        for name, (old, new) in differing.items()
-    )
-
-
 def changes_words(changes: Changes, moved: Mapping[str, str]) -> Iterator[str]:
-    """The changes as sentences; none where everything is as it was.
+    """The changes as sentences, and what is as it was.
 
     Args:
         changes: What differs.
         moved: Old to new names of configurations whose name another one has now.
     """
+    if changes.unchanged:
+        yield f"unchanged: {count(len(changes.unchanged), 'configuration')}"
     if changes.new:
         yield f"{count(len(changes.new), 'new configuration')}: {names(changes.new)}"
     for name, differing in changes.changed.items():

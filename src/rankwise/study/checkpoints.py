@@ -7,26 +7,29 @@ damaged costs one interval.
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 from safetensors import SafetensorError
 
 from rankwise.files import full_disk_told, sum_of, to_disk
 from rankwise.spec.arms import Run
+from rankwise.store.reader import Reader
 from rankwise.train.run_state import (
     Key,
     RunState,
     key_of,
     load_run_states,
     save_run_states,
-    saved_keys,
+    saved_facts,
 )
 
 FOLDER = "checkpoints"
 KEPT = 2
 COST = 0.02  # share of the time between two checkpoints that writing one may take
+Found = TypeVar("Found")
 
 
 class Checkpoints:
@@ -72,12 +75,31 @@ class Checkpoints:
 
     def load(self, runs: Iterable[Run]) -> dict[Run, RunState]:
         """The newest state of each of these runs; those without one are left out."""
+        return self._newest(runs, load_run_states)
+
+    def steps(self, store: Reader, runs: Iterable[Run]) -> dict[Run, int]:
+        """The steps from which these runs would go on; those that begin anew are left out."""
+
+        def facts(here: Sequence[Run], path: Path) -> dict[Run, dict[str, Any]]:
+            every = self._facts(path)
+            return {run: every[key_of(run)] for run in here}
+
+        found = {}
+        for run, one in self._newest(runs, facts).items():
+            number, step = store.run_id(*key_of(run)), int(one["step"])
+            if is_recorded(store, number, step, None if one["best"] is None else one["best_step"]):
+                found[run] = step
+        return found
+
+    def _newest(
+        self, runs: Iterable[Run], read: Callable[[Sequence[Run], Path], Mapping[Run, Found]]
+    ) -> dict[Run, Found]:
         missing = {key_of(run): run for run in runs}
-        found: dict[Run, RunState] = {}
+        found: dict[Run, Found] = {}
         for path in reversed(self._files()):
-            here = [missing[key] for key in self._keys(path) if key in missing]
+            here = [missing[key] for key in self._facts(path) if key in missing]
             if here and self._is_whole(path):
-                found |= load_run_states(here, path)
+                found |= read(here, path)
                 missing = {key: run for key, run in missing.items() if run not in found}
         return found
 
@@ -85,7 +107,7 @@ class Checkpoints:
         """Remove the files that none of these runs, which are still to be trained, may need."""
         left = dict.fromkeys(map(key_of, runs), KEPT)
         for path in reversed(self._files()):
-            needed = [key for key in self._keys(path) if left.get(key, 0) > 0]
+            needed = [key for key in self._facts(path) if left.get(key, 0) > 0]
             for key in needed:
                 left[key] -= 1
             if not needed and path.name not in self.damaged:
@@ -101,12 +123,12 @@ class Checkpoints:
         files = self._files()
         return 1 + int(files[-1].name.partition("-")[0]) if files else 1
 
-    def _keys(self, path: Path) -> list[Key]:
+    def _facts(self, path: Path) -> dict[Key, dict[str, Any]]:
         try:
-            return saved_keys(path)
+            return saved_facts(path)
         except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
             self._note(path, str(error))
-            return []
+            return {}
 
     def _is_whole(self, path: Path) -> bool:
         if path.stem.endswith(f"-{_checksum(path)}"):
@@ -118,6 +140,19 @@ class Checkpoints:
         if path.name not in self.damaged:
             self.damaged[path.name] = why
             self.unreported.append(path.name)
+
+
+def is_recorded(store: Reader, run_id: int, step: int, best_step: int | None) -> bool:
+    """Whether the store has all that a run had recorded by a checkpoint at this step.
+
+    A database that was repaired has less, and so has a run that is trained anew; then the
+    checkpoint cannot be used.
+    """
+    made = sum(one.step <= step for one in store.steps(run_id))
+    best = best_step is None or best_step in {
+        int(one["step"]) for one in store.evaluation_metrics(run_id)
+    }
+    return made == step and best
 
 
 def _needed(state: RunState) -> RunState:

@@ -10,7 +10,8 @@ from torch import nn
 
 from rankwise.adapters.adapter import Adapter
 from rankwise.base.modules import Gaps, kind_of, linear_modules
-from rankwise.base.skeleton import base_name, positions, vocabulary
+from rankwise.base.origin import base_name
+from rankwise.base.skeleton import positions, vocabulary
 from rankwise.data.examples import Example
 from rankwise.errors import ModelError, SpecError
 from rankwise.spec.arms import Arm

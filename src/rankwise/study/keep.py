@@ -1,7 +1,7 @@
 """Adapters on disk: which are lost and must be trained again, and which are dropped by choice."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from rankwise.adapters.peft_files import unreadable
 from rankwise.files import refuse_links, unlike
@@ -13,9 +13,8 @@ from rankwise.store.reader import ADAPTERS, Reader
 from rankwise.store.schema import ENDED, FINISHED, RunRecord
 from rankwise.store.writer import Store
 from rankwise.study.plan import StudyPlan, shared_trainings
+from rankwise.study.settled import LARGE
 from rankwise.text import count
-
-LARGE = 64_000_000  # bytes; larger files are compared by size alone before a run
 
 
 def lost_runs(
@@ -59,7 +58,7 @@ def what_is_lost(store: Reader, run: RunRecord) -> str | None:
     return unlike(folder, written, LARGE) if written else unreadable(folder)
 
 
-def lost_words(lost: dict[Run, str]) -> Iterator[str]:
+def lost_words(lost: Mapping[Run, str]) -> Iterator[str]:
     """A sentence for each run that is trained again."""
     for run, why in lost.items():
         yield f"{run.id} is trained again for its adapter: {why}"

@@ -22,7 +22,7 @@ from rankwise.base.modules import Gaps, linear_modules
 from rankwise.base.skeleton import own_classes, skeleton, walk
 from rankwise.data.augment import check_augment
 from rankwise.data.examples import Example, StudyData, make_examples, train_examples
-from rankwise.data.rows import needed_columns
+from rankwise.data.rows import hash_of, needed_columns
 from rankwise.data.sources import read_rows
 from rankwise.data.split import Split, split_rows, with_names_of_base
 from rankwise.errors import SpecError
@@ -59,6 +59,7 @@ class StudyPlan:
         structure: The base model on the meta device.
         gaps: Weights that the checkpoint does not bring, modules that rows do not reach.
         notes: Facts about the data for the plan and the report.
+        rows_sha256: Of the rows of the source.
     """
 
     spec: StudySpec
@@ -73,6 +74,7 @@ class StudyPlan:
     train: Mapping[str, tuple[Example, ...]]
     questions: Mapping[GenerationSpec, tuple[Question, ...]]
     notes: tuple[str, ...]
+    rows_sha256: str
 
     @property
     def num_labels(self) -> int | None:
@@ -174,8 +176,9 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     augments = dict.fromkeys(arm.augment for arm in arms)
     for augment in augments:
         check_augment(augment, spec.data, base_dir)
-    only = needed_columns(spec.data, augments)
-    split = split_rows(read_rows(spec.data, base_dir, only), spec.data)
+    rows = read_rows(spec.data, base_dir, needed_columns(spec.data, augments))
+    rows_sha256, split = hash_of(rows), split_rows(rows, spec.data)
+    del rows  # many need much memory
     labels = None if split.label_names is None else len(split.label_names)
     structure = skeleton(spec.model, spec.task, labels)
     split = with_names_of_base(split, own_classes(structure), spec.data)
@@ -218,6 +221,7 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
         train,
         questions,
         tuple(dict.fromkeys([*data.notes, *notes, *gap_notes(structure, gaps, arms, adapters)])),
+        rows_sha256,
     )
 
 

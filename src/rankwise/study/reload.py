@@ -155,20 +155,29 @@ def _compare(study: Study, trial: Trial) -> None:
         )
 
 
-def check_adapters(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
-    """Load the recommended adapter and one of every kind, and keep in the store what they give."""
-    store, records = study.store, read_records(study.store)
+def unchecked(plan: StudyPlan, store: Reader) -> list[tuple[Arm, RunFacts]]:
+    """The recommended adapter and one of every kind, with their best runs, but those checked."""
+    if not (plan.spec.check_export and store.sample()):  # none: an older version began the study
+        return []
+    records = read_records(store)
     chosen = judge_records(records).choice.arm
-    trained = [arm for arm in study.plan.arms if best_run(records, arm.name) is not None]
+    best = {arm: best_run(records, arm.name) for arm in plan.arms}
+    trained = [arm for arm, run in best.items() if run is not None]
     first = [arm for arm in trained if arm.name == chosen]
-    if not store.sample():  # a study that an older version began
-        return
+    return [
+        (arm, run)
+        for arm in dict.fromkeys([*first, *one_of_each_kind(plan, trained)])
+        if (run := best[arm]) is not None
+        and run.id not in records.reloads
+        and not store.run(run.run or 0).dropped
+    ]
+
+
+def check_adapters(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
+    """Load what `unchecked` names, and keep in the store what that gives."""
+    store = study.store
     study.bases.let_go()
-    for arm in dict.fromkeys([*first, *one_of_each_kind(study.plan, trained)]):
-        run = best_run(records, arm.name)
-        assert run is not None
-        if run.id in records.reloads or store.run(run.run or 0).dropped:
-            continue
+    for arm, run in unchecked(study.plan, store):
         try:
             found = reload(study, arm, run)
         except StoreError:

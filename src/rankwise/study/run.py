@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 
-from rankwise.base.skeleton import base_name
+from rankwise.base.origin import base_name
 from rankwise.errors import StoreError
 from rankwise.spec.arms import Run
 from rankwise.spec.load import dump_spec
 from rankwise.store.links import link_names
 from rankwise.store.lock import Lock
-from rankwise.store.schema import AGAIN, FINISHED, Failure, RunRecord
+from rankwise.store.schema import AGAIN, Failure
 from rankwise.store.writer import Store
 from rankwise.study.answering import rate_answers, unrated
 from rankwise.study.begin import (
@@ -32,11 +32,13 @@ from rankwise.study.begin import (
     write_configurations,
 )
 from rankwise.study.changes import changes_words, compare
-from rankwise.study.export import measure_merged
-from rankwise.study.keep import drop_adapters, lost_runs, lost_words
+from rankwise.study.export import measure_merged, unmerged
+from rankwise.study.keep import drop_adapters, lost_words
+from rankwise.study.outlook import incomplete_runs, missing_runs, what_is_left
 from rankwise.study.plan import StudyPlan, shared_trainings
 from rankwise.study.record import Remark, StudyBegun, StudyEvent, run_id
-from rankwise.study.reload import check_adapters, refuse_unloadable
+from rankwise.study.reload import check_adapters, refuse_unloadable, unchecked
+from rankwise.study.settled import made_of
 from rankwise.study.space import refuse_without_room
 from rankwise.study.train_cohort import BudgetSpent, TrainApart, train_cohort
 from rankwise.study.waiting import Together, Waiting
@@ -68,15 +70,13 @@ def run_study(
         study = open_study(plan, folder, store)
         alike = _divided_alike(plan, store)
         yield from _renew(study)
-        missing, incomplete = missing_runs(plan, store), incomplete_runs(plan, store)
-        lost = lost_runs(plan, store, incomplete, train_dropped)
-        yield tuple(Remark(said) for said in lost_words(lost))
-        missing, incomplete = [*missing, *lost], [run for run in incomplete if run not in lost]
-        refuse_without_room(plan, missing, folder)
-        if missing or incomplete:
-            for run in lost:
+        left = what_is_left(plan, store, train_dropped)
+        yield tuple(Remark(said) for said in lost_words(left.lost))
+        refuse_without_room(plan, left.to_train, folder)
+        if left.to_train or left.incomplete:
+            for run in left.lost:
                 store.restart_run(run_id(store, run))
-            yield from _train(study, missing, incomplete, alike)
+            yield from _train(study, left.to_train, left.incomplete, alike)
         else:
             store.save_cohorts([])
             study.checkpoints.keep([])
@@ -84,6 +84,7 @@ def run_study(
             yield (_budget_is_spent(study),)
         else:
             yield from _at_the_end(study)
+            yield from _drop(study)
         store.set_seconds(study.seconds())
 
 
@@ -95,6 +96,8 @@ def _renew(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
     store.take_lock()
     changes = compare(plan, store)
     store.set_spec(dump_spec(plan.spec), plan.spec.model_dump(mode="json", warnings=False))
+    if changes.base_files:  # other times of the same bytes: they need not be read once more
+        store.save_base_files(changes.base_files)
     store.drop_facts("budget")
     moved = write_configurations(study)
     link_names(store)
@@ -119,12 +122,26 @@ def _at_the_end(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
         base = Untouched(reference_base(study).model)
         rate_answers(base, plan.arms, plan.questions, study.task, store)
     study.bases.let_go()
-    if plan.spec.check_export:
-        yield from check_adapters(study)
+    yield from check_adapters(study)
     for found in measure_merged(plan, store, study.folder, study.task):
         yield (Remark(found),)
-    for said in drop_adapters(plan, store):
-        yield (Remark(said),)
+
+
+def _drop(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
+    """Drop adapters by choice; a study with nothing left to do or to say is settled."""
+    plan, store = study.plan, study.store
+    said = list(drop_adapters(plan, store))
+    yield tuple(map(Remark, said))
+    made = made_of(plan.spec, plan.arms, plan.rows_sha256)
+    open_ends = (
+        missing_runs(plan, store),
+        incomplete_runs(plan, store),
+        unrated(store, plan.arms),
+        unmerged(plan, store),
+        unchecked(plan, store),
+    )
+    if made is not None and not said and not any(open_ends):
+        store.settle(made)
 
 
 def _budget_is_spent(study: Study) -> Remark:
@@ -144,47 +161,8 @@ def _divided_alike(plan: StudyPlan, store: Store) -> bool:
     return all(before.get(name) == now[name] for name in ("device", "max_runs", "memory_gb"))
 
 
-def run_states(store: Store) -> dict[tuple[str, int], RunRecord]:
-    """The stored runs by (key of the training, seed)."""
-    keys = {training.id: training.key for training in store.trainings()}
-    return {(keys[run.training_id], run.seed): run for run in store.runs()}
-
-
-def missing_runs(plan: StudyPlan, store: Store) -> list[Run]:
-    """The runs of the plan that are not trained, one for each training and seed."""
-    stored = run_states(store)
-
-    def state_of(run: Run) -> str:
-        found = stored.get((run.arm.training_id, run.seed))
-        return "planned" if found is None else found.state
-
-    return [run for run in shared_trainings(plan.runs) if state_of(run) in AGAIN]
-
-
-def incomplete_runs(plan: StudyPlan, store: Store) -> list[Run]:
-    """The trained runs that lack the test part, or answers to what a configuration asks.
-
-    So do all of a cohort that a process has left before it was done.
-    """
-    stored = run_states(store)
-    configs = {config.key: config.id for config in store.configs()}
-    left = {number for cohort in store.cohorts() for number in cohort.runs}
-    answered = {(record.config_id, record.run_id) for record in store.answers()}
-    found = []
-    for run, together in shared_trainings(plan.runs).items():
-        record = stored.get((run.arm.training_id, run.seed))
-        if record is None or record.state not in FINISHED:
-            continue
-        untested = bool(plan.data.test) and not store.evaluation_metrics(record.id, "test")
-        asking = [one for one in together if one.arm.generation in plan.questions]
-        silent = any((configs.get(one.arm.id), record.id) not in answered for one in asking)
-        if untested or silent or record.id in left:
-            found.append(run)
-    return found
-
-
 def _train(
-    study: Study, missing: list[Run], incomplete: list[Run], alike: bool
+    study: Study, missing: Sequence[Run], incomplete: Sequence[Run], alike: bool
 ) -> Iterator[tuple[StudyEvent, ...]]:
     """Train the missing runs, and give the incomplete ones what they lack, cohort by cohort."""
     plan, store = study.plan, study.store

@@ -10,15 +10,15 @@ from typing import Any
 
 from rankwise.adapters.peft_files import AdapterWriter, read_adapter
 from rankwise.base.load import Base
-from rankwise.base.skeleton import base_name, locate_model
+from rankwise.base.origin import base_name, locate_model
 from rankwise.errors import StoreError
 from rankwise.files import sums_of
 from rankwise.spec.arms import Run
 from rankwise.spec.models import GenerationSpec
-from rankwise.store.reader import Reader
 from rankwise.store.schema import ENDED, FINISHED, CostRecord, RunRecord
 from rankwise.study.answering import ask_runs
 from rankwise.study.begin import Study, parts_of_one, with_measured_ranks
+from rankwise.study.checkpoints import is_recorded
 from rankwise.study.record import (
     CohortFormed,
     Remark,
@@ -177,8 +177,9 @@ def _states(study: Study, runs: Sequence[Run]) -> list[RunState]:
     states = []
     for run in runs:
         found = study.store.run(run_id(study.store, run))
-        if run in saved and _is_recorded(study.store, found, saved[run]):
-            states.append(saved[run])
+        state = saved.get(run)
+        if state is not None and is_recorded(study.store, found.id, state.step, _best_of(state)):
+            states.append(state)
         elif found.state in FINISHED:
             states.append(_finished(study, run, found))
         else:
@@ -189,16 +190,8 @@ def _states(study: Study, runs: Sequence[Run]) -> list[RunState]:
     return states
 
 
-def _is_recorded(store: Reader, found: RunRecord, state: RunState) -> bool:
-    """Whether the store has all that a run had recorded by its checkpoint.
-
-    A database that was repaired has less, and so has a run that is trained anew; then the
-    checkpoint cannot be used.
-    """
-    made = sum(one.step <= state.step for one in store.steps(found.id))
-    evaluated = {int(one["step"]) for one in store.evaluation_metrics(found.id)}
-    best = state.best is None or state.best_step in evaluated
-    return made == state.step and best
+def _best_of(state: RunState) -> int | None:
+    return None if state.best is None else state.best_step
 
 
 def _finished(study: Study, run: Run, record: RunRecord) -> RunState:

@@ -1,7 +1,7 @@
 """What a cohort needs before it trains: the frozen base, the faster attention, its bank."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -123,16 +123,3 @@ def first_rows(parts: Sequence[Part], rows: int) -> Batch:
     """The first rows of the first part, as a batch of one run."""
     batch = parts[0].batch
     return Batch(batch.input_ids[:rows], batch.attention_mask[:rows], batch.labels[:rows])
-
-
-def versions_of(packages: Sequence[str]) -> Mapping[str, str]:
-    """Installed versions of these packages; those that are not installed are left out."""
-    from importlib.metadata import PackageNotFoundError, version
-
-    found = {}
-    for package in packages:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found

@@ -97,14 +97,15 @@ def save_run_states(states: Sequence[RunState], path: Path) -> None:
     save_file(tensors, path, {"runs": json.dumps(every)})
 
 
-def saved_keys(path: Path) -> list[Key]:
-    """Which trainings and seeds have a state in the file.
+def saved_facts(path: Path) -> dict[Key, dict[str, Any]]:
+    """What the file says of each state but its tensors, by training and seed: `FACTS`.
 
     Raises:
         OSError, SafetensorError, ValueError, KeyError, TypeError: it is damaged.
     """
     with safe_open(path, framework="pt") as file:
-        return [(one["training"], one["seed"]) for one in json.loads(file.metadata()["runs"])]
+        every = json.loads(file.metadata()["runs"])
+    return {(one["training"], one["seed"]): one for one in every}
 
 
 def load_run_states(runs: Iterable[Run], path: Path) -> dict[Run, RunState]:

@@ -17,6 +17,7 @@ from rankwise.analysis.scores import Scores
 from rankwise.analysis.variance import components
 from rankwise.analysis.verdict import judge_parts
 from rankwise.cli.app import quiet_libraries
+from rankwise.cli.interrupt import Stop
 from rankwise.cli.progress import show
 from rankwise.spec.load import load_spec
 from rankwise.spec.models import StudySpec
@@ -26,6 +27,7 @@ from rankwise.study.run import run_study
 
 QUICKSTART = Path(__file__).parent.parent / "examples" / "quickstart.yaml"
 NAMES, SEEDS = 4, 5
+EVAL_STEPS = 10
 ARM = {"r": 16, "target_modules": ("query", "value")}
 
 
@@ -37,7 +39,8 @@ def main() -> None:
     options = parser.parse_args()
     quiet_libraries()
     plan = plan_study(one_arm(load_spec(QUICKSTART)), QUICKSTART.parent)
-    show(run_study(plan, options.out))
+    with Stop().listening() as stop:
+        show(run_study(plan, options.out), stop)
     losses_RE, groups_E = losses_of(options.out)
     print(f"{len(losses_RE)} runs of one arm, {losses_RE.shape[1]} examples")
     print(f"validation loss {losses_RE.mean():.4f}, deviation over seeds {spread(losses_RE):.4f}")
@@ -56,7 +59,9 @@ def one_arm(spec: StudySpec) -> StudySpec:
             "study": "real-aa",
             "grid": {},
             "lora": spec.lora.model_copy(update=ARM),
-            "training": spec.training.model_copy(update={"learning_rate": 1e-3}),
+            "training": spec.training.model_copy(
+                update={"learning_rate": 1e-3, "eval_steps": EVAL_STEPS}
+            ),
             "seeds": tuple(range(NAMES * SEEDS)),
         }
     )

@@ -18,7 +18,7 @@ READ_AT = {
 """At which step runs are read, as a part of a sentence, by `Records.steps`."""
 WHY_NOT = {
     "not by example": (
-        "{metric} is not kept example by example; with the validation loss or accuracy as the "
+        "{metric} is not kept example by example; with the validation loss as the "
         "objective metric, steps are chosen on other examples"
     ),
     "one group": "all validation examples form one group",

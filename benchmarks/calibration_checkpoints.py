@@ -179,7 +179,7 @@ def covered(verdict: Verdict, truth: float) -> float:
     return float(np.mean([float(d.low or 0) <= truth <= float(d.high or 0) for d in found]))
 
 
-def case_rows(what: str, curves: Curves, studies: int, rng: np.random.Generator) -> list[Row]:
+def rows_of_case(what: str, curves: Curves, studies: int, rng: np.random.Generator) -> list[Row]:
     """Of one kind of curves: as they are ranked, and for comparison read where they were chosen."""
     holds: tuple[list[float], list[float]] = ([], [])
     best: tuple[list[float], list[float]] = ([], [])
@@ -215,7 +215,7 @@ def checkpoint_rows(studies: int, seed: int) -> list[Row]:
     )
     rows: list[Row] = []
     for number, (what, curves) in enumerate(cases):
-        rows += case_rows(what, curves, studies, np.random.default_rng([seed, number]))
+        rows += rows_of_case(what, curves, studies, np.random.default_rng([seed, number]))
     return rows
 
 

@@ -32,7 +32,7 @@ def test_steps_that_are_read_where_they_were_chosen_would_be_caught(calibration,
 
     monkeypatch.setattr(calibration, "chosen_without", on_all)
     curves, rng = calibration.Curves(volatile=3.0), np.random.default_rng(1)
-    rows = calibration.case_rows("volatile", curves, 40, rng)
+    rows = calibration.rows_of_case("volatile", curves, 40, rng)
     assert any("looks best" in line for line in calibration.missed(rows, slack=3.0))
 
 

@@ -183,7 +183,11 @@ def best_run(records: Records, name: str, seed: int | None = None) -> RunFacts |
     """
     done = [run for run in records.runs_of(name) if run.finished and seed in (None, run.seed)]
     sign, metric = 1 if records.lower_is_better else -1, records.metric
-    return min(done, key=lambda run: (sign * run.validation[metric], run.seed), default=None)
+
+    def order(run: RunFacts) -> tuple[float, int]:
+        return sign * run.validation.get(metric, run.value or 0.0), run.seed
+
+    return min(done, key=order, default=None)
 
 
 def distinct(records: Records) -> Records:

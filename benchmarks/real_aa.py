@@ -10,7 +10,7 @@ Runs are read at steps chosen on other examples, as the report does it, and for 
 best step on the same examples. Then once more, where the first name has all 12 evaluations to
 choose from and the others every third of them: it should look best in about a quarter of deals.
 
-Usage: real_aa.py [--out FOLDER] [--deals 1000]        (ten minutes; goes on where it stopped)
+Usage: real_aa.py [--out FOLDER] [--deals 1000]        (27 minutes on two busy cores; it goes on)
 
 Array suffixes: R runs, T evaluations, E examples.
 """

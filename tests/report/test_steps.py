@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rankwise.report.compare import compare_arms
 from rankwise.report.document import to_markdown
 from rankwise.report.write import tell, write_runs_csv
 from rankwise.results.from_store import read_records
@@ -143,3 +144,15 @@ def test_the_table_of_runs_has_the_exported_and_the_ranked_value(tmp_path: Path)
         assert float(cells["best_eval_loss"]) == run.validation["eval_loss"]
         assert float(cells["ranked_eval_loss"]) == run.value
         assert cells["ranked_eval_macro_f1"] == cells["best_eval_macro_f1"]
+
+
+def test_a_comparison_of_two_has_the_ranked_values_and_says_where_they_are_read(
+    tmp_path: Path,
+) -> None:
+    folder = written(tmp_path / "s")
+    text, facts = compare_arms(folder, *NAMES)
+    arms = {arm.name: arm for arm in records_of(folder).arms}
+    for one in facts["metrics"]:
+        found = [one["first"], one["second"]]
+        assert found == pytest.approx([arms[name].validation[one["metric"]] for name in NAMES])
+    assert "where a metric is kept example by example, else at its best step" in text

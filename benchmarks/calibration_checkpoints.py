@@ -10,7 +10,7 @@ Every study has 4 arms of one true curve, 3 to 5 seeds, 100 to 1,000 examples, i
 groups. A run is evaluated several times; an evaluation has the true loss of its step and, example
 by example, noise of its own. The curve falls, or falls and rises again, or is flat. Seed effects
 are absent, like the noise of the examples, or two to six times that. The step is chosen as the
-report chooses it (`rankwise.analysis.crossfit`), and the study is judged as the report judges it.
+report chooses it (`rankwise.analysis.crossfit`); means and intervals are those of the verdict.
 The true difference is that of the steps which such a choice gives on average: a noisy choice finds
 the minimum of a curve less often.
 
@@ -27,10 +27,10 @@ from numpy.typing import NDArray
 
 from rankwise.analysis.crossfit import FOLDS, chosen_without, fold_of, read_at
 from rankwise.analysis.scores import Scores
-from rankwise.analysis.verdict import Verdict, judge
+from rankwise.analysis.variance import Components, components
 
 Floats = NDArray[np.float64]
-ARMS, FIRST = ("first", "second", "third", "fourth"), "first"
+ARMS = ("first", "second", "third", "fourth")
 NOISE = 0.5
 RESIDUAL = 0.5
 RUNS = 300
@@ -173,10 +173,10 @@ def stop_at(mean_T: Floats, patience: int) -> int:
     return len(mean_T)
 
 
-def covered(verdict: Verdict, truth: float) -> float:
+def covered(parts: Components, truth: float) -> float:
     """Share of the first arm's 95 % intervals against the others that hold the true difference."""
-    found = [verdict.difference(FIRST, other) for other in ARMS[1:]]
-    return float(np.mean([float(d.low or 0) <= truth <= float(d.high or 0) for d in found]))
+    low_AA, high_AA = parts.pairs().interval()
+    return float(np.mean((low_AA[0, 1:] <= truth) & (truth <= high_AA[0, 1:])))
 
 
 def rows_of_case(what: str, curves: Curves, studies: int, rng: np.random.Generator) -> list[Row]:
@@ -187,9 +187,9 @@ def rows_of_case(what: str, curves: Curves, studies: int, rng: np.random.Generat
         shape = draw_shape(rng)
         truth = true_difference(rng, shape, curves)
         for way, scores in enumerate(draw_study(rng, shape, curves)):
-            verdict = judge(scores)
-            holds[way].append(covered(verdict, truth))
-            best[way].append(float(verdict.best == FIRST))
+            parts = components(scores)
+            holds[way].append(covered(parts, truth))
+            best[way].append(float(parts.fitted_A.argmin() == 0))
     return [
         (f"{what}: 95 % interval of its differences", holds[0], 0.935, 0.965),
         (f"{what}: it looks best", best[0], 0.0, 0.35),

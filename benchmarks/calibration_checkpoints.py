@@ -1,6 +1,6 @@
 """Is a configuration with a volatile or long curve ranked fairly? Simulated studies of equal arms.
 
-    python benchmarks/calibration_checkpoints.py            about a minute and a half on one core
+    python benchmarks/calibration_checkpoints.py            less than a minute on one free core
     python benchmarks/calibration_checkpoints.py --quick    some seconds, wide error bars
 
 Prints a Markdown table and ends with 1 if a bound is missed (in --quick: missed by more than chance

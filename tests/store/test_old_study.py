@@ -46,15 +46,10 @@ def recorded() -> dict[str, Any]:
 
 
 def without_words(facts: Any) -> Any:
-    """Facts without the sentences made of them, which are worded anew from time to time.
-
-    Numbers to 9 digits: the last ones are those of the machine's linear algebra.
-    """
+    """Facts without the sentences made of them, which are worded anew from time to time."""
     if isinstance(facts, dict):
         words = ("sentence", "sentences", "would_change", "path")
         return {k: without_words(value) for k, value in facts.items() if k not in words}
-    if isinstance(facts, float):
-        return float(f"{facts:.9g}")
     return [without_words(one) for one in facts] if isinstance(facts, list) else facts
 
 

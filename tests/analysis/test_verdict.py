@@ -14,6 +14,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 
 from rankwise import text as wording
+from rankwise.analysis.clusters import _variances, spread_of_groups
 from rankwise.analysis.comparisons import detectable, holm_all_pairs, holm_with_best, power_of_t
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import judge
@@ -47,7 +48,7 @@ def test_one_seed_gives_the_paired_t_interval_over_examples():
     expected = stats.ttest_rel(x_ASE[0, 0], x_ASE[1, 0])
     assert [found.low, found.high] == pytest.approx(list(expected.confidence_interval()))
     assert found.p == pytest.approx(expected.pvalue)
-    assert found.df == 59
+    assert found.df == pytest.approx(59)
 
 
 def test_two_arms_without_examples_give_the_paired_t_interval_over_seeds():
@@ -75,22 +76,49 @@ def test_runs_without_examples_give_the_block_regression_of_statsmodels(lost):
         assert [found.low, found.high] == pytest.approx(expected.conf_int()[0].tolist())
 
 
-def test_groups_give_the_cluster_interval_of_statsmodels():
+def test_groups_of_equal_size_give_the_cluster_interval_of_statsmodels():
     x_ASE = noisy(2, 1, 90)
-    groups = (np.arange(90) ** 2 // 300).tolist()
+    groups = (np.arange(90) % 15).tolist()
     found = judge(by_example(x_ASE, groups_E=groups)).difference("arm0", "arm1")
     d_E = x_ASE[0, 0] - x_ASE[1, 0]
     fit = sm.OLS(d_E, np.ones(90)).fit(
         cov_type="cluster", cov_kwds={"groups": np.array(groups), "df_correction": False}
     )
-    count = len(set(groups))
-    plain = float(fit.bse[0]) / np.sqrt(_statsmodels_correction(90, count))
-    error = plain * np.sqrt(count / (count - 1))
-    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, count - 1) * error)
+    plain = float(fit.bse[0]) / np.sqrt(_statsmodels_correction(90, 15))
+    error = plain * np.sqrt(15 / 14)
+    assert found.high - found.value == pytest.approx(stats.t.ppf(0.975, 14) * error)
+
+
+def test_groups_of_unequal_size_count_as_fewer():
+    """Factor and degrees of freedom are those of the quadratic form, written out as matrices."""
+    rng = np.random.default_rng(0)
+    share_G = rng.dirichlet(np.full(12, 0.5))
+    s_KG = rng.standard_normal((3, 12)) * share_G
+    c_G = _variances(share_G, (s_KG**2).mean(axis=0))
+    centre_GG = np.eye(12) - np.outer(share_G, np.ones(12))
+    cov_GG = centre_GG @ np.diag(c_G) @ centre_GG.T
+    factor, df = spread_of_groups(share_G, s_KG)
+    assert factor == pytest.approx(c_G.sum() / np.trace(cov_GG))
+    assert df == pytest.approx(max(np.trace(cov_GG) ** 2 / np.trace(cov_GG @ cov_GG), 1))
+    assert df < 8
+    equal = spread_of_groups(np.full(12, 1 / 12), s_KG)
+    assert equal == pytest.approx(spread_of_groups(None, s_KG))
+    assert equal == pytest.approx((12 / 11, 11))
 
 
 def _statsmodels_correction(n, groups):
     return groups / (groups - 1) * (n - 1) / (n - 1)
+
+
+def test_two_groups_of_examples_say_nothing_of_other_groups():
+    x_ASE = noisy(2, 3, 40)
+    verdict = judge(by_example(x_ASE, groups_E=[0, 1] * 20))
+    assert verdict.claim == "seeds"
+    assert any("too few groups" in said for said in verdict_sentences(verdict, 3))
+    assert judge(by_example(x_ASE, groups_E=[0, 1, 2, 3] * 10)).claim == "seeds and examples"
+    once = judge(by_example(x_ASE[:, :1], groups_E=[0, 1] * 20))
+    assert once.claim == "nothing"
+    assert any("there are no intervals" in said for said in verdict_sentences(once, 3))
 
 
 def test_weights_give_the_weighted_mean():
@@ -182,22 +210,40 @@ def test_an_unstable_arm_is_judged_by_its_own_spread():
     assert [without.low, without.high] == pytest.approx([clean.low, clean.high])
 
 
-def test_an_arm_is_unstable_where_its_f_test_says_so_for_as_many_arms():
-    """In the first look; the misfit of an arm is what its runs add to the sum of squares."""
-    said = []
-    for seed in range(60):
-        x_AS = noisy(5, 4, 1, seed=seed, seed_sd=0.0)[:, :, 0]
-        x_AS[0] *= 2.5
-        everything, df = two_way(x_AS)
-        ps = []
-        for arm in range(5):
-            rest, rest_df = two_way(np.delete(x_AS, arm, axis=0))
-            own = (everything * df - rest * rest_df) / (df - rest_df)
-            ps.append(stats.f.sf(own / rest, df - rest_df, rest_df))
-        unstable = any(arm.unstable for arm in judge(by_run(x_AS)).arms)
-        assert unstable == (5 * min(ps) < 0.05)
-        said.append((unstable, min(ps) < 0.05))
-    assert {(True, True), (False, True), (False, False)} == set(said)
+def test_a_family_of_noisier_arms_shares_its_variance():
+    x_AS = 0.01 * noisy(8, 4, 1, seed=1)[:, :, 0]
+    x_AS[:3] *= 30
+    verdict = judge(by_run(x_AS))
+    assert [arm.unstable for arm in verdict.arms] == [True] * 3 + [False] * 5
+    everything, df = two_way(x_AS)
+    quiet, quiet_df = two_way(x_AS[3:])
+    square = (everything * df - quiet * quiet_df) / (df - quiet_df)
+    found = verdict.difference("arm0", "arm1")
+    half = stats.t.ppf(0.975, df - quiet_df) * np.sqrt(2 * square / 4)
+    assert (found.high - found.low) / 2 == pytest.approx(half)
+
+
+def test_equal_arms_are_called_noisier_in_one_study_of_twenty():
+    rng = np.random.default_rng(0)
+    said = [
+        any(arm.unstable for arm in judge(by_run(rng.standard_normal((6, 4)))).arms)
+        for _ in range(200)
+    ]
+    assert stats.binomtest(sum(said), 200, 0.05).pvalue > 0.01
+
+
+def test_two_runs_that_differ_more_than_the_others_make_their_arm_unclear():
+    """Its interval is 7.5 standard errors of its own runs, at least."""
+    x_AS = noisy(8, 2, 1, seed=4)[:, :, 0]
+    x_AS[0] = [1.7, -1.7]
+    verdict = judge(by_run(x_AS))
+    assert verdict.arms[0].unclear
+    assert not verdict.arms[0].unstable
+    other = next(arm.arm for arm in verdict.arms if not arm.unclear)
+    found = verdict.difference("arm0", other)
+    assert (
+        found.high - found.low > 2 * 7.5 * x_AS[0].std(ddof=1) / np.sqrt(2) * np.sqrt(7 / 8) * 0.9
+    )
 
 
 def test_a_test_size_gives_binomial_intervals():
@@ -330,10 +376,13 @@ def test_intervals_are_those_of_seeds_and_examples_together():
     parts = np.array([d_S.var(ddof=1) / 3, d_E.var(ddof=1) / 40, rest / 120])
     variance = parts[0] + parts[1] - parts[2]
     assert variance > parts[1]
-    df = variance**2 / (parts**2 / [2, 39, 78]).sum()
+    own = np.array([parts[0], parts[1] - parts[2]])
+    df = max(variance**2 / (own**2 / [2, 39]).sum(), 2)
+    satterthwaite = stats.t.ppf(0.975, df) * np.sqrt(variance)
+    howe = np.sqrt((stats.t.ppf(0.975, [2, 39]) ** 2 * own).sum())
+    half = satterthwaite + (howe - satterthwaite) / 2
     found = judge(by_example(x_ASE)).difference("arm0", "arm1")
-    assert found.df == pytest.approx(max(df, 2))
-    half = stats.t.ppf(0.975, max(df, 2)) * np.sqrt(variance)
+    assert stats.t.ppf(0.975, found.df) * np.sqrt(variance) == pytest.approx(half)
     assert [found.low, found.high] == pytest.approx([d_SE.mean() - half, d_SE.mean() + half])
 
 

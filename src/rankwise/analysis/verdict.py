@@ -51,6 +51,7 @@ class ArmResult:
     tied: bool
     spread: float | None
     unstable: bool
+    unclear: bool
 
 
 @dataclass(frozen=True)
@@ -240,12 +241,12 @@ def _arm_results(
     low_A, high_A = mean_intervals(scores, parts)
     spread_A = spreads(parts)
     place = {int(a): n for n, a in enumerate(order, start=1)}
-    own = {pool.arm for pool in parts.pools}
+    family = {a: pool.family for pool in parts.pools for a in pool.arms}
     results = []
     for name in scores.arms:
         if name not in parts.arms:
             none = (None, None, None, None, None)
-            results.append(ArmResult(name, 0, len(scores.seeds), *none, False, None, False))
+            results.append(ArmResult(name, 0, len(scores.seeds), *none, False, None, False, False))
             continue
         a = parts.arms.index(name)
         finished = int(parts.seeds_A[a])
@@ -261,7 +262,8 @@ def _arm_results(
                 place=place[a],
                 tied=bool(in_tie_A[a]),
                 spread=_known(spread_A[a]),
-                unstable=a in own,
+                unstable=family.get(a) == "noisier",
+                unclear=family.get(a) == "unclear",
             )
         )
     return tuple(results)

@@ -46,11 +46,22 @@ BASES = {
 }
 
 
+def claim(verdict: Verdict) -> str:
+    """What the intervals hold for, or why there are none."""
+    if verdict.unit == "groups of examples" and "examples" not in verdict.claim:
+        what = "The examples form too few groups to say anything about other groups"
+        what += f" ({count(verdict.examples, 'group')}, or most examples in few of them)"
+        if verdict.claim == "seeds":
+            return f"{what}; the intervals hold for other seeds on the same examples."
+        return f"{what}, and with one seed per configuration there are no intervals."
+    return CLAIMS[verdict.claim]
+
+
 def verdict_sentences(verdict: Verdict, digits: int) -> tuple[str, ...]:
     """Headline, noise floor, detectable difference, claim, what would decide ties, cautions."""
     said = [headline(verdict, digits)]
     if verdict.best is not None:
-        said += [noise(verdict, digits), detectable(verdict, digits), CLAIMS[verdict.claim]]
+        said += [noise(verdict, digits), detectable(verdict, digits), claim(verdict)]
     return (*(text for text in said if text), *deciding(verdict), *cautions(verdict))
 
 
@@ -197,9 +208,16 @@ def _run_cautions(verdict: Verdict) -> list[str]:
             spread = number(arm.spread, decimals_for(arm.spread))
             found.append(
                 f"{code(arm.arm)} has a standard deviation of {spread} over seeds, significantly "
-                "more than the other configurations (F test, 5 % over all of them); its intervals "
-                "use its own standard deviation."
+                "more than most configurations (F test, 5 % over all of them); its intervals use "
+                "the standard deviation of the noisier ones."
             )
+    unclear = [code(arm.arm) for arm in verdict.arms if arm.unclear]
+    if unclear:
+        found.append(
+            f"The runs of {names(unclear, 6)} differ more than those of most configurations. With "
+            "so few seeds this may be chance, so their own standard deviation is used and their "
+            "intervals are wide; a third or fourth seed would tell."
+        )
     return found
 
 
@@ -211,12 +229,12 @@ def _claim_cautions(verdict: Verdict) -> list[str]:
             "configurations as if tested on different items; scores by example would make them "
             "narrower."
         )
-    if "seeds" in verdict.claim and verdict.seeds <= FEW_SEEDS:
+    if "seeds" in verdict.claim and verdict.seeds <= FEW_SEEDS and len(verdict.pairs.arms) > 2:
         found.append(
             f"With {count(verdict.seeds, 'seed')}, a configuration that is less stable than the "
-            "others is rarely detected. Where one had four times the standard deviation of the "
-            "others over seeds, 95 % intervals of its differences included the truth in 83 to "
-            "85 % of simulated studies (docs/calibration.md)."
+            "others is not always recognised. Where one had ten times the standard deviation of "
+            "the others over seeds, 95 % intervals of its differences included the truth in about "
+            "92 % of simulated studies (docs/calibration.md)."
         )
     if "seeds" in verdict.claim and not verdict.paired:
         found.append(

@@ -5,8 +5,8 @@ from rankwise.report import figures
 from rankwise.report.chapters.recommendation import rate_mark
 from rankwise.report.document import Block, Bullets, Figure, Paragraph, Section, code, strong, table
 from rankwise.report.words import (
-    CLAIMS,
     cautions,
+    claim,
     deciding,
     detectable,
     headline,
@@ -202,7 +202,7 @@ def lead(judgement: Judgement) -> tuple[Block, ...]:
     items = [_failures(judgement)]
     if verdict.best is not None:
         first = [noise(verdict, digits), detectable(verdict, digits), _use(judgement)]
-        items = [*first, *items, CLAIMS[verdict.claim]]
+        items = [*first, *items, claim(verdict)]
     return (
         Paragraph(headline(verdict, digits, shared), "verdict"),
         Bullets(tuple(item for item in items if item)),

@@ -172,7 +172,6 @@ class Outcome:
     pairs_covered: float
     unstable_covered: float
     means_covered: float
-    pair_width: float
     bootstrap_covered: float
     detectable: float
 
@@ -250,7 +249,6 @@ def judge_equal(rng: np.random.Generator, shape: Shape, with_bootstrap: bool) ->
         pairs_covered=_pairs_covered(verdict),
         unstable_covered=_first_covered(verdict),
         means_covered=float(np.mean([_holds(arm.low, truth, arm.high) for arm in verdict.arms])),
-        pair_width=float(np.median([d.high - d.low for d in verdict.with_best])),
         bootstrap_covered=covered,
         detectable=verdict.detectable.value,
     )

@@ -11,6 +11,10 @@ Critical values are those of a multivariate t with the estimated correlations, s
 fixed quasi-random sequence. A difference whose degrees of freedom are others than the common ones
 enters as the t value of the common ones that has its p.
 
+An arm of which it is unclear whether its runs spread more than the common ones (`seed_noise`) needs
+its own, wide spread to rule others out, and can be ruled out by the common one: an arm that looks
+good by luck must not win, and one of bad luck is no loss. Its own bounds are wide as well.
+
 Values are turned so that lower is better. Array suffixes: A arms, B draws, J the other arms.
 """
 
@@ -25,10 +29,11 @@ from rankwise.analysis.variance import Components, Estimates
 
 DRAWS = 4096
 # Draws are fewer for very many arms, so that draws x arms x arms stays below this.
-MOST_WORK = 40_000_000
+MOST_WORK = 10_000_000
 FEWEST_DRAWS = 512
 # The share of a level that goes into finding out which comparisons do not matter.
 FIRST_STEP = 0.1
+MOST_PLANTED = 8
 # An arm whose p is below this by Bonferroni's inequality is not simulated.
 CLEAR = 1e-5
 # Beyond so many arms the critical value of all pairs is Bonferroni's.
@@ -39,8 +44,10 @@ MOST_ARMS_IN_PAIRS = 200
 class Contest:
     """All differences of arms as t values of common degrees of freedom, and their joint draws.
 
-    value_AA, error_AA, df_AA  arm (row) minus arm (column); lower is better
+    value_AA  arm (row) minus arm (column); lower is better
+    error_AA, df_AA  standard error and df, an unclear arm in the column with its own spread
     t_AA      value / error as a t value with `df` degrees of freedom
+    both      the differences with the spread of both arms
     df        common degrees of freedom: the median of those of the differences
     z_BA      draws of the arms' errors, with the estimated covariance
     scale_B   draws of the estimated over the true standard error
@@ -51,15 +58,17 @@ class Contest:
     error_AA: Floats
     df_AA: Floats
     t_AA: Floats
+    both: Estimates
     df: float
     z_BA: Floats
     scale_B: Floats
     sd_AA: Floats
 
 
-def contest(parts: Components, pairs: Estimates, lower_is_better: bool) -> Contest:
+def contest(parts: Components, lower_is_better: bool) -> Contest:
     """The contest of the arms of `parts`, two or more; their noise must be known."""
     arms = len(parts.arms)
+    pairs = parts.pairs(trusted_rows=True)
     value_AA = pairs.value if lower_is_better else -pairs.value
     off = ~np.eye(arms, dtype=bool)
     df = float(np.median(pairs.df[off]))
@@ -72,7 +81,8 @@ def contest(parts: Components, pairs: Estimates, lower_is_better: bool) -> Conte
     # Two arms without any noise between them: their draws are equal, and so is their difference.
     sd_AA[sd_AA <= 1e-9 * sd_AA.max()] = np.inf
     t_AA = _at_df(value_AA, pairs.error, pairs.df, df)
-    return Contest(value_AA, pairs.error, pairs.df, t_AA, df, z_BA, scale_B, sd_AA)
+    both = parts.pairs()
+    return Contest(value_AA, pairs.error, pairs.df, t_AA, both, df, z_BA, scale_B, sd_AA)
 
 
 def _at_df(value: Floats, error: Floats, df: Floats, common: float) -> Floats:
@@ -169,7 +179,8 @@ def behind_best(game: Contest, level: float = 0.95) -> Behind:
     arms = len(game.t_AA)
     low_AA, high_AA = np.empty((arms, arms)), np.empty((arms, arms))
     for k in range(arms):
-        half_A = _half(game, k, _two_sided(game, k, level))
+        half_A = _half(game.error_AA[k], game.df_AA[k], game.df, _two_sided(game, k, level))
+        half_A[k] = 0.0
         low_AA[k], high_AA[k] = game.value_AA[:, k] - half_A, game.value_AA[:, k] + half_A
     possible = (high_AA >= 0).all(axis=1)
     return Behind(
@@ -186,14 +197,9 @@ def _two_sided(game: Contest, arm: int, level: float) -> float:
     return float(np.quantile(np.abs(_t_of(game, arm)).max(axis=1), level))
 
 
-def _half(game: Contest, arm: int, critical: float) -> Floats:
-    """Half widths (A,) of the differences from `arm` at a critical value; 0 for itself."""
-    df_A = game.df_AA[:, arm]
-    half_A = game.error_AA[:, arm] * _same_tail(
-        np.full(len(df_A), critical), np.full(len(df_A), game.df), df_A
-    )
-    half_A[arm] = 0.0
-    return half_A
+def _half(error: Floats, df: Floats, common_df: float, critical: float) -> Floats:
+    """Half widths at a critical value of the t with `common_df` degrees of freedom."""
+    return error * _same_tail(np.full(df.shape, critical), np.full(df.shape, common_df), df)
 
 
 def all_pairs(game: Contest, level: float = 0.95) -> tuple[Floats, Floats]:
@@ -202,8 +208,9 @@ def all_pairs(game: Contest, level: float = 0.95) -> tuple[Floats, Floats]:
     Tukey's honest differences with the estimated covariance (Hochberg and Tamhane, Multiple
     Comparison Procedures, 1987, chapter 3); Bonferroni's with more than 200 arms.
     """
-    arms = len(game.t_AA)
-    p_AA = 2 * stats.t.sf(np.abs(game.t_AA), game.df)
+    arms, both = len(game.t_AA), game.both
+    size_AA = np.abs(_at_df(both.value, both.error, both.df, game.df))
+    p_AA = 2 * stats.t.sf(size_AA, game.df)
     if arms == 2 or arms > MOST_ARMS_IN_PAIRS:
         pairs = arms * (arms - 1) // 2
         critical = float(stats.t.isf((1 - level) / 2 / pairs, game.df))
@@ -211,11 +218,12 @@ def all_pairs(game: Contest, level: float = 0.95) -> tuple[Floats, Floats]:
     else:
         most_B = np.sort(_most_of_all(game))
         critical = float(np.quantile(most_B, level))
-        beaten = np.searchsorted(most_B, np.abs(game.t_AA), side="left")
+        beaten = np.searchsorted(most_B, size_AA, side="left")
         p_AA = np.maximum(p_AA, 1 - beaten / len(most_B))
-    halves = [_half(game, arm, critical) for arm in range(arms)]
+    half_AA = _half(both.error, both.df, game.df, critical)
+    np.fill_diagonal(half_AA, 0.0)
     np.fill_diagonal(p_AA, 1.0)
-    return np.array(halves).T, p_AA
+    return half_AA, p_AA
 
 
 def _most_of_all(game: Contest) -> Floats:
@@ -224,3 +232,33 @@ def _most_of_all(game: Contest) -> Floats:
     for arm in range(len(game.t_AA) - 1):
         np.maximum(found, np.abs(_t_of(game, arm)).max(axis=1), out=found)
     return found
+
+
+def detectable(game: Contest, level: float, power: float) -> float:
+    """By how much an arm must be better than all others to be alone at `level`, with `power`.
+
+    Where its distance is d, every other arm i is ruled out if d >= critical value * estimated error
+    of the difference - what chance adds to it; d is the `power` quantile, over the draws, of the
+    most that any i asks for. The noise of this study is an estimate: each draw is divided by a
+    further draw of estimated over true, which makes d a prediction for a study to come. The median
+    over the arms that might be that one, at most MOST_PLANTED of them.
+    """
+    arms = len(game.t_AA)
+    planted = np.unique(np.linspace(0, arms - 1, min(arms, MOST_PLANTED)).round().astype(int))
+    critical = float(np.median([_one_sided(game, int(arm), level) for arm in planted]))
+    again_B = np.random.default_rng(0).permutation(game.scale_B)
+    found = []
+    for arm in planted:
+        others = np.arange(arms) != arm
+        chance_BJ = game.z_BA[:, others] - game.z_BA[:, [arm]]
+        half_J = _half(game.error_AA[others, arm], game.df_AA[others, arm], game.df, critical)
+        asked_B = (half_J * game.scale_B[:, None] - chance_BJ).max(axis=1) / again_B
+        found.append(float(np.quantile(asked_B, power)))
+    return float(np.median(found))
+
+
+def _one_sided(game: Contest, arm: int, level: float) -> float:
+    """Critical value of all differences from one arm, one-sided, in one step."""
+    if len(game.t_AA) == 2:
+        return float(stats.t.isf(level, game.df))
+    return float(np.quantile(_t_of(game, arm).max(axis=1), 1 - level * (1 - FIRST_STEP)))

@@ -85,8 +85,9 @@ def _seed_noise(parts: Components, pool: Pool) -> tuple[float, float]:
     degrees of freedom (seeds - 1), so the df is Satterthwaite's.
     """
     in_R = pool.runs_R > 0
-    if pool.family == "common":  # its mean square rests on the unclear arms as well
-        in_R = ~sum((p.runs_R > 0 for p in parts.pools if p.family == "noisier"), ~(in_R | True))
+    if pool.family == "common":  # its mean square rests on the runs of the unclear arms as well
+        for other in parts.pools:
+            in_R = in_R | ((other.runs_R > 0) & (other.family == "unclear"))
     arm_R = parts.runs.arm_R[in_R]
     off_R = parts.runs.mean_R[in_R] - parts.mean_A[arm_R]
     total, df = float(off_R @ off_R), len(arm_R) - len(np.unique(arm_R))

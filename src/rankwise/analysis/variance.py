@@ -112,22 +112,33 @@ class Components:
         return self._estimates(c_KA @ self.fitted_A, seed_parts, examples)
 
     def covariance(self, c_KA: Floats) -> Floats:
-        """Covariance (K, K) of the estimates of c_KA @ arms; zero where the noise is unknown."""
+        """Covariance (K, K) of the estimates of c_KA @ arms; zero where the noise is unknown.
+
+        Unclear arms have the common variance here.
+        """
         b_KR = c_KA @ self.design.coef_AR
         total = np.zeros((len(c_KA), len(c_KA)))
         if self.example_AA is not None:
             total += c_KA @ self.example_AA @ c_KA.T
         for pool in self.pools:
-            beyond = pool.mean_square
+            beyond = (self.pools[0] if pool.family == "unclear" else pool).mean_square
             if self.example_AA is not None:
                 beyond = max(beyond - self.residual, 0.0)
             total += beyond * (b_KR * pool.runs_R) @ b_KR.T
         return total
 
-    def pairs(self) -> Estimates:
-        """Estimates of arm a minus arm b, each array (A, A)."""
+    def pairs(self, trusted_rows: bool = False) -> Estimates:
+        """Estimates of arm a minus arm b, each array (A, A).
+
+        With `trusted_rows` an unclear arm has the common variance as a, and its own only as b.
+        """
         coef_AR = self.design.coef_AR
         seed_parts = [_of_pairs((coef_AR * pool.runs_R) @ coef_AR.T) for pool in self.pools]
+        for pool, part_AA in zip(self.pools, seed_parts, strict=True):
+            if trusted_rows and pool.family == "unclear":
+                arm = pool.arms[0]
+                seed_parts[0][arm] += part_AA[arm]
+                part_AA[arm] = 0.0
         examples = None if self.example_AA is None else _of_pairs(self.example_AA)
         return self._estimates(self.fitted_A[:, None] - self.fitted_A, seed_parts, examples)
 
@@ -178,8 +189,8 @@ def half_width(
 
     Howe's is the root of the summed squares of each part's own: exact where one part dominates, too
     wide in between. Satterthwaite's, t with (sum v)^2 / sum (v^2 / df) for the whole, is too narrow
-    where few runs agree by chance. Between them, Howe's with the weight 1 / (fewest degrees of
-    freedom), the interval is close to 95 % (docs/calibration.md).
+    where few runs agree by chance. Between them, Howe's with the weight 2 / (1 + fewest
+    degrees of freedom), the interval is close to 95 % (docs/calibration.md).
     """
     parts = [*seeds, (examples, example_df)]
     squares = [stats.t.ppf(0.975, df) ** 2 * part for part, df in parts]
@@ -191,7 +202,8 @@ def half_width(
     with np.errstate(divide="ignore", invalid="ignore"):
         df = np.where(spread > 0, variance**2 / spread, np.inf)
     satterthwaite = stats.t.ppf(0.975, np.maximum(df, fewest)) * np.sqrt(variance)
-    return np.asarray(satterthwaite + (howe - satterthwaite) / np.maximum(fewest, 1))
+    weight = 2 / (1 + np.maximum(fewest, 1))
+    return np.asarray(satterthwaite + (howe - satterthwaite) * weight)
 
 
 def degrees_of_freedom(half: Floats, error: Floats) -> Floats:

@@ -37,13 +37,25 @@ __all__ = [
 ]
 
 
+Tolerance = (
+    Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    | Annotated[str, Field(pattern=r"^(?=.*[1-9])\d+(\.\d+)? ?%$")]
+)
+
+
 class ObjectiveSpec(Section):
     """The metric that decides, and the cost that is kept low."""
 
     metric: MetricName = Field("eval_loss", description="Validation metric that decides.")
     cost: Literal["trainable_params", "memory", "time"] = Field(
         "trainable_params",
-        description="What the recommendation keeps low among configurations that are tied.",
+        description="What the recommendation keeps low among configurations that are as good.",
+    )
+    tolerance: Tolerance | None = Field(
+        None,
+        description="Differences up to this do not matter: a number in units of the metric, or a "
+        "share of the best mean such as 1%. The cheapest configuration that is shown to be no "
+        "further behind the best is recommended.",
     )
 
 

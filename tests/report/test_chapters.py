@@ -187,3 +187,21 @@ def test_a_tied_arm_is_neither_passed_over_nor_called_worse(tmp_path: Path) -> N
     cheaper = judgement.choice.recommendation.cheaper
     assert cheaper is not None
     assert cheaper.arm == "cheap"
+
+
+def test_a_tolerance_turns_a_tie_into_the_cheapest_that_is_as_good(make_study: Any) -> None:
+    spec = {"objective": {"metric": "eval_loss", "cost": "trainable_params", "tolerance": "20%"}}
+    folder = make_study(spec=spec, examples=200)
+    with Store(folder) as store:
+        judgement = judge_records(read_records(store))
+    verdict, choice = judgement.verdict, judgement.choice
+    best = min(arm.fitted for arm in verdict.arms if arm.fitted is not None)
+    assert verdict.tolerance == pytest.approx(0.2 * best)
+    cost = {a.name: a.costs["trainable_params"].value for a in judgement.records.arms}
+    assert choice.basis == "within"
+    equal = [arm.arm for arm in verdict.arms if arm.equal]
+    assert cost[str(choice.arm)] == min(cost[arm] for arm in equal)
+    text = report_of(folder)
+    assert "trainable parameters of the configurations shown to be within 0.1" in text
+    assert ", within tolerance |" in text
+    assert "tolerance: 20%" in text

@@ -4,6 +4,8 @@ Unknown fields are errors: nothing in a spec is silently ignored. `load.py` read
 sections are defined in `sections.py` and `training.py`; other folders import them from here.
 """
 
+import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -37,10 +39,7 @@ __all__ = [
 ]
 
 
-Tolerance = (
-    Annotated[float, Field(gt=0, allow_inf_nan=False)]
-    | Annotated[str, Field(pattern=r"^(?=.*[1-9])\d+(\.\d+)? ?%$")]
-)
+SHARE = re.compile(r"\d+(\.\d+)? ?%")
 
 
 class ObjectiveSpec(Section):
@@ -51,12 +50,24 @@ class ObjectiveSpec(Section):
         "trainable_params",
         description="What the recommendation keeps low among configurations that are as good.",
     )
-    tolerance: Tolerance | None = Field(
+    tolerance: float | str | None = Field(
         None,
         description="Differences up to this do not matter: a number in units of the metric, or a "
         "share of the best mean such as 1%. The cheapest configuration that is shown to be no "
         "further behind the best is recommended.",
     )
+
+    @field_validator("tolerance")
+    @classmethod
+    def _positive(cls, value: float | str | None) -> float | str | None:
+        size = value
+        if isinstance(value, str):
+            size = float(value.rstrip(" %")) if SHARE.fullmatch(value) else None
+        if value is not None and not (isinstance(size, float) and 0 < size < math.inf):
+            raise ValueError(
+                f"must be a number above 0, or a share of the best mean such as 1%; found {value!r}"
+            )
+        return value
 
 
 class BudgetSpec(Section):

@@ -137,6 +137,8 @@ class Verdict:
 
     claim       what the intervals hold for beyond these runs and these examples
     tolerance   differences up to this do not matter; None where that was not said
+    share       of each level that is used; below 1 where the study was judged before
+    declared    whether a winner may be declared; not while runs are missing
     arms        in the order given, failed ones included
     best        lowest (or highest) fitted mean; an observation, not a claim
     tie_group   the 95 % confidence set of the best, best fitted mean first
@@ -153,6 +155,8 @@ class Verdict:
     examples: int
     unit: str
     tolerance: float | None
+    share: float
+    declared: bool
     arms: tuple[ArmResult, ...]
     best: str | None
     tie_group: tuple[str, ...]
@@ -186,12 +190,24 @@ class Verdict:
         return Difference(arm, other, value, value - half, value + half, p, better)
 
 
-def judge(scores: Scores, tolerance: float | None = None) -> Verdict:
-    """The verdict on `scores`. Missing and failed runs are counted and raise no error."""
-    return judge_parts(scores, components(scores), tolerance)
+def judge(
+    scores: Scores, tolerance: float | None = None, share: float = 1.0, declared: bool = True
+) -> Verdict:
+    """The verdict on `scores`. Missing and failed runs are counted and raise no error.
+
+    `share` of each level is used; p values are divided by it. Where not `declared` there is no
+    winner.
+    """
+    return judge_parts(scores, components(scores), tolerance, share, declared)
 
 
-def judge_parts(scores: Scores, parts: Components, tolerance: float | None = None) -> Verdict:
+def judge_parts(
+    scores: Scores,
+    parts: Components,
+    tolerance: float | None = None,
+    share: float = 1.0,
+    declared: bool = True,
+) -> Verdict:
     """`judge`, for callers that have the components already."""
     sign = 1.0 if scores.lower_is_better else -1.0
     order = np.argsort(sign * parts.fitted_A, kind="stable")
@@ -199,11 +215,11 @@ def judge_parts(scores: Scores, parts: Components, tolerance: float | None = Non
     game = None
     if len(parts.arms) > 1 and parts.claim != "nothing":
         game = contest(parts, scores.lower_is_better)
-    p_A = np.ones(len(order)) if game is None else p_best(game)
-    behind = _behind(game, sign * parts.fitted_A)
+    p_A = np.ones(len(order)) if game is None else np.minimum(p_best(game) / share, 1.0)
+    behind = _behind(game, sign * parts.fitted_A, share)
     tie_group = tuple(parts.arms[a] for a in order if not p_A[a] < LEVEL)
     left = [parts.arms[a] for a in order if not p_A[a] < WINNER_LEVEL]
-    alone = left[0] if len(left) == 1 < len(parts.arms) else None
+    alone = left[0] if len(left) == 1 < len(parts.arms) and declared else None
     return Verdict(
         metric=scores.metric,
         lower_is_better=scores.lower_is_better,
@@ -213,23 +229,25 @@ def judge_parts(scores: Scores, parts: Components, tolerance: float | None = Non
         examples=parts.examples,
         unit=parts.unit,
         tolerance=tolerance,
+        share=share,
+        declared=declared,
         arms=_arm_results(scores, parts, order, p_A, _equal(behind, tolerance)),
         best=parts.arms[order[0]] if len(order) else None,
         tie_group=tie_group,
         winner=alone if parts.pools else None,
         stands_out=None if parts.pools else alone,
         noise=noise_floor(parts),
-        detectable=_detectable(parts, game),
+        detectable=_detectable(parts, game, share),
         distances=_distances(parts.arms, order, behind, p_A if game is not None else None),
         settlements=_settlements(parts, order, p_A >= LEVEL),
-        pairs=_table(parts, pairs, game),
+        pairs=_table(parts, pairs, game, share),
     )
 
 
-def _behind(game: Contest | None, value_A: Floats) -> Behind:
+def _behind(game: Contest | None, value_A: Floats, share: float) -> Behind:
     """The bounds on every arm's distance from the best; NaN where the noise is unknown."""
     if game is not None:
-        return behind_best(game)
+        return behind_best(game, 1 - LEVEL * share)
     unknown_A = np.full(len(value_A), np.nan)
     return Behind(value_A - value_A.min(initial=np.inf), unknown_A, unknown_A)
 
@@ -245,11 +263,12 @@ def _equal(behind: Behind, tolerance: float | None) -> list[bool | None]:
     return [bool(high <= tolerance) for high in behind.high_A]
 
 
-def _table(parts: Components, pairs: Estimates, game: Contest | None) -> PairTable:
+def _table(parts: Components, pairs: Estimates, game: Contest | None, share: float) -> PairTable:
     low_AA, high_AA = pairs.interval()
     half_AA, adjusted_AA = np.full(pairs.value.shape, np.nan), np.full(pairs.value.shape, np.nan)
     if game is not None:
-        half_AA, adjusted_AA = all_pairs(game)
+        half_AA, adjusted_AA = all_pairs(game, 1 - LEVEL * share)
+        adjusted_AA = np.minimum(adjusted_AA / share, 1.0)
     decided_AA = np.abs(pairs.value) > half_AA
     return PairTable(
         arms=parts.arms,
@@ -318,10 +337,10 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _detectable(parts: Components, game: Contest | None) -> DetectableEffect | None:
+def _detectable(parts: Components, game: Contest | None, share: float) -> DetectableEffect | None:
     if game is None:
         return None
-    value = detectable(game, WINNER_LEVEL, PLANNED)
+    value = detectable(game, WINNER_LEVEL * share, PLANNED)
     return DetectableEffect(value, CLAIMED, float(np.mean(parts.seeds_A)), parts.examples)
 
 

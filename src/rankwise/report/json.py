@@ -79,6 +79,8 @@ class VerdictFacts:
     examples: int
     unit: str
     tolerance: float | None
+    share: float
+    declared: bool
     arms: tuple[ArmResult, ...]
     best: str | None
     tie_group: tuple[str, ...]

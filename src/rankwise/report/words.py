@@ -94,6 +94,8 @@ def headline(verdict: Verdict, digits: int, trained_once: bool = False) -> str:
             f"{strong('Best of these runs:')} {_better_than_all(verdict, best, digits)}. With one "
             "seed per configuration, another seed may change the order, so no winner is declared."
         )
+    if len(verdict.tie_group) == 1 and not verdict.declared:
+        return f"{strong('Not finished:')} {looks}; no winner is declared while runs are missing."
     if len(verdict.tie_group) == 1:
         return (
             f"{strong('Nearly decided:')} {looks}. It is the only one in the 95 % confidence set "
@@ -190,13 +192,24 @@ def settlement(verdict: Verdict, found: Settlement) -> str:
 
 def cautions(verdict: Verdict) -> tuple[str, ...]:
     """What a reader must know before using the verdict."""
-    found = [*_run_cautions(verdict), *_claim_cautions(verdict)]
+    found = [*_look_cautions(verdict), *_run_cautions(verdict), *_claim_cautions(verdict)]
     if verdict.unit == "groups of examples" and 0 < verdict.examples < FEW_GROUPS:
         found.append(
             f"The examples form only {count(verdict.examples, 'group')}. With so few groups, the "
             "intervals rest on the assumption that group means are normally distributed."
         )
     return tuple(found)
+
+
+def _look_cautions(verdict: Verdict) -> list[str]:
+    if verdict.share == 1:
+        return []
+    return [
+        "This study was judged before, with fewer runs. Looking until something is significant "
+        "finds chance, so this look uses a smaller level: what stands here as 95 % or as 0.05 is "
+        f"computed at {percent(1 - 0.05 * verdict.share, 2)} or {0.05 * verdict.share:.2g}; p "
+        "values are adjusted."
+    ]
 
 
 def _run_cautions(verdict: Verdict) -> list[str]:

@@ -15,6 +15,7 @@ from rankwise.analysis.interactions import Interactions, Shape, interactions, sh
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.variance import Components, components
 from rankwise.analysis.verdict import Verdict, judge, judge_parts
+from rankwise.results.looks import is_declared, look_number, share
 from rankwise.results.records import (
     ArmFacts,
     Records,
@@ -93,7 +94,8 @@ def judge_records(records: Records) -> Judgement:
     data = distinct(records)
     scores = scores_of(data)
     parts = components(scores)
-    verdict = judge_parts(scores, parts, tolerance_of(records, parts))
+    used, declared = share(look_number(records)), is_declared(records)
+    verdict = judge_parts(scores, parts, tolerance_of(records, parts), used, declared)
     settings = {arm.name: plain_settings(arm) for arm in data.arms}
     left_out = tuple(name for name in settings if name not in parts.arms)
     effects = crossed = None

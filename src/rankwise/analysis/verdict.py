@@ -4,10 +4,10 @@
 where seeds are part of it. Array suffixes: A arms with a finished run, R finished runs.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rankwise.analysis.best import (
     Behind,
@@ -18,8 +18,8 @@ from rankwise.analysis.best import (
     detectable,
     p_best,
 )
-from rankwise.analysis.comparisons import Settlement, settle
 from rankwise.analysis.means import NoiseFloor, mean_intervals, noise_floor, spreads
+from rankwise.analysis.planning import Settlement, settle
 from rankwise.analysis.scores import Floats, Ints, Scores
 from rankwise.analysis.variance import Claim, Components, Estimates, components
 
@@ -32,6 +32,7 @@ PLANNED = 0.83
 CLAIMED = 0.8
 # Advice on more runs is for this power.
 SETTLED = 0.9
+MOST_SETTLED = 12
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,16 @@ class Difference:
 class DetectableEffect:
     """An arm that is truly better than all others by `value` is declared the winner with `power`.
 
-    With one seed: is said to stand out. seeds: mean number of finished runs of an arm.
+    With one seed: is said to stand out.
+
+    value      for the arm in the middle, where arms differ in runs or noise
+    smallest   differences from here on are significant between the two arms that have the least
+               noise between them; far below `value` where arms are unlike
+    seeds      mean number of finished runs of an arm
     """
 
     value: float
+    smallest: float
     power: float
     seeds: float
     examples: int
@@ -145,6 +152,7 @@ class Verdict:
     winner      the only arm of the 97.5 % set, where the claim includes seeds; else None
     stands_out  with one seed: the arm that the examples show to be better than all others
     distances   every arm behind the best, in order of place
+    settlements what would decide the tie, where `with_settlements` was asked
     """
 
     metric: str
@@ -239,7 +247,7 @@ def judge_parts(
         noise=noise_floor(parts),
         detectable=_detectable(parts, game, share),
         distances=_distances(parts.arms, order, behind, p_A if game is not None else None),
-        settlements=_settlements(parts, order, p_A >= LEVEL),
+        settlements=(),
         pairs=_table(parts, pairs, game, share),
     )
 
@@ -340,14 +348,22 @@ def _known(value: float) -> float | None:
 def _detectable(parts: Components, game: Contest | None, share: float) -> DetectableEffect | None:
     if game is None:
         return None
-    value = detectable(game, WINNER_LEVEL * share, PLANNED)
-    return DetectableEffect(value, CLAIMED, float(np.mean(parts.seeds_A)), parts.examples)
+    value, smallest = detectable(game, WINNER_LEVEL * share, PLANNED)
+    seeds = float(np.mean(parts.seeds_A))
+    return DetectableEffect(value, smallest, CLAIMED, seeds, parts.examples)
 
 
-def _settlements(
-    parts: Components, order: Ints, in_tie_A: NDArray[np.bool_]
-) -> tuple[Settlement, ...]:
-    """What would decide between each tied arm and the best, at the level of that tie group."""
-    tied = [int(a) for a in order if in_tie_A[a]]
-    level = LEVEL / max(len(tied) - 1, 1)
-    return tuple(settle(parts, a, tied[0], level, SETTLED) for a in tied[1:])
+def with_settlements(
+    verdict: Verdict, parts: Components, hours: Mapping[str, float] | None = None
+) -> Verdict:
+    """The verdict with what would decide between the best and each tied arm, the first few.
+
+    At the level that is left for each of them: a winner must be better than all. `hours` of a run,
+    by arm.
+    """
+    if verdict.claim == "nothing" or len(verdict.tie_group) < 2:
+        return verdict
+    best, *tied = (parts.arms.index(arm) for arm in verdict.tie_group)
+    level = 2 * WINNER_LEVEL * verdict.share / len(tied)
+    found = tuple(settle(parts, arm, best, level, SETTLED, hours) for arm in tied[:MOST_SETTLED])
+    return replace(verdict, settlements=found)

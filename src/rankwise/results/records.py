@@ -139,6 +139,7 @@ class Records:
                there was one; the best on the same examples, as the metric is not kept example by
                example or all of them form one group; or it is not known
     test_size  items behind each x_AS where no record by example exists, else None
+    tolerance  differences up to this do not matter: a number, or a share of the best mean ("1%")
     groups_E, weights_E  of the validation examples, with x_ASE
     reloads    by run id, what adapters gave that were loaded from disk
     """
@@ -166,6 +167,7 @@ class Records:
     test_weights_E: Floats | None = None
     reloads: Mapping[str, Reload] = field(default_factory=dict)
     steps: StepChoice = "unknown"
+    tolerance: float | str | None = None
 
     def arm(self, name: str) -> ArmFacts:
         """The arm of this name (StopIteration where there is none)."""

@@ -83,11 +83,18 @@ def _study_rows(records: Records) -> list[tuple[str, str]]:
         ),
         ("seeds", ", ".join(map(str, records.seeds))),
         ("configurations, runs, finished", f"{len(records.arms)}, {len(records.runs)}, {finished}"),
-        ("objective", f"{words(records.metric)}, cost: {words(records.cost)}"),
+        ("objective", f"{words(records.metric)}, cost: {words(records.cost)}{_tolerance(records)}"),
         ("device", _pairs(device)),
         ("versions", _pairs(study.get("versions", {}))),
     ]
     return [(name, value) for name, value in rows if value not in ("", MISSING)]
+
+
+def _tolerance(records: Records) -> str:
+    if records.tolerance is None:
+        return ""
+    given = records.tolerance
+    return f", tolerance: {given if isinstance(given, str) else format(given, 'g')}"
 
 
 def _held_out(records: Records) -> str:

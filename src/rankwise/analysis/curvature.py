@@ -2,11 +2,13 @@
 
 The learning rate and the rank act by their ratio, so a step is a doubling; see `Factor.scale`.
 
-The best value is the lowest point of a quadratic through the levels. Its interval is that of
-Fieller (J. R. Stat. Soc. B 16, 1954, p. 175): all values at which the slope does not differ
-significantly from zero; it is bounded exactly where the curvature is significant. Where the
-quadratic does not fit, the interval reaches from the last level ruled out below to the first one
-above, which holds if there is one lowest point.
+Two statements, apart. Without a model: the best value lies between the last level below and the
+first level above that are ruled out, which holds if there is one lowest point. With one: the lowest
+point of a quadratic through the levels, with the interval of Fieller (J. R. Stat. Soc. B 16, 1954,
+p. 175): all values at which the slope does not differ significantly from zero; it is bounded
+exactly where the curvature is significant. Only the first decides anything: losses rise faster
+above the best learning rate than below it, and on such curves Fieller's interval holds the best
+value in less than half of simulated studies, although a test of fit seldom objects.
 
 Array suffixes: A arms with a finished run, L levels, K contrasts of arms.
 """
@@ -31,22 +33,25 @@ Place = Literal["inside", "at the lowest", "at the highest", "open"]
 
 @dataclass(frozen=True)
 class Optimum:
-    """Where a numeric setting is best.
+    """Where a numeric setting is best, in its own unit.
 
-    value, low, high  the best value with its 95 % interval, in the setting's own unit; None where
-                      no best value is shown
-    by                "quadratic", or "levels" where it does not fit or shows no lowest point
-    place    "inside": the interval lies inside the range tried; "at the lowest", "at the highest":
-             that value is better than all others, so a better one may lie outside; "open": neither
-    candidates        the levels that may be the best one (95 %)
+    place       "inside": lowest and highest value tried are both ruled out; "at the lowest", "at
+                the highest": that value is better than all others, so a better one may lie outside;
+                "open": neither
+    candidates  the levels that may be the best one (95 %)
+    above, below  the best value lies between these two levels; None unless the place is "inside"
+    value, low, high  lowest point of a quadratic and its 95 % interval, if the curve is one; None
+                where the quadratic does not fit, shows no lowest point, or one that is not
+                between `above` and `below`
     """
 
-    value: float | None
-    low: float | None
-    high: float | None
-    by: Literal["quadratic", "levels"]
     place: Place
     candidates: tuple[float, ...]
+    above: float | None = None
+    below: float | None = None
+    value: float | None = None
+    low: float | None = None
+    high: float | None = None
 
 
 def could_be_best(errors: Errors, level_LA: Floats, sign: float) -> NDArray[np.bool_]:
@@ -84,21 +89,17 @@ def find_optimum(
     in_L = could_be_best(errors, level_LA, sign)
     candidates = tuple(value for value, kept in zip(values, in_L, strict=True) if kept)
     first, last = tried.index(candidates[0]), tried.index(candidates[-1])
-    low_x, high_x = on_scale((tried[0], tried[-1]), scale)
-    found = _lowest_point(errors, on_scale(values, scale), level_LA, sign)
-    if found is not None and low_x <= found[1] and found[2] <= high_x:
-        best, low, high = (float(2.0**x) if scale == "log" else x for x in found)
-        return Optimum(best, low, high, "quadratic", "inside", candidates)
     if first > 0 and last < len(tried) - 1:
-        loss_L = errors.estimates(sign * (level_LA - level_LA[0])).value
-        best = values[int(np.argmin(loss_L))]
-        return Optimum(best, tried[first - 1], tried[last + 1], "levels", "inside", candidates)
-    place: Place = "open"
+        above, below = tried[first - 1], tried[last + 1]
+        found = _lowest_point(errors, on_scale(values, scale), level_LA, sign)
+        if found is not None:
+            best, low, high = (float(2.0**x) if scale == "log" else x for x in found)
+            if above <= low and high <= below:
+                return Optimum("inside", candidates, above, below, best, low, high)
+        return Optimum("inside", candidates, above, below)
     if last == 0:
-        place = "at the lowest"
-    elif first == len(tried) - 1:
-        place = "at the highest"
-    return Optimum(None, None, None, "levels", place, candidates)
+        return Optimum("at the lowest", candidates)
+    return Optimum("at the highest" if first == len(tried) - 1 else "open", candidates)
 
 
 def _lowest_point(

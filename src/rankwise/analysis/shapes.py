@@ -95,6 +95,14 @@ def shapes(
     return tuple(shape if shape.p is None else _gated(shape, next(adjusted)) for shape in found)
 
 
+def _over_arms(errors: Errors, factor: Factor, sign: float) -> Optimum:
+    """The best value where nothing else varies: every level stands for itself, without a curve."""
+    level_LA = np.eye(len(factor.levels))[:, list(factor.level_A)]
+    level_LA /= level_LA.sum(axis=1, keepdims=True)
+    values = tuple(float(value or 0.0) for value in factor.values or ())
+    return find_optimum(errors, factor.scale, values, level_LA, sign)
+
+
 def _gated(shape: Shape, p_adjusted: float) -> Shape:
     """With its adjusted p; without one that is significant, nothing else is claimed."""
     kind = shape.kind if p_adjusted < LEVEL else "not shown"
@@ -125,6 +133,8 @@ def _shape(
     gain_KA = -sign * found.c_KA
     level_LA = np.vstack([np.zeros(len(parts.arms)), np.cumsum(found.c_KA, axis=0)])
     optimum = find_optimum(errors, factor.scale, values, level_LA, sign)
+    if factor.degree and len(model.factors.varied) == 1:
+        optimum = _over_arms(errors, factor, sign)
     width_K = np.diff(on_scale(values, factor.scale))
     drop_A = gain_KA[0] / width_K[0] - gain_KA[-1] / width_K[-1]
     estimates = errors.estimates(np.vstack([gain_KA, drop_A, gain_KA.sum(axis=0)]))

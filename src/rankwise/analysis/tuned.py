@@ -1,13 +1,21 @@
 """Structures compared each at its own best learning rate, corrected for having chosen it.
 
-The best of several arms looks better than it is, the more so the more arms and the noisier. So the
-choice is cross-fitted: the learning rate at which a structure is read, at one seed and on one fifth
-of the examples, is the one that is best at the other seeds and on the other examples (with one
-seed: on the other examples). What is read had no part in the choice (Stone, J. R. Stat. Soc. B 36,
-1974, p. 111; Varma and Simon, BMC Bioinformatics 7:91, 2006). The structures are then judged as
-arms are. Their values are those of a choice made with less data, so slightly too bad, not too good.
+The best of several arms looks better than it is, the more so the more arms and the noisier. Two
+corrections:
 
-Array suffixes: M arms of one structure, S seeds, E examples, F folds.
+* The value of a structure is cross-fitted: at one seed and on one fifth of the examples it is read
+  from the arm that is best at the other seeds and on the other examples (with one seed: on the
+  other examples), so what is read had no part in the choice (Stone, J. R. Stat. Soc. B 36, 1974,
+  p. 111; Varma and Simon, BMC Bioinformatics 7:91, 2006). As a choice made with less data it is
+  slightly too bad, not too good.
+* The distance of a structure from the best of the others is a minimum of maxima of differences of
+  arms, min_b max_a (arm b of the structure - arm a of the others). It has bounds from those of the
+  pairs: over the arms that are maximised none is lost (intersection-union test, Berger,
+  Technometrics 24, 1982, p. 295), over those that are minimised the level is divided (Bonferroni).
+  Intervals from the cross-fitted values themselves would be too narrow: what is read in one fold
+  decides in the others (in 1,500 simulated studies with 4 seeds they held the truth in 91 %).
+
+Array suffixes: A arms, M arms of one structure, S seeds, E examples, F folds.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,13 +23,13 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import stats
 
-from rankwise.analysis.effects import Effects, factor_effects
+from rankwise.analysis.additive import LEVEL
 from rankwise.analysis.factors import Settings
-from rankwise.analysis.rates import Structure, is_rate, learning_rates, structures
+from rankwise.analysis.rates import Structure, learning_rates, structures
 from rankwise.analysis.scores import Floats, Ints, Scores
-from rankwise.analysis.variance import components
-from rankwise.analysis.verdict import judge_parts
+from rankwise.analysis.variance import Components, components
 
 FOLDS = 5
 
@@ -33,10 +41,10 @@ class TunedStructure:
     rates       learning rates with a result
     chosen      the best one on all data
     share       share of the choices, over seeds and folds, that fell on it
-    value       the metric by cross-fitted choice
-    difference  from the best structure, with 95 % bounds and p adjusted as in the verdict; None for
-                the best one and where the noise is unknown
-    tied        may be the best structure
+    mean        of the arm that is best on all data
+    corrected   by cross-fitted choice
+    behind      `mean` against the best of the other structures, as a loss: negative for the best
+    low, high   95 % interval of that difference of the true best arms; None: the noise is unknown
     """
 
     structure: Structure
@@ -44,53 +52,100 @@ class TunedStructure:
     rates: tuple[float, ...]
     chosen: float
     share: float
-    value: float
-    difference: float | None
+    mean: float
+    corrected: float
+    behind: float
     low: float | None
     high: float | None
-    p_adjusted: float | None
-    tied: bool
+
+    @property
+    def worse(self) -> bool:
+        """Another structure is better than this one, each at its own best rate."""
+        return self.low is not None and self.low > 0
+
+    @property
+    def best(self) -> bool:
+        """Better than all other structures."""
+        return self.high is not None and self.high < 0
 
 
-@dataclass(frozen=True)
-class Tuned:
-    """All structures, best first, and the effects of the settings that make them."""
+def tune(
+    scores: Scores, parts: Components, settings: Mapping[str, Settings], key: str
+) -> tuple[TunedStructure, ...]:
+    """Structures at their own best learning rates, best first; `parts` are those of `scores`.
 
-    structures: tuple[TunedStructure, ...]
-    effects: Effects
-
-
-def tune(scores: Scores, settings: Mapping[str, Settings], key: str) -> Tuned | None:
-    """Compare structures at their own best learning rates.
-
-    None where there is nothing to choose (one structure, or one learning rate in each), or where a
+    Empty where there is nothing to choose (one structure, or one learning rate in each), or where a
     choice cannot be kept apart from what is read (one seed without scores by example).
     """
-    x_ASE = _by_example(scores)
     groups = {
         structure: own
         for structure, arms in structures(settings, key).items()
-        if (own := [arm for arm in arms if np.isfinite(x_ASE[scores.arms.index(arm)]).any()])
+        if (own := [arm for arm in arms if arm in parts.arms])
     }
-    if len(groups) < 2 or all(len(own) < 2 for own in groups.values()):
-        return None
     w_E, fold_E = _weights(scores), _folds(scores)
-    if len(scores.seeds) < 2 and fold_E.max() == 0:
-        return None
-    rates = learning_rates(settings, key)
-    names = tuple(own[0] for own in groups.values())
-    sign = 1.0 if scores.lower_is_better else -1.0
-    chosen: dict[str, tuple[float, float]] = {}
-    read = []
-    for name, own in zip(names, groups.values(), strict=True):
+    nothing_to_choose = len(groups) < 2 or all(len(own) < 2 for own in groups.values())
+    if nothing_to_choose or (len(scores.seeds) < 2 and fold_E.max() == 0):
+        return ()
+    rates, sign = learning_rates(settings, key), 1.0 if scores.lower_is_better else -1.0
+    loss = dict(zip(parts.arms, (sign * parts.fitted_A).tolist(), strict=True))
+    corrected, choice = _corrected(scores, list(groups.values()), w_E, fold_E)
+    rows = []
+    for n, (structure, own) in enumerate(groups.items()):
+        best = min(own, key=loss.__getitem__)
+        others = [arm for other in groups.values() if other is not own for arm in other]
+        low, high = distance(parts, own, others, sign)
+        rows.append(
+            TunedStructure(
+                structure=structure,
+                arms=tuple(own),
+                rates=tuple(sorted({rates[arm] for arm in own})),
+                chosen=rates[best],
+                share=float(np.mean(choice[n] == own.index(best))),
+                mean=sign * loss[best],
+                corrected=corrected[n],
+                behind=loss[best] - min(loss[arm] for arm in others),
+                low=low,
+                high=high,
+            )
+        )
+    return tuple(sorted(rows, key=lambda row: row.behind))
+
+
+def distance(
+    parts: Components, own: Sequence[str], others: Sequence[str], sign: float
+) -> tuple[float | None, float | None]:
+    """95 % interval of the best of `own` minus the best of `others`, as losses."""
+    if parts.claim == "nothing":
+        return None, None
+    pairs = parts.pairs()
+    this, that = ([parts.arms.index(arm) for arm in group] for group in (own, others))
+    at = np.ix_(this, that)
+    value, error, df = sign * pairs.value[at], pairs.error[at], pairs.df[at]
+    high = value + stats.t.isf(LEVEL / 2 / len(own), df) * error
+    low = value - stats.t.isf(LEVEL / 2 / len(others), df) * error
+    return float(low.min(axis=0).max()), float(high.max(axis=1).min())
+
+
+def _corrected(
+    scores: Scores, groups: Sequence[Sequence[str]], w_E: Floats, fold_E: Ints
+) -> tuple[list[float], list[Ints]]:
+    """The cross-fitted value of each structure, and the choices, positions in its arms."""
+    x_ASE, sign = _by_example(scores), 1.0 if scores.lower_is_better else -1.0
+    read, choices = [], []
+    for own in groups:
         x_MSE = x_ASE[[scores.arms.index(arm) for arm in own]]
         best_SF = cross_fitted_choice(sign * x_MSE, w_E, fold_E)
         read.append(_read(x_MSE, best_SF, fold_E))
-        on_all = int(np.argmin(_means(sign * x_MSE, w_E)))
-        share = float((best_SF == on_all).sum() / max((best_SF >= 0).sum(), 1))
-        chosen[name] = rates[own[on_all]], share
-    found = _scores(scores, names, np.array(read))
-    return _compared(found, groups, chosen, rates, settings, key)
+        choices.append(best_SF[best_SF >= 0])
+    names = tuple(own[0] for own in groups)
+    x_TSE = np.array(read)
+    deep = scores.x_ASE is not None
+    found = replace(
+        scores, arms=names, x_ASE=x_TSE if deep else None, x_AS=None if deep else x_TSE[:, :, 0]
+    )
+    fitted = components(found)
+    value = dict(zip(fitted.arms, fitted.fitted_A.tolist(), strict=True))
+    return [value.get(name, float("nan")) for name in names], choices
 
 
 def _by_example(scores: Scores) -> Floats:
@@ -144,56 +199,3 @@ def _read(x_MSE: Floats, best_SF: Ints, fold_E: Ints) -> Floats:
     best_SE = best_SF[:, fold_E]
     seeds_SE, examples_SE = np.indices(best_SE.shape)
     return np.asarray(np.where(best_SE < 0, np.nan, x_MSE[best_SE, seeds_SE, examples_SE]))
-
-
-def _means(loss_MSE: Floats, w_E: Floats) -> Floats:
-    run_MS = loss_MSE @ w_E / w_E.sum()
-    return np.asarray(np.nanmean(np.where(np.isfinite(run_MS), run_MS, np.nan), axis=1))
-
-
-def _scores(scores: Scores, names: tuple[str, ...], x_TSE: Floats) -> Scores:
-    if scores.x_ASE is None:
-        return replace(scores, arms=names, x_AS=x_TSE[:, :, 0])
-    return replace(scores, arms=names, x_ASE=x_TSE)
-
-
-def _compared(
-    found: Scores,
-    groups: Mapping[Structure, Sequence[str]],
-    chosen: Mapping[str, tuple[float, float]],
-    rates: Mapping[str, float],
-    settings: Mapping[str, Settings],
-    key: str,
-) -> Tuned | None:
-    parts = components(found)
-    verdict = judge_parts(found, parts)
-    against = {one.arm: one for one in verdict.with_best}
-    fitted = dict(zip(parts.arms, parts.fitted_A.tolist(), strict=True))
-    rows = []
-    for structure, own in groups.items():
-        name = own[0]
-        if name not in fitted:
-            continue
-        gap = against.get(name)
-        rows.append(
-            TunedStructure(
-                structure=structure,
-                arms=tuple(own),
-                rates=tuple(sorted({rates[arm] for arm in own})),
-                chosen=chosen[name][0],
-                share=chosen[name][1],
-                value=fitted[name],
-                difference=None if gap is None else gap.value,
-                low=None if gap is None else gap.low,
-                high=None if gap is None else gap.high,
-                p_adjusted=None if gap is None else gap.p_adjusted,
-                tied=name in verdict.tie_group,
-            )
-        )
-    rows.sort(key=lambda row: row.value if found.lower_is_better else -row.value)
-    plain = {
-        name: {k: v for k, v in settings[name].items() if not is_rate(k, key)}
-        for name in parts.arms
-    }
-    effects = factor_effects(found.metric, parts, plain, found.lower_is_better)
-    return Tuned(tuple(rows), effects) if len(rows) > 1 else None

@@ -15,7 +15,7 @@ from rankwise.analysis.interactions import Interactions
 from rankwise.analysis.means import NoiseFloor
 from rankwise.analysis.rates import LearningRateFlag
 from rankwise.analysis.shapes import Shape
-from rankwise.analysis.tuned import Tuned
+from rankwise.analysis.tuned import TunedStructure
 from rankwise.analysis.verdict import ArmResult, DetectableEffect, Difference, Verdict
 from rankwise.report.chapters.groups import group_runs
 from rankwise.report.chapters.recommendation import flag_sentence, would_change
@@ -128,7 +128,7 @@ class Facts:
     interactions: Interactions | None
     shapes: tuple[Shape, ...]
     learning_rate: tuple[RateFacts, ...]
-    tuned: Tuned | None
+    tuned: tuple[TunedStructure, ...]
     collapsed: dict[str, str]
     groups: tuple[Group, ...]
     arms: tuple[ArmFacts, ...]

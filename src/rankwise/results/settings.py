@@ -8,7 +8,7 @@ from rankwise.analysis.interactions import Interactions, interactions
 from rankwise.analysis.rates import LearningRateFlag, learning_rate_flags
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import Shape, shapes
-from rankwise.analysis.tuned import Tuned, tune
+from rankwise.analysis.tuned import TunedStructure, tune
 from rankwise.analysis.variance import Components, components
 from rankwise.results.collapsed import Collapse, collapsed_arms, without
 from rankwise.results.records import ArmFacts, Records, varying_settings
@@ -24,7 +24,7 @@ class SettingFindings:
     effects, interactions  None where arms with a result differ in no setting; they and `shapes` are
                            those of the arms that did not collapse
     rate_flags  the learning rates of each structure
-    tuned       structures at their own best learning rates; None where none was chosen
+    tuned       structures at their own best learning rates; empty where none was chosen
     collapsed   arms set aside from effects, and what their runs did
     """
 
@@ -32,7 +32,7 @@ class SettingFindings:
     interactions: Interactions | None
     shapes: tuple[Shape, ...]
     rate_flags: tuple[LearningRateFlag, ...]
-    tuned: Tuned | None
+    tuned: tuple[TunedStructure, ...]
     collapsed: Mapping[str, Collapse]
 
 
@@ -54,7 +54,7 @@ def find_settings(data: Records, scores: Scores, parts: Components) -> SettingFi
         interactions=crossed,
         shapes=found,
         rate_flags=learning_rate_flags(settings, parts, lower, key) if key else (),
-        tuned=tune(scores, settings, key) if key else None,
+        tuned=tune(scores, parts, settings, key) if key else (),
         collapsed=collapsed,
     )
 

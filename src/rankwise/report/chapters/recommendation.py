@@ -2,6 +2,7 @@
 
 from rankwise.analysis.rates import LearningRateFlag
 from rankwise.report import trainers
+from rankwise.report.chapters.shapes import parabola
 from rankwise.report.document import (
     Block,
     Bullets,
@@ -252,14 +253,10 @@ def flag_sentence(flag: LearningRateFlag) -> str:
 def _inside(flag: LearningRateFlag) -> str:
     """Where the best learning rate lies, with its interval."""
     found = flag.optimum
-    if found is None or found.value is None or found.low is None or found.high is None:
+    if found is None or found.above is None or found.below is None:
         return ""
-    low, high = significant(found.low), significant(found.high)
-    if found.by == "levels":
-        return f" (the best lies between {low} and {high})"
-    return (
-        f" (by a quadratic: {found.value:.2g}, 95 % interval {found.low:.2g} to {found.high:.2g})"
-    )
+    low, high = significant(found.above), significant(found.below)
+    return f" (the best value lies between {low} and {high}{parabola(found)})"
 
 
 def _open(flag: LearningRateFlag) -> str:

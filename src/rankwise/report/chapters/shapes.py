@@ -49,17 +49,24 @@ def _shape(judgement: Judgement, shape: Shape) -> str:
 
 def best_value(found: Optimum) -> str:
     """A sentence on where the best value of a numeric setting lies."""
-    if found.place == "inside" and found.by == "quadratic":
-        return (
-            f"The best value is about {found.value:.2g} (95 % interval {found.low:.2g} to "
-            f"{found.high:.2g}, by a quadratic), inside the range tried."
-        )
     if found.place == "inside":
-        low, high = significant(found.low or 0.0), significant(found.high or 0.0)
-        return f"The best value lies between {low} and {high}, inside the range tried."
+        low, high = significant(found.above or 0.0), significant(found.below or 0.0)
+        text = f"The best value lies between {low} and {high}, inside the range tried"
+        return f"{text}{parabola(found)}."
     if found.place == "open":
         several = names([significant(value) for value in found.candidates])
         return f"Where the best value lies is not shown; each of {several} may be the best."
     end = found.place.removeprefix("at the ")
     way = "lower" if end == "lowest" else "higher"
     return f"The {end} value is better than all others; a {way} one may be better still."
+
+
+def parabola(found: Optimum) -> str:
+    """The best value by a quadratic, with the assumption that it needs; empty where there is none.
+
+    Two digits: the interval is seldom narrower than a tenth of its value.
+    """
+    if found.value is None:
+        return ""
+    span = f"95 % interval {found.low:.2g} to {found.high:.2g}"
+    return f"; about {found.value:.2g} ({span}) if the curve is a parabola on this scale"

@@ -1,0 +1,33 @@
+"""The calibration of what is said of settings, run small: the bounds hold within chance."""
+
+import importlib.util
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "calibration_factors.py"
+
+
+@pytest.fixture(scope="module")
+def calibration():
+    spec = importlib.util.spec_from_file_location("calibration_factors", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules[spec.name]
+
+
+def test_what_is_said_of_settings_is_as_sure_as_it_says_within_chance(calibration, capsys):
+    assert calibration.main(["--quick", "--seed", "1"]) == 0
+    assert "an edge is named" in capsys.readouterr().out
+
+
+def test_a_claim_from_the_one_shared_rate_would_be_caught(calibration, monkeypatch):
+    from rankwise.analysis import effects
+
+    monkeypatch.setattr(effects, "narrow_factors", lambda *_: ())
+    rows = {what: row for what, *row in calibration.factor_rows(30, 1)}
+    values, _, high = next(row for what, row in rows.items() if "ranges share one rate" in what)
+    assert sum(values) / len(values) > 2 * high

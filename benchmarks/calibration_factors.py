@@ -7,8 +7,8 @@ Prints a Markdown table and ends with 1 if a bound is missed (in --quick: missed
 allows). `factor_rows` gives the values, one a study.
 
 Every study draws 2 to 4 seeds, 100 to 400 examples, and a seed noise from none to twice the
-residual noise of a run. Differences are planted in units of the standard error of one arm's mean
-against another's, which is known here.
+residual noise of a run. Differences are planted in units of the standard error of the difference of
+two arms (s.e.), which is known here.
 
 Array suffixes: A arms, S seeds, E examples.
 """
@@ -16,7 +16,7 @@ Array suffixes: A arms, S seeds, E examples.
 import argparse
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,8 +26,11 @@ from rankwise.analysis.interactions import interactions
 from rankwise.analysis.rates import learning_rate_flags
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import Shape, shapes
+from rankwise.analysis.smooth import smooth
+from rankwise.analysis.smooth_model import draw, point_of, smooth_model
 from rankwise.analysis.tuned import TunedStructure, tune
 from rankwise.analysis.variance import Components, components
+from rankwise.analysis.verdict import judge_parts
 
 Floats = NDArray[np.float64]
 FactorRow = tuple[str, list[float], float, float]
@@ -206,6 +209,65 @@ def interaction_is_claimed(rng: np.random.Generator) -> bool:
     return any(one.clear for one in found.tested)
 
 
+@dataclass(frozen=True)
+class SmoothOutcome:
+    """What the second estimate said of one study of 18 arms."""
+
+    size: float
+    tied: float
+    kept: float
+    refuted: float
+    predicted: float
+    untried: float
+
+
+def smooth_study(rng: np.random.Generator, synergy: float = 0.0) -> SmoothOutcome:
+    """A 3 x 3 x 2 factorial; with a synergy one arm is better by so many errors than all others.
+
+    The last value is whether an arm that is left out is predicted within its interval.
+    """
+    noise = draw_noise(rng)
+    settings, additive_A = factorial(rng, 0.0)
+    mean_A = rng.uniform(0.3, 1.5) * additive_A + rng.uniform(0, 1) * rng.standard_normal(18)
+    if synergy:
+        mean_A[rng.integers(18)] = mean_A.min() - synergy
+    mean_A = noise.error * mean_A
+    scores = draw_scores(rng, noise, settings, mean_A.tolist())
+    parts = components(scores)
+    model = smooth_model(parts, settings, True)
+    assert model is not None
+    found = smooth(model, parts, True)
+    truth = dict(
+        zip(settings, (mean_A - mean_A.mean() + parts.fitted_A.mean()).tolist(), strict=True)
+    )
+    best = min(truth, key=truth.__getitem__)
+    return SmoothOutcome(
+        size=len(found.best),
+        tied=len(judge_parts(scores, parts).tie_group),
+        kept=float(best in found.best),
+        refuted=float(found.refuted),
+        predicted=float(np.mean([_holds(p.low, truth[p.arm], p.high) for p in found.predictions])),
+        untried=np.nan if synergy else _untried_is_covered(rng, scores, settings, mean_A),
+    )
+
+
+def _untried_is_covered(
+    rng: np.random.Generator, scores: Scores, settings: Settings, mean_A: Floats
+) -> float:
+    """Leave one arm out and predict it, relative to the mean of the others."""
+    out = int(rng.integers(18))
+    keep = np.arange(18) != out
+    assert scores.x_ASE is not None
+    names = tuple(np.array(scores.arms)[keep].tolist())
+    parts = components(replace(scores, arms=names, x_ASE=scores.x_ASE[keep]))
+    model = smooth_model(parts, settings, True)
+    assert model is not None
+    point = point_of(model.factors, settings[scores.arms[out]])
+    loss_DN = draw(model, [point])
+    low, high = np.quantile(loss_DN[:, -1] - loss_DN[:, :-1].mean(axis=1), (0.025, 0.975))
+    return _holds(float(low), float(mean_A[out] - mean_A[keep].mean()), float(high))
+
+
 def factor_rows(studies: int, seed: int) -> list[FactorRow]:
     """(what, one value a study, lower bound, upper bound) of everything that is calibrated here."""
 
@@ -223,6 +285,10 @@ def factor_rows(studies: int, seed: int) -> list[FactorRow]:
     crossed = [float(bool(x)) for x in many(7, interaction_is_claimed)]
     inside, by_parabola = (deep[np.isfinite(deep[:, n]), n].tolist() for n in (1, 2))
     inside_skewed = skewed[np.isfinite(skewed[:, 1]), 1].tolist()
+    few = max(studies // 3, 10)
+    rng = np.random.default_rng([seed, 9])
+    plain = [smooth_study(rng) for _ in range(few)]
+    synergy = [smooth_study(rng, 4.0) for _ in range(few)]
     return [
         ("U of 7 learning rates, 8 s.e. deep: an effect is reported", deep[:, 0].tolist(), 0.9, 1),
         ("- the best value lies where it is said to", inside, 0.935, 1),
@@ -242,6 +308,25 @@ def factor_rows(studies: int, seed: int) -> list[FactorRow]:
         ("- 95 % interval at the own best rates", unequal[:, 1].tolist(), 0.935, 1),
         ("95 % interval of an average effect, with interactions", averages, 0.935, 0.965),
         ("effects are additive: an interaction is called significant", crossed, 0, 0.06),
+        *_smooth_rows(plain, synergy),
+    ]
+
+
+def _smooth_rows(
+    plain: Sequence[SmoothOutcome], synergy: Sequence[SmoothOutcome]
+) -> list[FactorRow]:
+    def of(found: Sequence[SmoothOutcome], name: str) -> list[float]:
+        return [getattr(one, name) for one in found]
+
+    return [
+        ("18 arms, if settings act smoothly: size of the set of the best", of(plain, "size"), 1, 8),
+        ("- size of the tie group of the verdict", of(plain, "tied"), 1, 18),
+        ("- the set holds the best", of(plain, "kept"), 0.935, 1),
+        ("- 95 % interval of an arm", of(plain, "predicted"), 0.93, 1),
+        ("- 95 % interval of an arm that was left out", of(plain, "untried"), 0.93, 1),
+        ("- the model is refuted", of(plain, "refuted"), 0, 0.06),
+        ("one arm 4 s.e. better than all others: it is refuted", of(synergy, "refuted"), 0.8, 1),
+        ("- the set holds the best", of(synergy, "kept"), 0.935, 1),
     ]
 
 

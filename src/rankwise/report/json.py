@@ -13,8 +13,10 @@ from rankwise.analysis.front import Alternative, Front
 from rankwise.analysis.groups import Group
 from rankwise.analysis.interactions import Interactions
 from rankwise.analysis.means import NoiseFloor
+from rankwise.analysis.proposals import Proposal
 from rankwise.analysis.rates import LearningRateFlag
 from rankwise.analysis.shapes import Shape
+from rankwise.analysis.smooth import Smooth
 from rankwise.analysis.tuned import TunedStructure
 from rankwise.analysis.verdict import ArmResult, DetectableEffect, Difference, Verdict
 from rankwise.report.chapters.groups import group_runs
@@ -130,6 +132,8 @@ class Facts:
     learning_rate: tuple[RateFacts, ...]
     tuned: tuple[TunedStructure, ...]
     collapsed: dict[str, str]
+    smooth: Smooth | None
+    proposals: tuple[Proposal, ...]
     groups: tuple[Group, ...]
     arms: tuple[ArmFacts, ...]
     curves: dict[str, Curve]
@@ -165,6 +169,8 @@ def facts_of(judgement: Judgement) -> Facts:
         ),
         tuned=judgement.tuned,
         collapsed=dict(judgement.collapsed),
+        smooth=judgement.smooth,
+        proposals=judgement.proposals,
         groups=group_runs(judgement),
         arms=records.arms,
         curves={name: curve for name, curve in curves.items() if curve is not None},

@@ -2,12 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from rankwise.analysis.effects import Effects, factor_effects
+from rankwise.analysis.factors import Settings
 from rankwise.analysis.interactions import Interactions, interactions
+from rankwise.analysis.proposals import Proposal, propose
 from rankwise.analysis.rates import LearningRateFlag, learning_rate_flags
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.shapes import Shape, shapes
+from rankwise.analysis.smooth import Smooth, smooth
+from rankwise.analysis.smooth_model import smooth_model
 from rankwise.analysis.tuned import TunedStructure, tune
 from rankwise.analysis.variance import Components, components
 from rankwise.results.collapsed import Collapse, collapsed_arms, without
@@ -26,6 +31,8 @@ class SettingFindings:
     rate_flags  the learning rates of each structure
     tuned       structures at their own best learning rates; empty where none was chosen
     collapsed   arms set aside from effects, and what their runs did
+    smooth, proposals  what follows if settings act smoothly, and what to try next then; None where
+                the arms are too few (or very many) or the noise is unknown
     """
 
     effects: Effects | None
@@ -34,6 +41,8 @@ class SettingFindings:
     rate_flags: tuple[LearningRateFlag, ...]
     tuned: tuple[TunedStructure, ...]
     collapsed: Mapping[str, Collapse]
+    smooth: Smooth | None
+    proposals: tuple[Proposal, ...]
 
 
 def find_settings(data: Records, scores: Scores, parts: Components) -> SettingFindings:
@@ -56,7 +65,19 @@ def find_settings(data: Records, scores: Scores, parts: Components) -> SettingFi
         rate_flags=learning_rate_flags(settings, parts, lower, key) if key else (),
         tuned=tune(scores, parts, settings, key) if key else (),
         collapsed=collapsed,
+        **_smoothly(learned, settings, lower),
     )
+
+
+def _smoothly(
+    parts: Components, settings: Mapping[str, Settings], lower_is_better: bool
+) -> dict[str, Any]:
+    model = smooth_model(parts, settings, lower_is_better)
+    if model is None:
+        return {"smooth": None, "proposals": ()}
+    found = smooth(model, parts, lower_is_better)
+    proposals = () if found.refuted else propose(model, found, settings, lower_is_better)
+    return {"smooth": found, "proposals": proposals}
 
 
 def _set_aside(

@@ -260,7 +260,7 @@ def test_the_corrected_value_is_not_too_good_where_the_plain_one_is():
 def test_the_distance_of_two_single_arms_is_their_interval():
     settings = sweep(1e-3, target="qv") | sweep(1e-3, target="all")
     parts = components(scores_of(settings, [0.0, 0.1]))
-    low, high = distance(parts, [parts.arms[0]], [parts.arms[1]], 1.0)
+    low, high = distance(parts, parts.pairs(), [parts.arms[0]], [parts.arms[1]], 1.0)
     expected = parts.contrasts(np.array([[1.0, -1.0]])).interval()
     assert [low, high] == pytest.approx([float(bound[0]) for bound in expected])
 

@@ -29,7 +29,7 @@ from rankwise.analysis.additive import LEVEL
 from rankwise.analysis.factors import Settings
 from rankwise.analysis.rates import Structure, learning_rates, structures
 from rankwise.analysis.scores import Floats, Ints, Scores
-from rankwise.analysis.variance import Components, components
+from rankwise.analysis.variance import Components, Estimates, components
 
 FOLDS = 5
 
@@ -88,12 +88,13 @@ def tune(
         return ()
     rates, sign = learning_rates(settings, key), 1.0 if scores.lower_is_better else -1.0
     loss = dict(zip(parts.arms, (sign * parts.fitted_A).tolist(), strict=True))
+    pairs = parts.pairs()
     corrected, choice = _corrected(scores, list(groups.values()), w_E, fold_E)
     rows = []
     for n, (structure, own) in enumerate(groups.items()):
         best = min(own, key=loss.__getitem__)
         others = [arm for other in groups.values() if other is not own for arm in other]
-        low, high = distance(parts, own, others, sign)
+        low, high = distance(parts, pairs, own, others, sign)
         rows.append(
             TunedStructure(
                 structure=structure,
@@ -112,12 +113,14 @@ def tune(
 
 
 def distance(
-    parts: Components, own: Sequence[str], others: Sequence[str], sign: float
+    parts: Components, pairs: Estimates, own: Sequence[str], others: Sequence[str], sign: float
 ) -> tuple[float | None, float | None]:
-    """95 % interval of the best of `own` minus the best of `others`, as losses."""
+    """95 % interval of the best of `own` minus the best of `others`, as losses.
+
+    `pairs` are those of `parts`.
+    """
     if parts.claim == "nothing":
         return None, None
-    pairs = parts.pairs()
     this, that = ([parts.arms.index(arm) for arm in group] for group in (own, others))
     at = np.ix_(this, that)
     value, error, df = sign * pairs.value[at], pairs.error[at], pairs.df[at]

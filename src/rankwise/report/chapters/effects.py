@@ -150,7 +150,7 @@ def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
         "p: adjusted (Holm) over all differences shown. Pairs: pairs of configurations that differ "
         "only in this setting; with none, the difference is computed from several comparisons."
     )
-    if any(d.narrow for d in rows):
+    if any(d.narrow and d.low_bound is not None for d in rows):
         caption += (
             " Only at the shared values: the two were tried at other values of that setting, and "
             "each may be best at one that the other does not have, so this decides nothing between "

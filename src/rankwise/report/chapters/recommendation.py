@@ -88,7 +88,7 @@ def would_change(judgement: Judgement) -> tuple[str, ...]:
     found += [
         flag_sentence(flag)
         for flag in judgement.rate_flags
-        if flag.kind != "inside" and (arm is None or arm in flag.arms)
+        if flag.kind not in ("inside", "open") and (arm is None or arm in flag.arms)
     ]
     return tuple(found)
 

@@ -128,8 +128,8 @@ def edge_is_named(rng: np.random.Generator, depth: float) -> bool:
     return flag.at_the_edge
 
 
-def overlapping_ranges(rng: np.random.Generator) -> tuple[bool, bool]:
-    """Two targets, equal at their own best rates, ranges that share one: (claimed, covered).
+def overlapping_ranges(rng: np.random.Generator, gap: float = 0.0) -> tuple[bool, bool]:
+    """Two targets, ranges of rates that share one, the first better by `gap` s.e.: (claim, cover).
 
     Either end of a target's range is worse than its middle, by up to 8 standard errors. Claimed
     counts both the effect of the target and the comparison at the own best rates.
@@ -139,13 +139,14 @@ def overlapping_ranges(rng: np.random.Generator) -> tuple[bool, bool]:
     settings = sweep(rates[:3], target="qv") | sweep(rates[2:], target="all")
     mean_A = noise.error * rng.uniform(0, 8, 6)
     mean_A[[1, 4]] = 0
+    mean_A[3:] += gap * noise.error
     scores = draw_scores(rng, noise, settings, mean_A.tolist())
     parts = components(scores)
     effects = factor_effects("eval_loss", parts, settings)
     target = next(f for f in effects.factors if "target" in f.factor.settings)
     tuned = tune(scores, parts, settings, RATE)
     claimed = any(d.decided for d in target.differences) or _one_is_better(tuned)
-    return claimed, _covers(tuned)
+    return claimed, _covers(tuned, gap * noise.error)
 
 
 def unequal_choice(rng: np.random.Generator) -> tuple[bool, bool]:
@@ -154,16 +155,17 @@ def unequal_choice(rng: np.random.Generator) -> tuple[bool, bool]:
     settings = sweep(10.0 ** np.linspace(-4, -2, 5), target="qv") | sweep((1e-3,), target="all")
     scores = draw_scores(rng, noise, settings, [0.0] * 6)
     tuned = tune(scores, components(scores), settings, RATE)
-    return _one_is_better(tuned), _covers(tuned)
+    return _one_is_better(tuned), _covers(tuned, 0.0)
 
 
 def _one_is_better(tuned: Sequence[TunedStructure]) -> bool:
     return any(row.worse or row.best for row in tuned)
 
 
-def _covers(tuned: Sequence[TunedStructure]) -> bool:
-    """Whether the interval of the first of two structures that are equal at best holds zero."""
-    return bool(_holds(tuned[0].low, 0.0, tuned[0].high))
+def _covers(tuned: Sequence[TunedStructure], gap: float) -> bool:
+    """Whether the interval of the first of two targets against the second holds the truth."""
+    (first,) = (row for row in tuned if ("target", "qv") in row.structure)
+    return bool(_holds(first.low, -gap, first.high))
 
 
 def factorial(rng: np.random.Generator, interaction: float) -> tuple[Settings, Floats]:
@@ -278,6 +280,7 @@ def factor_rows(studies: int, seed: int) -> list[FactorRow]:
     deep = np.array(many(1, lambda rng: u_shaped_sweep(rng, 8.0, 0.0)), dtype=np.float64)
     skewed = np.array(many(8, lambda rng: u_shaped_sweep(rng, 8.0, 1.5)), dtype=np.float64)
     overlap = np.array(many(4, overlapping_ranges), dtype=np.float64)
+    better = np.array(many(10, lambda rng: overlapping_ranges(rng, 6.0)), dtype=np.float64)
     unequal = np.array(many(5, unequal_choice), dtype=np.float64)
     flat = [float(bool(x)) for x in many(2, lambda rng: edge_is_named(rng, 0.0))]
     shallow = [float(bool(x)) for x in many(3, lambda rng: edge_is_named(rng, 1.0))]
@@ -304,6 +307,13 @@ def factor_rows(studies: int, seed: int) -> list[FactorRow]:
             0.1,
         ),
         ("- 95 % interval at the own best rates", overlap[:, 1].tolist(), 0.935, 1),
+        (
+            "- one better by 6 s.e. at best: it is found",
+            better[:, 0].tolist(),
+            0.9,
+            1,
+        ),
+        ("- 95 % interval at the own best rates", better[:, 1].tolist(), 0.935, 1),
         ("5 equal rates against 1: one is called better", unequal[:, 0].tolist(), 0, 0.06),
         ("- 95 % interval at the own best rates", unequal[:, 1].tolist(), 0.935, 1),
         ("95 % interval of an average effect, with interactions", averages, 0.935, 0.965),

@@ -5,6 +5,7 @@ Array suffixes: A arms with a finished run, P columns of the model, K contrasts 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import Literal
 
@@ -30,7 +31,7 @@ class Model:
     inverse_PA: Floats
     slices: tuple[slice, ...]
 
-    @property
+    @cached_property
     def rank(self) -> int:
         """Number of independent columns."""
         return int(np.linalg.matrix_rank(self.design_AP, tol=TOLERANCE))
@@ -84,13 +85,21 @@ class Errors:
 
     def covariance(self, c_KA: Floats) -> tuple[Floats, float]:
         """Covariance (K, K) of the same, and the middle of their degrees of freedom."""
-        if self.basis != "misfit" or self.design_AP is None:
+        if self.basis != "misfit":
             df_K = self.parts.contrasts(c_KA).df
             return self.parts.covariance(c_KA), float(np.median(df_K))
-        x_AP, y_A = self.design_AP, self.parts.fitted_A
-        off_A = y_A - x_AP @ (np.linalg.pinv(x_AP) @ y_A)
-        df = len(y_A) - int(np.linalg.matrix_rank(x_AP, tol=TOLERANCE))
-        return np.asarray(off_A @ off_A / df * (c_KA @ c_KA.T)), float(df)
+        square, df = self._misfit
+        return np.asarray(square * (c_KA @ c_KA.T)), df
+
+    @cached_property
+    def _misfit(self) -> tuple[float, float]:
+        """Mean square of the residuals of the model, and its degrees of freedom."""
+        y_A, x_AP = self.parts.fitted_A, self.design_AP
+        assert x_AP is not None
+        coef_P, _, rank, _ = np.linalg.lstsq(x_AP, y_A, rcond=TOLERANCE)
+        off_A = y_A - x_AP @ coef_P
+        df = float(len(y_A) - int(rank))
+        return float(off_A @ off_A) / df, df
 
     def wald_p(self, c_KA: Floats) -> float:
         """p of the hypothesis that all K contrasts are zero (F test)."""

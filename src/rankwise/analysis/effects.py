@@ -37,6 +37,7 @@ from rankwise.analysis.factors import (
     find_factors,
     is_number,
     level_pairs,
+    text_of,
 )
 from rankwise.analysis.variance import Components
 
@@ -189,6 +190,7 @@ def _differences(
     if known.any():
         p_K[known] = estimates.p_value()[known]
         adjusted_K[known] = holm(p_K[known])
+    narrow = narrow_factors(model.factors, asked, settings)
     differences = []
     for k, (n, low, high) in enumerate(asked):
         factor, mixed = model.factors.varied[n], found.mixed[k]
@@ -207,43 +209,50 @@ def _differences(
                 pairs=tuple(found.pairs[k]),
                 basis=found.basis[k],
                 by_pairs=bool(found.by_pairs_K[k]),
-                narrow=narrow_factors(model.factors, factor, low, high, settings),
+                narrow=narrow[k],
             )
         )
     return differences
 
 
 def narrow_factors(
-    factors: Factors, factor: Factor, low: int, high: int, settings: Mapping[str, Settings]
-) -> tuple[str, ...]:
-    """Numeric factors of which the arms at the two levels share at most half of the values.
+    factors: Factors, asked: list[tuple[int, int, int]], settings: Mapping[str, Settings]
+) -> list[tuple[str, ...]]:
+    """For each (factor, low, high): numeric factors of which the arms there share at most half.
 
     Every arm of `settings` counts, for a value that failed was tried. A factor without levels (see
-    `Factor.degree`) counts by the ranges of its values. A line has no two levels to compare.
+    `Factor.degree`) counts by the ranges of its values. A curve has no two levels to compare.
     """
-    if factor.degree:
-        return ()
-    narrow = []
-    for other in factors.varied:
-        if other is factor or other.values is None:
-            continue
-        one, two = (_tried(factors, factor, level, other, settings) for level in (low, high))
-        if one and two and _shared(one, two, ranges=other.degree > 0) <= 0.5:
-            narrow.append(other.label)
-    return tuple(narrow)
+    tried = [_tried(factors, factor, settings) for factor in factors.varied]
+    found = []
+    for n, low, high in asked:
+        narrow = []
+        for other, at in tried[n].items():
+            one, two = at[low], at[high]
+            ranges = factors.varied[other].degree > 0
+            if one and two and _shared(one, two, ranges) <= 0.5:
+                narrow.append(factors.varied[other].label)
+        found.append(tuple(narrow))
+    return found
 
 
 def _tried(
-    factors: Factors, factor: Factor, level: int, other: Factor, settings: Mapping[str, Settings]
-) -> set[float]:
-    """Values of `other` (on its scale) in all arms that are at this level of `factor`."""
-    at = settings[factors.arms[factor.level_A.index(level)]]
-    found = set()
+    factors: Factors, factor: Factor, settings: Mapping[str, Settings]
+) -> dict[int, list[set[float]]]:
+    """For each other numeric factor its values, on its scale, at every level of this factor."""
+    if factor.degree:
+        return {}
+    others = {n: f for n, f in enumerate(factors.varied) if f is not factor and f.values}
+    found = {n: [set[float]() for _ in factor.levels] for n in others}
+    level_of = {text: level for level, text in enumerate(factor.levels)}
     for own in settings.values():
-        value = own.get(other.settings[0])
-        if is_number(value) and all(own.get(name) == at.get(name) for name in factor.settings):
-            found.add(float(str(value)))
-    return {math.log2(x) if other.scale == "log" and x > 0 else x for x in found}
+        level = level_of.get(" / ".join(text_of(own.get(name)) for name in factor.settings))
+        for n, other in others.items():
+            value = own.get(other.settings[0])
+            if level is not None and is_number(value):
+                x = float(str(value))
+                found[n][level].add(math.log2(x) if other.scale == "log" and x > 0 else x)
+    return found
 
 
 def _shared(one: set[float], two: set[float], ranges: bool) -> float:

@@ -50,7 +50,8 @@ def parts_of(settings, extra=None, seeds=3, noise=0.02, seed=0):
 
 def schools(sizes):
     sizes = np.asarray(sizes, dtype=np.float64)
-    grid = Grid(np.zeros(len(sizes)), sizes, np.ones(len(sizes)))
+    none = np.zeros(len(sizes))
+    grid = Grid(none, sizes, none + 1, none)
     return posterior_of(grid, np.zeros((8, 8)), np.eye(8), SCHOOLS, np.diag(ERRORS**2))
 
 
@@ -182,9 +183,16 @@ def test_nothing_tried_is_proposed_and_nothing_beyond_where_an_arm_was_lost():
         assert [one.gain for one in proposals] == sorted((o.gain for o in proposals), reverse=True)
 
 
-def test_sizes_on_the_grid_are_quantiles_of_a_half_cauchy_prior():
-    sizes = np.unique(grid_of(2.0, np.inf).size_G)
-    assert sizes == pytest.approx(stats.halfcauchy.ppf((np.arange(16) + 0.5) / 16, scale=2.0))
+def test_the_grid_has_the_half_cauchy_prior_of_each_size():
+    """Its distribution function and that of scipy, at every size of the grid."""
+    grid = grid_of(2.0, 7.0)
+    weight_G = np.exp(grid.prior_G) / np.exp(grid.prior_G).sum()
+    for size_G in (grid.main_G, grid.size_G):
+        sizes = np.unique(size_G)
+        own = np.array([weight_G[np.isclose(size_G, size)].sum() for size in sizes])
+        middle = np.cumsum(own) - own / 2
+        assert middle == pytest.approx(stats.halfcauchy.cdf(sizes, scale=2.0))
+    assert np.median(grid.scale_G) == pytest.approx(7.0 / stats.chi2.median(7.0))
 
 
 def test_too_few_arms_or_no_noise_give_no_second_estimate():

@@ -95,5 +95,5 @@ def test_ranges_that_share_one_rate_are_said_to(
     ]
     _, text = judged(make_study(arms=arms, truth=lambda s: 0.5 - 0.1 * (s[RATE] == 3e-3)))
     own = section(text, "What each setting does")
-    assert "only at the shared values of `training.learning_rate`" in own
+    assert "at other values of `training.learning_rate`" in own
     assert "decides nothing between them" in own

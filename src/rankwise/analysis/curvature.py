@@ -39,7 +39,8 @@ class Optimum:
                 the highest": that value is better than all others, so a better one may lie outside;
                 "open": neither
     candidates  the levels that may be the best one (95 %)
-    above, below  the best value lies between these two levels; None unless the place is "inside"
+    above, below  the best value lies between these two levels; None unless the place is "inside",
+                and where it rests on the quadratic alone
     value, low, high  lowest point of a quadratic and its 95 % interval, if the curve is one; None
                 where the quadratic does not fit, shows no lowest point, or one that is not
                 between `above` and `below`

@@ -133,8 +133,12 @@ def _shape(
     gain_KA = -sign * found.c_KA
     level_LA = np.vstack([np.zeros(len(parts.arms)), np.cumsum(found.c_KA, axis=0)])
     optimum = find_optimum(errors, factor.scale, values, level_LA, sign)
-    if factor.degree and len(model.factors.varied) == 1:
-        optimum = _over_arms(errors, factor, sign)
+    if factor.degree:
+        alone = len(model.factors.varied) == 1
+        # Beside other settings no value stands for itself: all that is known is the curve.
+        optimum = (
+            _over_arms(errors, factor, sign) if alone else replace(optimum, above=None, below=None)
+        )
     width_K = np.diff(on_scale(values, factor.scale))
     drop_A = gain_KA[0] / width_K[0] - gain_KA[-1] / width_K[-1]
     estimates = errors.estimates(np.vstack([gain_KA, drop_A, gain_KA.sum(axis=0)]))

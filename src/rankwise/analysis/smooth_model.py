@@ -35,11 +35,12 @@ Point = tuple[float, ...]
 
 @dataclass(frozen=True, eq=False)
 class Grid:
-    """Effects' size m, deviations' size t and the factor on the noise, one each grid point (G,)."""
+    """Effects' size m, deviations' size t, factor on the noise, log of the prior; (G,) each."""
 
     main_G: Floats
     size_G: Floats
     scale_G: Floats
+    prior_G: Floats
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,15 +164,27 @@ def _alike(factor: Factor, at: Sequence[float]) -> Floats:
 
 
 def grid_of(spread: float, df: float) -> Grid:
-    """Sizes at quantiles of their half-Cauchy priors, scales at those of df / chi-square."""
-    steps = [(np.arange(count) + 0.5) / count for count in GRID]
-    main_M, size_T = (spread * np.tan(np.pi / 2 * step) for step in steps[:2])
-    scale_S = np.ones(1) if np.isinf(df) else df / stats.chi2.isf(steps[2], df)
-    return Grid(*(at.ravel() for at in np.meshgrid(main_M, size_T, scale_S, indexing="ij")))
+    """Sizes with half-Cauchy priors, closer together near zero; scales at those of df / chi-square.
+
+    A size stands for its part of the prior's probability, from (i / n)^2 to ((i + 1) / n)^2.
+    """
+    (main_M, first_M), (size_T, second_T) = (_sizes(spread, count) for count in GRID[:2])
+    middle_S = (np.arange(GRID[2]) + 0.5) / GRID[2]
+    scale_S = np.ones(1) if np.isinf(df) else df / stats.chi2.isf(middle_S, df)
+    at = np.meshgrid(main_M, size_T, scale_S, indexing="ij")
+    prior = np.log(first_M)[:, None, None] + np.log(second_T)[:, None] + np.zeros(len(scale_S))
+    main_G, size_G, scale_G = (grid.ravel() for grid in at)
+    return Grid(main_G, size_G, scale_G, prior.ravel())
+
+
+def _sizes(spread: float, count: int) -> tuple[Floats, Floats]:
+    edges = np.linspace(0, 1, count + 1) ** 2
+    middle = (edges[1:] + edges[:-1]) / 2
+    return stats.halfcauchy.ppf(middle, scale=spread), np.diff(edges)
 
 
 def posterior_of(grid: Grid, h_AA: Floats, k_AA: Floats, y_A: Floats, cov_AA: Floats) -> Posterior:
-    """The restricted likelihood at each grid point: log|V| + log 1'V^-1 1 + y'P y, times -1/2."""
+    """Prior and restricted likelihood, whose log is -1/2 (log|V| + log 1'V^-1 1 + y'P y)."""
     log_G, own_GA, product_GA = [], [], []
     for m, t, scale in zip(grid.main_G, grid.size_G, grid.scale_G, strict=True):
         v_AA = m**2 * h_AA + t**2 * k_AA + scale * cov_AA
@@ -183,7 +196,7 @@ def posterior_of(grid: Grid, h_AA: Floats, k_AA: Floats, y_A: Floats, cov_AA: Fl
         own_GA.append(np.diagonal(p_AA))
         product_GA.append(product_A)
     own = np.array(own_GA)
-    return Posterior(np.array(log_G), own, np.array(product_GA) / np.sqrt(own))
+    return Posterior(grid.prior_G + np.array(log_G), own, np.array(product_GA) / np.sqrt(own))
 
 
 def draw(model: SmoothModel, others: Sequence[Point] = ()) -> Floats:

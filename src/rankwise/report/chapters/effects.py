@@ -152,9 +152,9 @@ def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
     )
     if any(d.narrow and d.low_bound is not None for d in rows):
         caption += (
-            " Only at the shared values: the two were tried at other values of that setting, and "
-            "each may be best at one that the other does not have, so this decides nothing between "
-            "them."
+            " At other values of: the two were tried at values of that setting of which they share "
+            "at most half, and each may be best at one that the other does not have, so the "
+            "difference decides nothing between them."
         )
     if len(rows) > MOST_ROWS:
         caption += f" The first {MOST_ROWS} of {len(rows)}; the others are in the JSON facts."
@@ -185,7 +185,7 @@ def _said(judgement: Judgement, d: LevelDifference, depends: list[str]) -> str:
     if d.low_bound is None or d.high_bound is None or d.value is None:
         return "cannot tell"
     if d.narrow:
-        return f"only at the shared values of {names([code(name) for name in d.narrow])}"
+        return f"at other values of {names([code(name) for name in d.narrow])}"
     word = "better" if (d.value < 0) == judgement.verdict.lower_is_better else "worse"
     if d.low_bound <= 0 <= d.high_bound:
         word = "not significant"

@@ -49,6 +49,8 @@ def _shape(judgement: Judgement, shape: Shape) -> str:
 
 def best_value(found: Optimum) -> str:
     """A sentence on where the best value of a numeric setting lies."""
+    if found.place == "inside" and found.above is None:
+        return f"The best value lies inside the range tried{parabola(found)}."
     if found.place == "inside":
         low, high = significant(found.above or 0.0), significant(found.below or 0.0)
         text = f"The best value lies between {low} and {high}, inside the range tried"

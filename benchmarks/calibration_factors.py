@@ -375,7 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a part of the studies")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    rows = factor_rows(40 if given.quick else 1000, given.seed)
+    rows = factor_rows(30 if given.quick else 1000, given.seed)
     print(table(rows))
     wrong = missed(rows, 3.0 if given.quick else 0.0)
     for text in wrong:

@@ -29,6 +29,8 @@ FEWEST_ARMS = 6
 DRAWS = 4000
 # Points of the grid: sizes of effects, sizes of deviations, scales of the noise.
 GRID = (12, 16, 3)
+# Numbers held at once while the grid is gone through.
+MOST_NUMBERS = 2_000_000
 # Coordinates of an arm, one a factor: a position on its scale, or a level of one without a scale.
 Point = tuple[float, ...]
 
@@ -185,18 +187,19 @@ def _sizes(spread: float, count: int) -> tuple[Floats, Floats]:
 
 def posterior_of(grid: Grid, h_AA: Floats, k_AA: Floats, y_A: Floats, cov_AA: Floats) -> Posterior:
     """Prior and restricted likelihood, whose log is -1/2 (log|V| + log 1'V^-1 1 + y'P y)."""
-    log_G, own_GA, product_GA = [], [], []
-    for m, t, scale in zip(grid.main_G, grid.size_G, grid.scale_G, strict=True):
-        v_AA = m**2 * h_AA + t**2 * k_AA + scale * cov_AA
-        inverse_AA = np.linalg.inv(v_AA)
-        sums_A = inverse_AA.sum(axis=1)
-        p_AA = inverse_AA - np.outer(sums_A, sums_A) / sums_A.sum()
-        product_A = p_AA @ y_A
-        log_G.append(-0.5 * (np.linalg.slogdet(v_AA)[1] + np.log(sums_A.sum()) + y_A @ product_A))
-        own_GA.append(np.diagonal(p_AA))
-        product_GA.append(product_A)
-    own = np.array(own_GA)
-    return Posterior(grid.prior_G + np.array(log_G), own, np.array(product_GA) / np.sqrt(own))
+    log_G, own_GA, product_GA = (np.empty((len(grid.size_G), n)) for n in (1, len(y_A), len(y_A)))
+    step = max(1, MOST_NUMBERS // len(y_A) ** 2)
+    for some in (slice(at, at + step) for at in range(0, len(grid.size_G), step)):
+        main, size = (x_G[some, None, None] ** 2 for x_G in (grid.main_G, grid.size_G))
+        v_GAA = main * h_AA + size * k_AA + grid.scale_G[some, None, None] * cov_AA
+        inverse_GAA = np.linalg.inv(v_GAA)
+        sums_GA = inverse_GAA.sum(axis=2)
+        total_G1 = sums_GA.sum(axis=1, keepdims=True)
+        product_GA[some] = inverse_GAA @ y_A - sums_GA * (sums_GA @ y_A)[:, None] / total_G1
+        own_GA[some] = np.diagonal(inverse_GAA, axis1=1, axis2=2) - sums_GA**2 / total_G1
+        log_V = np.linalg.slogdet(v_GAA)[1][:, None]
+        log_G[some] = -0.5 * (log_V + np.log(total_G1) + (product_GA[some] @ y_A)[:, None])
+    return Posterior(grid.prior_G + log_G[:, 0], own_GA, product_GA / np.sqrt(own_GA))
 
 
 def draw(model: SmoothModel, others: Sequence[Point] = ()) -> Floats:

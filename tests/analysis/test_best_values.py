@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from rankwise.analysis.additive import Errors
-from rankwise.analysis.curvature import could_be_best, fieller
+from rankwise.analysis.curvature import between_levels, could_be_best, fieller
 from rankwise.analysis.effects import factor_effects
 from rankwise.analysis.factors import find_factors, on_scale
 from rankwise.analysis.interactions import interactions
@@ -83,7 +83,7 @@ def test_a_level_is_ruled_out_as_by_one_sided_t_tests_with_bonferroni():
     pairs = parts.pairs()
     p_AA = stats.t.sf(pairs.value / np.where(pairs.error == 0, 1, pairs.error), pairs.df)
     out = [(p_AA[a, [b for b in range(3) if b != a]] < 0.05 / 2).any() for a in range(3)]
-    kept = could_be_best(Errors(parts, "noise"), np.eye(3), 1.0)
+    kept = could_be_best(between_levels(Errors(parts, "noise"), np.eye(3)), 1.0)
     assert kept.tolist() == [not one for one in out]
     assert not kept[0]
 

@@ -27,6 +27,7 @@ from rankwise.analysis.factors import (
     on_scale,
 )
 from rankwise.analysis.scores import Floats
+from rankwise.analysis.variance import Estimates
 
 Place = Literal["inside", "at the lowest", "at the highest", "open"]
 
@@ -55,22 +56,23 @@ class Optimum:
     high: float | None = None
 
 
-def could_be_best(errors: Errors, level_LA: Floats, sign: float) -> NDArray[np.bool_]:
-    """Which levels (L,) may be the best one, at 95 %; rows of `level_LA` are weights of arms.
+def between_levels(errors: Errors, level_LA: Floats) -> Estimates:
+    """Level (row) minus level (column), arrays (L, L); rows of `level_LA` are weights of arms."""
+    levels, arms = level_LA.shape
+    each = errors.estimates((level_LA[:, None] - level_LA).reshape(-1, arms))
+    return Estimates(*(x.reshape(levels, levels) for x in (each.value, each.error, each.df)))
+
+
+def could_be_best(between: Estimates, sign: float) -> NDArray[np.bool_]:
+    """Which levels (L,) may be the best one, at 95 %; all where the noise is unknown.
 
     A level is out where another is significantly better: one-sided t, 5 % over the others
     (Bonferroni; Hsu, Annals of Statistics 12, 1984, with that bound in place of his constant). The
     best one is out in at most 5 % of studies. `sign` is 1 where lower is better, else -1.
     """
-    levels = len(level_LA)
-    if errors.parts.claim == "nothing" and errors.basis != "misfit":
-        return np.ones(levels, dtype=bool)
-    this, other = np.nonzero(~np.eye(levels, dtype=bool))
-    each = errors.estimates(sign * (level_LA[this] - level_LA[other]))
-    limit_K = stats.t.isf(LEVEL / max(levels - 1, 1), each.df) * each.error
-    worse = np.zeros((levels, levels), dtype=bool)
-    worse[this, other] = (each.value > limit_K) & (each.value > 0)
-    return np.asarray(~worse.any(axis=1))
+    others = max(len(between.value) - 1, 1)
+    limit_LL = np.maximum(stats.t.isf(LEVEL / others, between.df) * between.error, 0.0)
+    return np.asarray(~(sign * between.value > limit_LL).any(axis=1))
 
 
 def find_optimum(
@@ -80,14 +82,16 @@ def find_optimum(
     level_LA: Floats,
     sign: float,
     tried: Sequence[float] = (),
+    between: Estimates | None = None,
 ) -> Optimum:
     """The best value of a setting with two or more `values` in ascending order.
 
     level_LA are the weights of arms that give the metric at each value, up to a constant. `tried`
     are the values in ascending order with those whose runs failed; they belong to the range.
+    `between` is that of `between_levels`, for callers that have it.
     """
     tried = tried or values
-    in_L = could_be_best(errors, level_LA, sign)
+    in_L = could_be_best(between or between_levels(errors, level_LA), sign)
     candidates = tuple(value for value, kept in zip(values, in_L, strict=True) if kept)
     first, last = tried.index(candidates[0]), tried.index(candidates[-1])
     if first > 0 and last < len(tried) - 1:
@@ -110,7 +114,7 @@ def _lowest_point(
 
     None where the quadratic does not fit or its curvature is not significantly positive.
     """
-    if len(x_L) < 3 or (errors.parts.claim == "nothing" and errors.basis != "misfit"):
+    if len(x_L) < 3:
         return None
     z_L = (x_L - x_L[0]) / (x_L[-1] - x_L[0])
     powers_LP = np.stack([np.ones(len(z_L)), z_L, z_L**2], axis=1)

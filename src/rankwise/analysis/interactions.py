@@ -23,6 +23,8 @@ from rankwise.analysis.scores import Floats
 from rankwise.analysis.variance import Components
 
 MOST_FACTORS = 8
+# The test of the two-way model takes time with the cube of the arms.
+MOST_TESTED = 500
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,10 @@ def _products(left: Floats, right: Floats) -> Floats:
 
 
 def _misfit_p(parts: Components, model: TwoWay) -> float | None:
-    left, size, _ = np.linalg.svd(model.design_AP)
-    rank = int((size > TOLERANCE).sum())
-    if not parts.pools or rank == len(parts.arms):
+    arms, rank = len(parts.arms), int(np.linalg.matrix_rank(model.design_AP, tol=TOLERANCE))
+    if not parts.pools or rank == arms or arms > MOST_TESTED:
         return None
+    left, _, _ = np.linalg.svd(model.design_AP)
     return Errors(parts, "noise").wald_p(left[:, rank:].T)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from rankwise.analysis.additive import Errors
 from rankwise.analysis.curvature import Optimum, Place, find_optimum
 from rankwise.analysis.factors import Settings, find_factors, is_number
-from rankwise.analysis.variance import Components
+from rankwise.analysis.variance import Components, Estimates
 
 Structure = tuple[tuple[str, str], ...]
 Kind = Place | Literal["not varied"]
@@ -60,8 +60,9 @@ def learning_rate_flags(
     have it are left out.
     """
     rates = learning_rates(settings, key)
+    pairs = parts.pairs()
     return tuple(
-        _flag(structure, members, rates, parts, lower_is_better)
+        _flag(structure, members, rates, (parts, pairs), lower_is_better)
         for structure, members in structures(settings, key).items()
     )
 
@@ -96,9 +97,10 @@ def _flag(
     structure: Structure,
     arms: list[str],
     rates: Mapping[str, float],
-    parts: Components,
+    judged: tuple[Components, Estimates],
     lower_is_better: bool,
 ) -> LearningRateFlag:
+    parts, pairs = judged
     tried = tuple(sorted({rates[arm] for arm in arms}))
     done = [arm for arm in arms if arm in parts.arms]
     finished = tuple(sorted({rates[arm] for arm in done}))
@@ -109,8 +111,13 @@ def _flag(
         best = finished[int(np.argmin(sign * level_LA @ parts.fitted_A))]
     optimum = None
     if len(finished) > 1:
+        between = None
+        if len(finished) == len(done):  # one arm a rate: its differences are known already
+            at = [parts.arms.index(arm) for arm in sorted(done, key=lambda arm: rates[arm])]
+            own = np.ix_(at, at)
+            between = Estimates(pairs.value[own], pairs.error[own], pairs.df[own])
         errors = Errors(parts, "noise")
-        optimum = find_optimum(errors, "log", finished, level_LA, sign, tried)
+        optimum = find_optimum(errors, "log", finished, level_LA, sign, tried, between)
     return LearningRateFlag(
         structure=structure,
         arms=tuple(arms),

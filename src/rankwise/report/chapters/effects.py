@@ -59,12 +59,18 @@ def _set_aside(judgement: Judgement) -> list[Block]:
         "learned nothing": "learned nothing",
         "diverged late": "lost again what they had learned",
     }
-    items = [
-        f"Set aside: {code(arm)}, whose runs {said[how]}. What follows holds for the "
-        "configurations that learned; the ranking contains all."
-        for arm, how in judgement.collapsed.items()
+    if not judgement.collapsed:
+        return []
+    groups = [
+        f"{names([code(arm) for arm, own in judgement.collapsed.items() if own == how])}, whose runs "
+        f"{said[how]}"
+        for how in dict.fromkeys(judgement.collapsed.values())
     ]
-    return [Paragraph(text, "warning") for text in items]
+    text = (
+        f"Set aside: {'; '.join(groups)}. What follows holds for the configurations that learned; "
+        "the ranking contains all."
+    )
+    return [Paragraph(text, "warning")]
 
 
 def _method(found: Effects) -> str:

@@ -61,11 +61,10 @@ def _set_aside(judgement: Judgement) -> list[Block]:
     }
     if not judgement.collapsed:
         return []
-    groups = [
-        f"{names([code(arm) for arm, own in judgement.collapsed.items() if own == how])}, whose runs "
-        f"{said[how]}"
-        for how in dict.fromkeys(judgement.collapsed.values())
-    ]
+    arms: dict[str, list[str]] = {}
+    for arm, how in judgement.collapsed.items():
+        arms.setdefault(how, []).append(code(arm))
+    groups = [f"{names(own)}, whose runs {said[how]}" for how, own in arms.items()]
     text = (
         f"Set aside: {'; '.join(groups)}. What follows holds for the configurations that learned; "
         "the ranking contains all."

@@ -13,7 +13,7 @@ import resource
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import pairwise
 from multiprocessing import forkserver
@@ -151,6 +151,8 @@ def _child(
             setattr(owner, name, _watched(getattr(owner, name), stage, took, at))
     code, _, said = rankwise("run", *words)
     pipe.send((code, said, took))
+    with suppress(EOFError):
+        pipe.recv()  # until the other side closes it: a signal that comes late finds this process
 
 
 def _watched(
@@ -301,6 +303,7 @@ class Trials:
             found.code, found.said, found.stages = told
         except (EOFError, ConnectionResetError):  # it was killed
             pass
+        ours.close()
         process.join()
         found.seconds = time.monotonic() - since
         if found.code is None:

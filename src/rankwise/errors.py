@@ -38,3 +38,19 @@ class WrongFolderError(UserError, StoreError):
 
 class InUseError(UserError, StoreError):
     """Another process writes this study."""
+
+
+SHORTAGE = (
+    "allocate memory",  # torch, and the operating system's own words
+    "failed to map segment",  # the loader of shared libraries
+    "could not create a primitive",  # oneDNN; what it cannot do at all is a "primitive descriptor"
+)
+
+
+def is_shortage(error: BaseException) -> bool:
+    """Whether an error says that memory does not suffice."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return True
+    text = str(error).replace("primitive descriptor", "")
+    native = isinstance(error, RuntimeError | OSError | ImportError)
+    return native and any(words in text for words in SHORTAGE)

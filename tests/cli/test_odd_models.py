@@ -180,7 +180,7 @@ def test_another_base_or_other_data_in_an_old_folder_is_the_users_mistake(tmp_pa
     study.spec.write_text(again if again != study.spec.read_text() else f"{again}seeds: [0, 1]\n")
     code, _, err = rankwise("run", study.spec, "--out", study.out)
     assert (code, err.count("rankwise: ")) == (2, 1)
-    assert "another base" in err
+    assert "model.safetensors has another content" in err
     random_base("bert").save_pretrained(study.model)
     rows = (tmp_path / "rows.jsonl").read_text()
     (tmp_path / "rows.jsonl").write_text(rows.replace("mat", "roof"))

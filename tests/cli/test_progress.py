@@ -6,6 +6,7 @@ import numpy as np
 from rich.console import Console
 
 from rankwise.cli import progress
+from rankwise.cli.interrupt import Stop
 from rankwise.study.record import CohortFormed, Remark, StudyBegun
 from rankwise.train.evaluate import Evaluation
 from rankwise.train.loop import Batched, Ended, Evaluated, Improved, Stepped
@@ -94,7 +95,7 @@ def test_where_there_is_no_terminal_a_line_comes_every_ten_seconds_at_most(monke
         (Stepped("a/seed-0", n + 1, 1.0, 1.0, 1e-3), Batched(("a/seed-0",), 10, 10, 1.0))
         for n in range(60)
     ]
-    progress.show(iter([(Remark("loading"), *begin), *batches]))
+    progress.show(iter([(Remark("loading"), *begin), *batches]), Stop())
     said = capsys.readouterr().err.splitlines()
     assert said[0] == "loading"
     assert 2 <= len(said) - 1 <= 7

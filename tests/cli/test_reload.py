@@ -18,6 +18,7 @@ from black_box import (
     split_of,
     texts,
 )
+from rankwise.base.load import keep_one_kernel
 from rankwise.files import sums_of
 from rankwise.study import reload, run
 from tiny import CLASSES
@@ -260,7 +261,9 @@ def test_an_adapter_over_a_quantised_base_is_what_was_measured_over_a_quantised_
         study.model, quantization_config=how, attn_implementation="eager"
     )
     examples = validation_of("llama")
-    found = evaluated(study.loaded("one", base=base), study.task, examples)
+    adapted = study.loaded("one", base=base)
+    keep_one_kernel(adapted)  # that of processors with AVX-512 BF16 fails on modules this narrow
+    found = evaluated(adapted, study.task, examples)
     assert found == pytest.approx(stored, abs=1e-5)
     code, _, err = rankwise("export", study.out, "one", "--to", tmp_path / "x", "--merged")
     assert code == 0, err

@@ -180,7 +180,7 @@ def test_export_takes_the_best_seed(wild, tmp_path, metric, better):
         study = type(wild)(wild.spec, tmp_path / "out", wild.model, wild.task)
         study.run("--set", f"objective.metric={metric}")
     facts = [run for run in study.facts()["runs"] if run["arm"] == "tame"]
-    values = {run["seed"]: run["value"] for run in facts}
+    values = {run["seed"]: run["validation"][metric] for run in facts}
     best = better(values, key=values.get)
     assert best != {min: max, max: min}[better](values, key=values.get)
     code, out, _ = rankwise("export", study.out, "tame", "--to", tmp_path / "one", "--json")
@@ -206,7 +206,7 @@ def test_the_merged_model_computes_what_was_measured(wild, tmp_path):
 def test_report_and_status_and_recommendation_name_the_configuration_of_the_lowest_mean(wild):
     rows = wild.runs()
     means = {
-        name: np.mean([float(rows[name, seed]["best_eval_loss"]) for seed in range(3)])
+        name: np.mean([float(rows[name, seed]["ranked_eval_loss"]) for seed in range(3)])
         for name in ("wild", "wilder", "tame")
     }
     facts = wild.facts()
@@ -223,10 +223,10 @@ def test_the_report_has_the_numbers_of_runs_csv(wild):
     rows = wild.runs()
     for arm in wild.facts()["arms"]:
         of_arm = [rows[arm["name"], seed] for seed in range(3)]
-        losses = [float(row["best_eval_loss"]) for row in of_arm]
+        losses = [float(row["ranked_eval_loss"]) for row in of_arm]
         assert arm["spread"] == pytest.approx(np.std(losses, ddof=1), abs=1e-12)
         assert arm["best"] == min(losses)
-        for part, prefix in (("validation", "best"), ("test", "test")):
+        for part, prefix in (("validation", "ranked"), ("test", "test")):
             for metric, value in arm[part].items():
                 mean = np.mean([float(row[f"{prefix}_{metric}"]) for row in of_arm])
                 assert value == pytest.approx(mean, abs=1e-12), (part, metric)

@@ -169,7 +169,7 @@ def test_curves_are_described_by_numbers(
     text = chapter(report_of(folder), "Learning curves")
     row = next(line for line in text.splitlines() if line.startswith("| `only`"))
     cells = [cell.strip() for cell in row.strip("|").split("|")]
-    assert (cells[8], cells[9]) == (still, over)
+    assert (cells[9], cells[10]) == (still, over)
     assert ("Still improving at the end: `only`" in text) is (still == "yes")
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import shutil
 import sqlite3
 import sys
@@ -61,12 +62,24 @@ def kept_of(facts: Any, before: Any) -> Any:
     return facts
 
 
+def close(facts: Any, before: Any) -> Any:
+    """The facts with numbers as before where they differ by rounding, as processors do."""
+    if isinstance(facts, dict) and isinstance(before, dict):
+        return {k: close(facts[k], before.get(k)) for k in facts}
+    if isinstance(facts, list) and isinstance(before, list) and len(facts) == len(before):
+        return [close(one, other) for one, other in zip(facts, before, strict=True)]
+    if isinstance(facts, float) and isinstance(before, float):
+        return before if math.isclose(facts, before, rel_tol=1e-6, abs_tol=1e-12) else facts
+    return facts
+
+
 @pytest.mark.parametrize(
     "part", ["verdict", "on_test", "recommendation", "front", "effects", "curves", "answers"]
 )
 def test_the_facts_of_the_report_are_those_that_were_recorded(old: Path, part: str) -> None:
     before = without_words(recorded()[part])
-    assert kept_of(without_words(read_facts(old)[part]), before) == before
+    now = kept_of(without_words(read_facts(old)[part]), before)
+    assert close(now, before) == before
 
 
 @pytest.mark.parametrize("part", ["runs", "arms"])
@@ -103,7 +116,8 @@ def test_every_command_works_on_it(
     ).read_bytes()
     assert rankwise(monkeypatch, "export", old, "best", "--to", old / "m", "--merged") == 0
     with (old / "runs.csv").open() as new, (FIXTURE / "runs.csv").open() as before:
-        assert list(csv.DictReader(new)) == list(csv.DictReader(before))
+        rows = list(csv.DictReader(before))
+        assert [{name: row[name] for name in rows[0]} for row in csv.DictReader(new)] == rows
 
 
 def test_it_is_extended_by_a_seed_and_a_configuration(

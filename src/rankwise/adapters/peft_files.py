@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rankwise.adapters.adapter import Adapter, ends_of
-from rankwise.base.load import load_base, set_padding
+from rankwise.base.load import keep_one_kernel, load_base, set_padding
 from rankwise.base.modules import kind_of
 from rankwise.errors import SpecError
 from rankwise.files import whole_folder
@@ -355,7 +355,9 @@ def load_exported(
     if (folder / "adapter_config.json").exists():
         base = load_base(spec, task, num_labels, device, pad_token_id, attention, seed=1).model
         with quiet_peft():
-            return PeftModel.from_pretrained(base, folder).eval()
+            adapted = PeftModel.from_pretrained(base, folder).eval()
+        keep_one_kernel(adapted)
+        return adapted
     kind = getattr(transformers, TASKS[task].auto_class)
     model = kind.from_pretrained(
         folder, dtype=torch.float32, attn_implementation=attention, use_safetensors=True

@@ -12,7 +12,7 @@ import typer
 
 from rankwise import __version__
 from rankwise.cli.interrupt import Interrupted, Stop
-from rankwise.errors import StoreError, UserError
+from rankwise.errors import StoreError, UserError, is_shortage
 
 USER_MISTAKE = 2
 OURS = 1
@@ -378,6 +378,15 @@ def _print_traceback(kind: Any, error: BaseException, trace: Any) -> None:
     print(redacted("".join(traceback.format_exception(kind, error, trace))), file=sys.stderr)
 
 
+def _out_of_memory(error: BaseException) -> str:
+    return (
+        f"out of memory ({printable(error) or type(error).__name__}); what was saved is kept. End "
+        f"other programs, raise this process's limit (ulimit -v, the memory of the container or "
+        f"job), set hardware.max_runs or hardware.memory_gb, or use a smaller base; then the same "
+        f"command goes on"
+    )
+
+
 def main() -> None:
     """Entry point: a user's mistake is one message and exit code 2, an interruption 130."""
     sys.excepthook = _print_traceback
@@ -395,6 +404,11 @@ def main() -> None:
     except Interrupted as error:
         print(f"rankwise: {error.message()}", file=sys.stderr)
         sys.exit(128 + error.signum)
+    except (MemoryError, RuntimeError, OSError, ImportError) as error:
+        if not is_shortage(error):
+            raise
+        print(f"rankwise: {_out_of_memory(error)}", file=sys.stderr)
+        sys.exit(OURS)
     except (KeyboardInterrupt, typer.Abort):
         code = INTERRUPTED
     if code == INTERRUPTED:  # typer catches an interruption and returns this code itself

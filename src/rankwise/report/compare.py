@@ -23,6 +23,7 @@ from rankwise.report.document import (
     table,
     to_markdown,
 )
+from rankwise.report.steps import read_where
 from rankwise.report.words import cost_text
 from rankwise.results.from_store import records_with
 from rankwise.results.judge import scores_of, scores_on_test, words
@@ -108,7 +109,7 @@ def pair_document(
     blocks.append(Bullets((f"The same in both: {names(same, 60) if same else 'nothing'}.",)))
     sections = [
         Section("Settings", "settings", tuple(blocks)),
-        Section("Metrics", "metrics", _metric_blocks(arms, metrics)),
+        Section("Metrics", "metrics", _metric_blocks(records, arms, metrics)),
         Section("Costs", "costs", (_cost_table(arms),)),
     ]
     answers = _answers(records, arms)
@@ -155,7 +156,7 @@ def _setting(arm: ArmFacts, name: str) -> str:
 
 
 def _metric_blocks(
-    arms: tuple[ArmFacts, ArmFacts], metrics: list[MetricDifference]
+    records: Records, arms: tuple[ArmFacts, ArmFacts], metrics: list[MetricDifference]
 ) -> tuple[Block, ...]:
     if one_training(*arms):
         return (Paragraph("Both configurations have the same runs and the same scores."),)
@@ -185,10 +186,10 @@ def _metric_blocks(
         "holds for",
     )
     caption = (
-        "Means over seeds at each run's best validation step; difference is the first minus the "
-        "second. The noise is estimated from the whole study. The intervals are not adjusted for "
-        "the number of metrics: of twenty metrics of equal configurations, one is expected to "
-        "differ significantly."
+        f"Means over seeds. Validation: {read_where(records)}. Test: each run at its best step. "
+        "Difference is the first minus the second. The noise is estimated from the whole study. "
+        "The intervals are not adjusted for the number of metrics: of twenty metrics of equal "
+        "configurations, one is expected to differ significantly."
     )
     return (table(head, rows, numeric=(1, 2, 3, 4), caption=caption),)
 
@@ -307,7 +308,7 @@ def _by_run(records: Records, part: str, metric: str) -> Floats:
     x_AS = np.full((len(records.arms), len(records.seeds)), np.nan)
     names = [arm.name for arm in records.arms]
     for run in records.runs:
-        values = run.test if part == "test" else run.validation
+        values = run.test if part == "test" else run.ranked
         if run.finished and metric in values:
             x_AS[names.index(run.arm), records.seeds.index(run.seed)] = values[metric]
     return x_AS

@@ -147,7 +147,10 @@ COUNTED = ("trainable_params", "total_params", "storage_bytes", "memory_bytes")
 
 
 def write_runs_csv(store: Reader, records: Records, path: Path) -> None:
-    """Writes settings, costs, and metrics at the best and the last step and on the test part."""
+    """Writes settings, costs, and metrics at the best and the last step and on the test part.
+
+    Columns `ranked_` hold what the ranking and its means are made of (`RunFacts.ranked`).
+    """
     costs = _costs(store)
     rows = [_row(run, records.arm(run.arm), costs[run.arm]) for run in records.runs]
     columns = list(dict.fromkeys(name for row in rows for name in row))
@@ -186,6 +189,7 @@ def _row(run: RunFacts, arm: ArmFacts, costs: Mapping[str, Any]) -> dict[str, An
     if run.best_step is not None:
         row["best_step"] = run.best_step
     row |= {f"best_{name}": value for name, value in run.validation.items()}
+    row |= {f"ranked_{name}": value for name, value in run.ranked.items()}
     row |= {f"last_{name}": value for name, value in run.last.items()}
     if run.test:
         row["test_step"] = run.best_step

@@ -8,22 +8,27 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.analysis.curves import StepRecord
 from rankwise.spec.tasks import weighs_targets
-from rankwise.store.schema import FINISHED, Evaluation, ExamplesRecord, Fact, Reload
+from rankwise.store.schema import FINISHED, Fact, Reload
 
 Floats = NDArray[np.float64]
+StepChoice = Literal["cross-fitted", "one evaluation", "not by example", "one group", "unknown"]
 
 
 @dataclass(frozen=True)
 class RunFacts:
-    """One run. `value` is the deciding metric at the best step; None where nothing was evaluated.
+    """One run. `value` is the deciding metric as it is ranked; None where nothing was evaluated.
 
+    best_step    that of the adapter that is kept: chosen on all validation examples
+    fold_steps   the step at which each fold of the validation examples was read for the ranking,
+                 chosen on the other folds; empty where `value` is that of the best step
+    crossfitted  the metrics of that reading; `value` is one of them
     curve        (step, deciding metric) of every validation
     train_curve  (step, mean training loss of the steps up to it), at most TRAIN_POINTS
     tail         the last steps of a run that ended without a result
@@ -47,6 +52,8 @@ class RunFacts:
     test: dict[str, float]
     curve: tuple[tuple[int, float], ...]
     train_curve: tuple[tuple[int, float], ...]
+    fold_steps: tuple[int, ...] = ()
+    crossfitted: dict[str, float] = field(default_factory=dict)
     tail: tuple[StepRecord, ...] = ()
     last: dict[str, float] = field(default_factory=dict)
     not_finite: str | None = None
@@ -55,6 +62,11 @@ class RunFacts:
     traceback: str | None = None
     run: int | None = None
     folder: str | None = None
+
+    @property
+    def ranked(self) -> dict[str, float]:
+        """All validation metrics, cross-fitted where they can be, else at the best step."""
+        return self.validation | self.crossfitted
 
     @property
     def finished(self) -> bool:
@@ -75,7 +87,8 @@ class Cost:
 class ArmFacts:
     """One arm: settings, costs by name, plain mean and spread over its finished seeds.
 
-    spread is the sample standard deviation over seeds, None with fewer than two. twin_of names the
+    spread is the sample standard deviation over seeds, None with fewer than two. validation has the
+    means of `RunFacts.ranked`. twin_of names the
     arm whose training this one shares, as the two differ in generation alone; None for that arm.
     """
 
@@ -118,10 +131,13 @@ class Answer:
 class Records:
     """All of a study (or of a table of outside results) in one reading.
 
-    x_ASE      deciding metric by example at each run's best step, NaN where a run is not finished;
-               None where the metric is not a mean over examples or no record goes that deep
+    x_ASE      deciding metric by example, NaN where a run is not finished; None where the metric
+               is not a mean over examples or no record goes that deep
     x_AS       deciding metric by run
-    extra_ASE, test_ASE  other metrics by example at the best step, all of them on the test part
+    extra_ASE, test_ASE  other metrics by example, all of them on the test part at the best step
+    steps      how the step was chosen at which runs are read on the validation part: cross-fitted;
+               there was one; the best on the same examples, as the metric is not kept example by
+               example or all of them form one group; or it is not known
     test_size  items behind each x_AS where no record by example exists, else None
     groups_E, weights_E  of the validation examples, with x_ASE
     reloads    by run id, what adapters gave that were loaded from disk
@@ -149,6 +165,7 @@ class Records:
     test_groups_E: NDArray[Any] | None = None
     test_weights_E: Floats | None = None
     reloads: Mapping[str, Reload] = field(default_factory=dict)
+    steps: StepChoice = "unknown"
 
     def arm(self, name: str) -> ArmFacts:
         """The arm of this name (StopIteration where there is none)."""
@@ -160,14 +177,17 @@ class Records:
 
 
 def best_run(records: Records, name: str, seed: int | None = None) -> RunFacts | None:
-    """The finished run of an arm with the best deciding metric, or the one of a seed, if any."""
-    done = [
-        run
-        for run in records.runs_of(name)
-        if run.finished and run.value is not None and seed in (None, run.seed)
-    ]
-    sign = 1 if records.lower_is_better else -1
-    return min(done, key=lambda run: (sign * (run.value or 0.0), run.seed), default=None)
+    """The finished run of an arm with the best deciding metric, or the one of a seed, if any.
+
+    By the metric at the best step, on all validation examples: that is the adapter to hand out.
+    """
+    done = [run for run in records.runs_of(name) if run.finished and seed in (None, run.seed)]
+    sign, metric = 1 if records.lower_is_better else -1, records.metric
+
+    def order(run: RunFacts) -> tuple[float, int]:
+        return sign * run.validation.get(metric, run.value or 0.0), run.seed
+
+    return min(done, key=order, default=None)
 
 
 def distinct(records: Records) -> Records:
@@ -244,27 +264,27 @@ def by_example(
     arms: Sequence[ArmFacts],
     seeds: Sequence[int],
     runs: Sequence[RunFacts],
-    best: Mapping[int, Evaluation],
-    examples: ExamplesRecord | None,
+    scores: Mapping[int, Mapping[str, Floats]],
 ) -> dict[str, Floats]:
-    """Losses, and correctness where every finished run has it, as (A, S, E) arrays."""
-    done = [
-        (run, best[run.run])
+    """By metric the scores of finished runs (A, S, E), of metrics that all of them have.
+
+    `scores` has, by the number of the run in the store, one value an example (E,) for each metric.
+    """
+    done = {
+        run.id: scores[run.run]
         for run in runs
-        if run.finished and run.run is not None and run.run in best
-    ]
-    if not done or examples is None:
+        if run.finished and run.run is not None and run.run in scores
+    }
+    if not done:
         return {}
-    shape = (len(arms), len(seeds), len(examples.weights))
     place = _place(arms, seeds, runs)
-    scores = {"eval_loss": np.full(shape, np.nan)}
-    if all(one.correct is not None for _, one in done):
-        scores["eval_accuracy"] = np.full(shape, np.nan)
-    for run, evaluation in done:
-        scores["eval_loss"][place[run.id]] = evaluation.losses
-        if "eval_accuracy" in scores:
-            scores["eval_accuracy"][place[run.id]] = evaluation.correct
-    return scores
+    found = {}
+    for name, x_E in next(iter(done.values())).items():
+        if all(name in one for one in done.values()):
+            found[name] = np.full((len(arms), len(seeds), len(x_E)), np.nan)
+            for run, one in done.items():
+                found[name][place[run]] = one[name]
+    return found
 
 
 def weights_of(weights: NDArray[Any] | None, metric: str, x_ASE: Floats | None) -> Floats | None:

@@ -20,7 +20,7 @@ from rankwise.adapters.peft_files import peft_settings
 from rankwise.base.load import Base
 from rankwise.base.origin import base_files, base_name, summed
 from rankwise.data.examples import Example
-from rankwise.errors import ModelError
+from rankwise.errors import ModelError, is_shortage
 from rankwise.spec.arms import Arm, Run
 from rankwise.spec.load import dump_spec
 from rankwise.spec.tasks import TASKS
@@ -40,7 +40,7 @@ from rankwise.text import first_line
 from rankwise.train.batch import Part, Task, chosen_rows, collate, parts_of
 from rankwise.train.evaluate import Untouched
 from rankwise.train.generate import WRITTEN_EXAMPLES
-from rankwise.train.prepare import Bases, choose_attention, is_shortage
+from rankwise.train.prepare import Bases, choose_attention
 from rankwise.train.probe import TOLERANCE, largest_difference, measure_importance
 
 CHECKED = 4  # validation rows that are tried alone, and padded beside others

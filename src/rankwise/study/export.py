@@ -73,13 +73,14 @@ def export_adapter(
             if labels is not None:
                 write_label_names(ready, labels)
     what = "merged model" if merged else "adapter"
-    said = f"{what} of {run.id} (step {run.best_step}, {records.metric} {run.value:.4f}): {to}"
+    value = run.validation[records.metric]
+    said = f"{what} of {run.id} (step {run.best_step}, {records.metric} {value:.4f}): {to}"
     measured, words = _measured(folder, records.arm(name), run, to)
     return {
         "arm": name,
         "seed": run.seed,
         "step": run.best_step,
-        records.metric: run.value,
+        records.metric: value,
         "to": str(to),
         "measured": measured,
         "said": f"{said}\n{words}",

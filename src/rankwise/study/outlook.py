@@ -20,7 +20,7 @@ from rankwise.study.changes import Changes, changes_words, compare
 from rankwise.study.checkpoints import Checkpoints
 from rankwise.study.keep import lost_runs, lost_words
 from rankwise.study.plan import StudyPlan, shared_trainings
-from rankwise.study.space import needed_bytes, refuse_without_room
+from rankwise.study.space import needed_bytes, refuse_without_memory, refuse_without_room
 from rankwise.text import count, names, size
 
 
@@ -216,6 +216,7 @@ def refuse_as_run_would(plan: StudyPlan, outlook: Outlook) -> None:
     """
     refuse_unheld(outlook.folder)
     refuse_without_room(plan, outlook.left.to_train, outlook.folder)
+    refuse_without_memory(plan, outlook.left.to_train)
 
 
 def outlook_words(outlook: Outlook, plan: StudyPlan) -> Iterator[str]:

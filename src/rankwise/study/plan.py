@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import psutil
 import torch
 from torch import nn
 
@@ -41,6 +40,7 @@ from rankwise.study.checks import (
     gap_notes,
 )
 from rankwise.study.cohorts import cohorts_of
+from rankwise.study.free_memory import free_bytes
 from rankwise.train.generate import Question, questions_of
 from rankwise.train.optimizer import steps_of
 
@@ -279,10 +279,3 @@ def pick_device(name: str) -> torch.device:
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SpecError(f"hardware.device: {name}: torch finds no CUDA device; use cpu or auto")
     return device
-
-
-def free_bytes(device: torch.device) -> int:
-    """Memory that is free on the device, in bytes."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    return int(psutil.virtual_memory().available)

@@ -19,7 +19,7 @@ from torch import Tensor
 from rankwise.adapters.peft_files import load_exported
 from rankwise.base.load import choose_dtype
 from rankwise.data.examples import Example
-from rankwise.errors import ModelError, StoreError, UserError
+from rankwise.errors import ModelError, StoreError, UserError, is_shortage
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records
 from rankwise.results.records import RunFacts, best_run
@@ -36,7 +36,7 @@ from rankwise.text import first_line, reload_words
 from rankwise.train.bank import Bank
 from rankwise.train.batch import Task
 from rankwise.train.evaluate import Untouched, evaluate
-from rankwise.train.prepare import first_rows, is_shortage, make_bank
+from rankwise.train.prepare import first_rows, make_bank
 from rankwise.train.probe import TOLERANCE, add_noise, largest_difference
 
 

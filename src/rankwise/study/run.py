@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from rankwise.base.origin import base_name
-from rankwise.errors import StoreError
+from rankwise.errors import StoreError, is_shortage
 from rankwise.spec.arms import Run
 from rankwise.spec.load import dump_spec
 from rankwise.store.links import link_names
@@ -39,12 +39,11 @@ from rankwise.study.plan import StudyPlan, shared_trainings
 from rankwise.study.record import Remark, StudyBegun, StudyEvent, run_id
 from rankwise.study.reload import check_adapters, refuse_unloadable, unchecked
 from rankwise.study.settled import made_of
-from rankwise.study.space import refuse_without_room
+from rankwise.study.space import refuse_without_memory, refuse_without_room
 from rankwise.study.train_cohort import BudgetSpent, TrainApart, train_cohort
 from rankwise.study.waiting import Together, Waiting
 from rankwise.text import count, first_line
 from rankwise.train.evaluate import Untouched
-from rankwise.train.prepare import is_shortage
 from rankwise.train.probe import product_peak
 
 
@@ -73,6 +72,7 @@ def run_study(
         left = what_is_left(plan, store, train_dropped)
         yield tuple(Remark(said) for said in lost_words(left.lost))
         refuse_without_room(plan, left.to_train, folder)
+        refuse_without_memory(plan, left.to_train)
         if left.to_train or left.incomplete:
             for run in left.lost:
                 store.restart_run(run_id(store, run))

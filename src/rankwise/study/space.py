@@ -1,13 +1,15 @@
-"""Room on disk: what a study will write, and whether that fits."""
+"""Room on disk and in memory: what a study needs at least, and whether that fits."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from rankwise.base.origin import base_name
 from rankwise.errors import UserError
 from rankwise.files import free_room
 from rankwise.spec.arms import Arm, Run
 from rankwise.store.schema import FILE
 from rankwise.study.checkpoints import KEPT
+from rankwise.study.free_memory import free_bytes
 from rankwise.study.plan import StudyPlan, pick_device, shared_trainings
 from rankwise.text import size
 from rankwise.train.bank import FROM_WEIGHT
@@ -74,4 +76,24 @@ def refuse_without_room(plan: StudyPlan, runs: Sequence[Run], folder: Path) -> N
         raise UserError(
             f"{folder}: this study will write about {size(needed)}, and {size(free)} are free on "
             f"its disk; make room, or use another --out"
+        )
+
+
+def refuse_without_memory(plan: StudyPlan, runs: Sequence[Run]) -> None:
+    """Refuse runs whose base alone does not fit into the memory that is free.
+
+    Of the base the size is known, of the rest it is estimated: a run that might fit is tried.
+
+    Raises:
+        UserError: less is free than the weights of the base need.
+    """
+    device = pick_device(plan.spec.hardware.device)
+    needed = max((plan.memory(run.arm, device).base for run in runs), default=0)
+    free = free_bytes(device)
+    if needed > free:
+        raise UserError(
+            f"model.name: the weights of {base_name(plan.spec.model)} need {size(needed)}, and "
+            f"{size(free)} of memory are free for this process on {device}; end other programs, "
+            f"raise its limit (ulimit -v, the memory of the container or job), or use a smaller "
+            f"base or model.quantization"
         )

@@ -113,12 +113,6 @@ def _wait_for(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def is_shortage(error: BaseException) -> bool:
-    """Whether an error says that memory does not suffice."""
-    kinds = (torch.OutOfMemoryError, MemoryError)
-    return isinstance(error, kinds) or "allocate memory" in str(error)
-
-
 def first_rows(parts: Sequence[Part], rows: int) -> Batch:
     """The first rows of the first part, as a batch of one run."""
     batch = parts[0].batch

@@ -175,7 +175,7 @@ def _kept_bytes(bank: Trainable, run: int, task: Task, part: Part) -> int:
         storage = tensor.untyped_storage()
         if storage.data_ptr() not in frozen:
             kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        return tensor.detach()  # a result that its own step saves would keep itself for ever
 
     with (
         saved_tensors_hooks(count, lambda tensor: tensor),

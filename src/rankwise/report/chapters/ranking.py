@@ -4,6 +4,7 @@ from rankwise.analysis.verdict import ArmResult, Difference, Verdict
 from rankwise.report import figures
 from rankwise.report.chapters.recommendation import rate_mark
 from rankwise.report.document import Block, Bullets, Figure, Paragraph, Section, code, strong, table
+from rankwise.report.steps import READ_AT, caution
 from rankwise.report.words import (
     CLAIMS,
     cautions,
@@ -50,7 +51,7 @@ def ranking(judgement: Judgement) -> Section:
     blocks += [Paragraph(text) for text in said]
     if judgement.on_test is not None:
         blocks.append(Paragraph(_on_test(judgement, judgement.on_test)))
-    warnings = cautions(verdict)
+    warnings = (*caution(records), *cautions(verdict))
     if warnings and verdict.best is not None:
         blocks.append(Bullets(warnings))
     return Section("Ranking", "ranking", tuple(blocks))
@@ -150,15 +151,20 @@ def _runs(arm: ArmFacts) -> str:
 
 def _caption(judgement: Judgement) -> str:
     better = "lower" if judgement.verdict.lower_is_better else "higher"
+    read = READ_AT[judgement.records.steps]
     text = (
-        f"{words(judgement.verdict.metric).capitalize()}, {better} is better, each run at its best "
-        "validation step; mean over seeds. From best: difference from the configuration with the "
-        "best mean, at equal seeds and examples; its 95 % interval is narrower than those of the "
-        "means. p is adjusted for all comparisons with the best. Spread: standard deviation over "
-        "seeds. The tie group is highlighted in the HTML page."
+        f"{words(judgement.verdict.metric).capitalize()}, {better} is better"
+        f"{f', {read}' if read else ''}; mean over seeds. "
+        "From best: difference from the configuration with the best mean, at equal seeds and "
+        "examples; its 95 % interval is narrower than those of the means. p is adjusted for all "
+        "comparisons with the best. Spread: standard deviation over seeds. The tie group is "
+        "highlighted in the HTML page."
     )
     if any(judgement.verdict.metric in arm.test for arm in judgement.records.arms):
-        text += " Test: computed once, with the weights of that step; not used for the ranking."
+        text += (
+            " Test: computed once, with the weights of each run's best step on all validation "
+            "examples; not used for the ranking."
+        )
     return text
 
 

@@ -14,6 +14,7 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.remarks import remarks_of
+from rankwise.report.steps import read_where
 from rankwise.results.judge import Judgement, words
 from rankwise.results.records import ArmFacts, Records, RunFacts
 from rankwise.spec.tasks import decimals_of
@@ -130,11 +131,13 @@ def _all_runs(judgement: Judgement) -> Block:
             whole(run.last_step),
             number(run.value, digits),
             number(run.test.get(records.metric), digits),
-            *(number(run.validation.get(name), decimals_of(name)) for name in others),
+            *(number(run.ranked.get(name), decimals_of(name)) for name in others),
         )
         for run in records.runs[:MOST_RUNS]
     ]
-    caption = "Validation at the best step."
+    caption = "Best step: on all validation examples; the adapter of this step is kept."
+    if records.steps != "unknown":
+        caption += f" Validation metrics: {read_where(records)}."
     if len(records.runs) > MOST_RUNS:
         caption += f" The first {MOST_RUNS}; all of them are in runs.csv."
     return table(head, rows, numeric=range(2, len(head)), caption=caption)

@@ -21,14 +21,15 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.report.remarks import cause_of, explained
+from rankwise.report.steps import ranked_and_best
 from rankwise.results.collapsed import predicts_one_class
 from rankwise.results.judge import Judgement, failed_runs, trained, words
 from rankwise.results.records import ArmFacts, Records, RunFacts, is_failure
 from rankwise.text import MISSING, count, names, number, percent, whole
 
 YES_NO = {True: "yes", False: "no", None: MISSING}
-CURVE_HEAD = ("configuration", "first", "best", "at step", "last", "gain", "relative gain")
-CURVE_HEAD_LATE = ("late share", "still improving", "overfitting", "reversed")
+CURVE_HEAD = ("configuration", "ranked", "first", "best", "at step", "last", "gain")
+CURVE_HEAD_LATE = ("relative gain", "late share", "still improving", "overfitting", "reversed")
 CURVE_WORDS = (
     "Gain: first to best. Late share: part of the gain in the last quarter of the steps; still "
     "improving if it is 2 % or more and larger than the noise floor. Overfitting: the last value "
@@ -49,8 +50,9 @@ def curves(judgement: Judgement) -> Section | None:
     rows = [_curve_row(arm, curve, judgement.digits) for arm, curve in known]
     caption = f"Of the mean {words(judgement.records.metric)} over seeds. {CURVE_WORDS}"
     head = (*CURVE_HEAD, *CURVE_HEAD_LATE)
-    blocks: list[Block] = [figure, table(head, rows, numeric=range(1, 11), caption=caption)]
-    blocks += unlearned
+    blocks: list[Block] = [figure, table(head, rows, numeric=range(1, 12), caption=caption)]
+    said = ranked_and_best(judgement.records, [arm for arm, _ in known], judgement.digits)
+    blocks += [*(Paragraph(text) for text in said), *unlearned]
     late = [code(arm.name) for arm, curve in known if curve.still_improving]
     if late:
         remark = (
@@ -81,6 +83,7 @@ def _never_learned(judgement: Judgement) -> list[str]:
 def _curve_row(arm: ArmFacts, curve: Curve, digits: int) -> tuple[str, ...]:
     return (
         code(arm.name),
+        number(arm.mean, digits),
         number(curve.first, digits),
         number(curve.best, digits),
         whole(curve.best_step),

@@ -72,9 +72,15 @@ def table(rows: Sequence[Row]) -> str:
         "|---|---|---|---|---|",
     ]
     for r in rows:
+        low, high, rate, error = (_shown(r, x) for x in (r.low, r.high, r.rate, 2 * r.error))
         asked = ""
         if r.bounded:
-            bounds = f"{r.low:.1%} to {r.high:.1%}" if r.low > 0 else f"at most {r.high:.1%}"
-            asked = f"at least {r.low:.1%}" if r.high == 1 else bounds
-        lines.append(f"| {r.what} | {r.rate:.1%} | {2 * r.error:.1%} | {r.studies:,} | {asked} |")
+            bounds = f"{low} to {high}" if r.low > 0 else f"at most {high}"
+            asked = f"at least {low}" if r.high == 1 else bounds
+        lines.append(f"| {r.what} | {rate} | {error} | {r.studies:,} | {asked} |")
     return "\n".join(lines)
+
+
+def _shown(r: Row, value: float) -> str:
+    """A rate as a percentage; where more than 1 is allowed it is a number of things."""
+    return f"{value:.1%}" if r.high <= 1 else f"{value:.2f}"

@@ -1,5 +1,6 @@
 """The calibration of how steps are chosen, run small: the bounds hold within chance."""
 
+import importlib
 import importlib.util
 import sys
 from pathlib import Path

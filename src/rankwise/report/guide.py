@@ -67,7 +67,7 @@ def observations_of(judgement: Judgement) -> list[Observation]:
 
 def _sign(judgement: Judgement, one: LevelDifference) -> int:
     """+1 better, -1 worse where significant (Holm over the study's differences, 5 %), else 0."""
-    if one.value is None or one.p_adjusted is None or one.p_adjusted >= 0.05:
+    if one.value is None or not one.decided:
         return 0
     return 1 if (one.value < 0) == judgement.verdict.lower_is_better else -1
 
@@ -254,6 +254,8 @@ def _row(one: Observation) -> tuple[str, ...]:
     said = (
         {1: "better", -1: "worse", 0: "not significant"}[one.sign] if one.known else "cannot tell"
     )
+    if one.known and d.narrow:
+        said = f"at other values of {names([code(name) for name in d.narrow])}"
     return (
         code(one.study),
         code(d.low),

@@ -8,12 +8,16 @@ from typing import Any
 
 from rankwise.analysis.curves import Curve
 from rankwise.analysis.effects import Effects
-from rankwise.analysis.factors import LearningRateFlag
 from rankwise.analysis.front import Alternative, Front
 from rankwise.analysis.groups import Group
-from rankwise.analysis.interactions import Interactions, Shape
+from rankwise.analysis.interactions import Interactions
 from rankwise.analysis.means import NoiseFloor
 from rankwise.analysis.planning import Settlement
+from rankwise.analysis.proposals import Proposal
+from rankwise.analysis.rates import LearningRateFlag
+from rankwise.analysis.shapes import Shape
+from rankwise.analysis.smooth import Smooth
+from rankwise.analysis.tuned import TunedStructure
 from rankwise.analysis.verdict import ArmResult, DetectableEffect, Distance, Verdict
 from rankwise.report.chapters.groups import group_runs
 from rankwise.report.chapters.recommendation import flag_sentence, would_change
@@ -132,6 +136,10 @@ class Facts:
     interactions: Interactions | None
     shapes: tuple[Shape, ...]
     learning_rate: tuple[RateFacts, ...]
+    tuned: tuple[TunedStructure, ...]
+    collapsed: dict[str, str]
+    smooth: Smooth | None
+    proposals: tuple[Proposal, ...]
     groups: tuple[Group, ...]
     arms: tuple[ArmFacts, ...]
     curves: dict[str, Curve]
@@ -165,6 +173,10 @@ def facts_of(judgement: Judgement) -> Facts:
             RateFacts(**vars(flag), sentence=clean(flag_sentence(flag)))
             for flag in judgement.rate_flags
         ),
+        tuned=judgement.tuned,
+        collapsed=dict(judgement.collapsed),
+        smooth=judgement.smooth,
+        proposals=judgement.proposals,
         groups=group_runs(judgement),
         arms=records.arms,
         curves={name: curve for name, curve in curves.items() if curve is not None},

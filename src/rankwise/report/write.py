@@ -20,6 +20,8 @@ from rankwise.report.chapters.ranking import lead, ranking
 from rankwise.report.chapters.recommendation import against_full, learning_rate, recommendation
 from rankwise.report.chapters.repeat import repeat
 from rankwise.report.chapters.runs import curves, failures
+from rankwise.report.chapters.smooth import smooth
+from rankwise.report.chapters.tuned import tuned
 from rankwise.report.charts import svg_file
 from rankwise.report.document import Document, Section, figures_of, to_html, to_markdown
 from rankwise.report.json import OUTSIDE_FILE, as_json, facts_of
@@ -37,6 +39,8 @@ CHAPTERS: tuple[Callable[[Judgement], Section | None], ...] = (
     against_full,
     effects,
     learning_rate,
+    tuned,
+    smooth,
     costs,
     groups,
     ranks,

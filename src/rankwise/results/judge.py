@@ -8,10 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.analysis.curves import Diagnosis, Ending, diagnose
-from rankwise.analysis.effects import Effects, factor_effects
-from rankwise.analysis.factors import LearningRateFlag, learning_rate_flags
 from rankwise.analysis.front import Front, Recommendation, front, recommend
-from rankwise.analysis.interactions import Interactions, Shape, interactions, shapes
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.variance import Components, components
 from rankwise.analysis.verdict import Verdict, judge, judge_parts, with_settlements
@@ -23,10 +20,10 @@ from rankwise.results.records import (
     best_run,
     distinct,
     is_failure,
-    varying_settings,
 )
+from rankwise.results.settings import SettingFindings, find_settings
 from rankwise.spec.tasks import decimals_of, lower_is_better, title_of, weighs_targets
-from rankwise.text import decimals_for, setting
+from rankwise.text import decimals_for
 
 COST_WORDS = {
     "trainable_params": "trainable parameters",
@@ -36,7 +33,6 @@ COST_WORDS = {
     "step_time": "time of a step",
     "total_params": "all parameters",
 }
-RATE_NAMES = ("learning_rate", "lr")
 GROUP_NAMES = (
     "ranks.strategy",
     "strategy",
@@ -66,12 +62,11 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class Judgement(SettingFindings):
     """Records and the results of all analyses. `digits`: decimals of the metric, from the noise.
 
     Arms that share a training are judged once; records hold them all (`ArmFacts.twin_of`).
-    on_test is the verdict on the test part, not used to choose, None without scores by example;
-    effects and interactions are None where arms with a result differ in no setting.
+    on_test is the verdict on the test part, not used to choose, None without scores by example.
     """
 
     records: Records
@@ -80,10 +75,6 @@ class Judgement:
     choice: Choice
     digits: int
     front: Front
-    effects: Effects | None
-    interactions: Interactions | None
-    shapes: tuple[Shape, ...]
-    rate_flags: tuple[LearningRateFlag, ...]
     on_test: Verdict | None
     diagnoses: dict[str, Diagnosis]
     grouping: str | None
@@ -98,15 +89,6 @@ def judge_records(records: Records) -> Judgement:
     verdict = judge_parts(scores, parts, tolerance_of(records, parts), used, declared)
     hours = {name: t / 3600 for name, t in prices_of(data, "time").items() if t is not None}
     verdict = with_settlements(verdict, parts, hours)
-    settings = {arm.name: plain_settings(arm) for arm in data.arms}
-    left_out = tuple(name for name in settings if name not in parts.arms)
-    effects = crossed = None
-    found: tuple[Shape, ...] = ()
-    if varying_settings([settings[name] for name in parts.arms]):
-        effects = factor_effects(records.metric, parts, settings, records.lower_is_better, left_out)
-        crossed = interactions(parts, settings)
-        found = shapes(parts, settings, effects)
-    rates = _rate_flags(data, settings)
     return Judgement(
         records=records,
         parts=parts,
@@ -114,10 +96,7 @@ def judge_records(records: Records) -> Judgement:
         choice=choose(records, verdict),
         digits=_digits(verdict),
         front=front(verdict, records.cost, prices_of(records, records.cost)),
-        effects=effects,
-        interactions=crossed,
-        shapes=found,
-        rate_flags=rates,
+        **vars(find_settings(data, scores, parts)),
         on_test=(
             judge(scores_on_test(data, records.metric))
             if records.metric in records.test_ASE
@@ -165,26 +144,6 @@ def _ending(records: Records, run: RunFacts) -> Ending:
 def grouping(records: Records) -> str | None:
     """The setting by which arms form groups to compare, if it has two values or more."""
     return next((name for name in GROUP_NAMES if name in records.varying), None)
-
-
-def plain_settings(arm: ArmFacts) -> dict[str, object]:
-    """The settings of an arm with lists and mappings as text; numbers stay numbers."""
-    return {
-        name: value if isinstance(value, int | float) or value is None else setting(value)
-        for name, value in arm.settings.items()
-        if not name.startswith("generation.")
-    }
-
-
-def _rate_flags(
-    records: Records, settings: dict[str, dict[str, object]]
-) -> tuple[LearningRateFlag, ...]:
-    names = {name.rpartition(".")[2] for one in settings.values() for name in one}
-    key = next((name for name in RATE_NAMES if name in names), None)
-    if key is None:
-        return ()
-    score = {arm.name: arm.mean for arm in records.arms}
-    return learning_rate_flags(settings, score, records.lower_is_better, key)
 
 
 def scores_of(records: Records) -> Scores:

@@ -91,6 +91,12 @@ def test_a_setting_ends_with_what_the_recommended_configuration_has(plain_study:
     assert "Literature: all-linear (Dettmers et al. 2023; " in start
 
 
+def test_studies_that_say_the_same_are_named_together(make_study: Any) -> None:
+    text = write_guide([make_study("one"), make_study("two")])
+    start = advice(text, "Learning rate")["Start with"]
+    assert re.match(r"In `reviews \(.+one\)` and `reviews \(.+two\)`: `0\.005`, as the ", start)
+
+
 def test_raising_without_a_gain_says_how_much_better_it_may_be_at_most(plain_study: Path) -> None:
     judgement = judged(plain_study)
     (step,) = findings_on("r", observations_of(judgement))[0].steps

@@ -109,16 +109,20 @@ def _remarks(found: Sequence[SettingFindings]) -> list[Block]:
         for one in found
         if one.steps and not one.effect.separable
     ]
-    together = [Paragraph(_together(one)) for one in found if len(one.effect.factor.settings) > 1]
+    texts = {one.study: _together(one) for one in found if len(one.effect.factor.settings) > 1}
+    together = [
+        Paragraph(f"In {names([code(s) for s, same in texts.items() if same == text])} {text}")
+        for text in dict.fromkeys(texts.values())
+    ]
     return [*([Bullets(tuple(mixed))] if mixed else []), *together]
 
 
 def _together(found: SettingFindings) -> str:
     settings = names([code(name) for name in found.effect.factor.settings])
-    text = f"In {code(found.study)} {settings} change together; "
     if found.steps:
-        return f"{text}the values are their joint effect."
-    return f"{text}their joint effect stands under {title_of(setting_key(found.leader))}."
+        return f"{settings} change together; the values are their joint effect."
+    title = title_of(setting_key(found.leader))
+    return f"{settings} change together; their joint effect stands under {title}."
 
 
 def reported(key: str) -> list[Block]:
@@ -152,7 +156,11 @@ def _item(
     said: Callable[[SettingFindings], str],
     advice: Advice | None,
 ) -> str:
-    parts = [f"In {code(one.study)}: {said(one)}." for one in found]
+    texts = {one.study: said(one) for one in found}
+    parts = [
+        f"In {names([code(study) for study, same in texts.items() if same == text])}: {text}."
+        for text in dict.fromkeys(texts.values())
+    ]
     if advice is not None:
         parts.append(f"Literature: {literature().advice(advice)}.")
     return f"{strong(f'{title}:')} {' '.join(parts) or 'these studies cannot tell.'}"

@@ -42,7 +42,7 @@ def test_each_varied_setting_gets_its_numbers_and_the_literature(plain_study: Pa
     rate = section(text, "Learning rate")
     assert "| `reviews` | `0.001` | `0.005` | -0.0" in rate
     assert "| better |" in rate
-    assert "(Biderman et al. 2024, as others quote it)" in rate
+    assert "(Biderman et al. 2024, section 4.7)" in rate
     assert "No significant contradictions were found." in text
     assert "not significant |" in section(text, "Rank (r)")
     assert "arXiv:2405.09673" in section(text, "Sources")

@@ -77,7 +77,8 @@ STAGES = (
             "--set 'grid.lora.target_modules=[attention, mlp, all-linear]'  # 18 runs",
         ),
         "The grid crosses them with the learning rates. Compare the best rate of one rank with the "
-        "best rate of the other, not both at one rate.",
+        "best rate of the other, not both at one rate. Alpha stays at 32; for high ranks try "
+        "lora.lora_alpha=2r as well, on which sources disagree.",
     ),
     Stage(
         "Which of the tied ones?",

@@ -55,8 +55,8 @@ STAGES = (
     Stage(
         "What does it cost?",
         (f"rankwise plan {SPEC}",),
-        "Nothing is trained. Make data.split, training.max_steps or the model smaller until the "
-        "time is one that you can wait three times.",
+        "Nothing is trained. If it takes too long, lower training.max_steps or data.split, or take "
+        "a smaller model.",
     ),
     Stage(
         "Which learning rate, coarsely?",

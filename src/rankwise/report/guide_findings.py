@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from rankwise.analysis.effects import FactorEffect, LevelDifference
+from rankwise.analysis.factors import ABSENT, find_factors
 from rankwise.report.document import code
 from rankwise.report.literature import Statement, literature, setting_key
-from rankwise.results.judge import Judgement
+from rankwise.results.judge import Judgement, plain_settings
 from rankwise.text import names
 
 PRICES = ("trainable_params", "memory", "time")
@@ -103,11 +104,13 @@ class SettingFindings:
     @cached_property
     def start(self) -> str | None:
         """Level of the recommended configuration; None where none is recommended."""
-        choice = self.judgement.choice
-        arms, factor = self.judgement.parts.arms, self.effect.factor
-        if choice.recommendation.arm is None or choice.arm not in arms:
+        choice, factor = self.judgement.choice, self.effect.factor
+        if choice.recommendation.arm is None or choice.arm is None:
             return None
-        return factor.levels[factor.level_A[arms.index(choice.arm)]]
+        arm = self.judgement.records.arm(choice.arm)
+        texts = dict(find_factors((arm.name,), {arm.name: plain_settings(arm)}).constant)
+        level = " / ".join(texts.get(name, ABSENT) for name in factor.settings)
+        return level if level in factor.levels else None
 
     @property
     def ordered(self) -> bool:

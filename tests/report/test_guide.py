@@ -66,9 +66,13 @@ def test_a_step_has_the_price_of_the_pairs_that_differ_in_it_alone(plain_study: 
     row = next(line for line in section(write_guide([plain_study]), "Rank (r)").splitlines()
                if line.startswith("| `reviews` | `4` | `16` |"))  # fmt: skip
     assert "| +73,728 to +147,456 | +864.0 KiB to +1.7 MiB | +885 ms to +1.8 s | 4 |" in row
-    row = next(line for line in section(write_guide([plain_study]), "Learning rate").splitlines()
-               if line.startswith("| `reviews` | `0.001` | `0.005` |"))  # fmt: skip
-    assert "| the same | the same | the same | 4 |" in row
+
+
+def test_a_setting_that_changes_no_work_has_no_price(plain_study: Path) -> None:
+    text = write_guide([plain_study])
+    assert "| training time |" in section(text, "Rank (r)")
+    rate = section(text, "Learning rate")
+    assert "| study | from | to | change | 95 % interval | effect | pairs |" in rate
 
 
 def test_studies_that_contradict_each_other_are_named(plain_study: Path, make_study: Any) -> None:

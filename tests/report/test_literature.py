@@ -53,6 +53,11 @@ def test_an_advice_with_a_number_names_its_source() -> None:
         assert advice.sources or not re.search(r"\d", advice.text), (key, advice.text)
 
 
+def test_a_setting_that_changes_no_work_is_said_to_save_nothing() -> None:
+    for key, notes in literature().settings.items():
+        assert notes.free == notes.less.text.startswith("nothing is cheaper"), key
+
+
 def test_what_was_not_read_in_the_source_is_said_beside_each_statement(plain_study: Path) -> None:
     text = write_guide([plain_study])
     for _, statement in STATEMENTS:

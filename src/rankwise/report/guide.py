@@ -34,8 +34,8 @@ READING = (
     "price. Change is that of the study's metric. Trainable parameters, memory and training time "
     "are how much more or less a run takes, in the pairs of configurations that differ in this "
     "setting alone; where the pairs differ, the least and the most. Memory and time are of one run "
-    "alone and have no interval; settings that change no work, such as the learning rate, show how "
-    "much the time varies. Under What to do here, at most is the bound of the 95 % interval."
+    "alone and have no interval. A setting that changes no work, such as the learning rate, has no "
+    "price. Under What to do here, at most is the bound of the 95 % interval."
 )
 
 

@@ -29,7 +29,8 @@ class Observation:
 
     sign is +1 better, -1 worse, 0 not significant; known is False where the noise is unknown.
     prices, by the name of the cost, are those of the pairs of configurations that differ in this
-    setting alone; a cost that is not known for one of them is absent.
+    setting alone; a cost that is not known for one of them is absent, and so are all of a setting
+    that changes no work.
     """
 
     judgement: Judgement
@@ -158,7 +159,7 @@ def observations_of(judgement: Judgement) -> list[Observation]:
             effect=effect,
             difference=difference,
             sign=_sign(judgement, difference),
-            prices=_prices(judgement, difference),
+            prices=_prices(judgement, effect, difference),
         )
         for effect in found.factors
         for setting in effect.factor.settings
@@ -173,7 +174,9 @@ def _sign(judgement: Judgement, one: LevelDifference) -> int:
     return 1 if (one.value < 0) == judgement.verdict.lower_is_better else -1
 
 
-def _prices(judgement: Judgement, one: LevelDifference) -> dict[str, Price]:
+def _prices(judgement: Judgement, effect: FactorEffect, one: LevelDifference) -> dict[str, Price]:
+    if all(literature().is_free(setting) for setting in effect.factor.settings):
+        return {}  # what was measured would be the noise of the clock
     pairs = [tuple(judgement.records.arm(name) for name in pair) for pair in one.pairs]
     found = {}
     for name in PRICES:

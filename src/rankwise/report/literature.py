@@ -51,12 +51,14 @@ class Advice(_Frozen):
 class Notes(_Frozen):
     """A setting: what is reported, where sources disagree, and what to do.
 
+    free                it changes no work, so that runs at all its values cost the same
     start, more, less   what to start with, when to raise (or change) it, how to spend less
     """
 
     title: str
     statements: tuple[Statement, ...]
     disagreement: str = ""
+    free: bool = False
     start: Advice
     more: Advice
     less: Advice
@@ -78,6 +80,11 @@ class Literature(_Frozen):
         if named != set(self.sources):
             raise ValueError(f"sources unknown or not used: {sorted(named ^ set(self.sources))}")
         return self
+
+    def is_free(self, setting: str) -> bool:
+        """Whether a setting is known to change no work."""
+        notes = self.settings.get(setting_key(setting))
+        return notes is not None and notes.free
 
     def cite(self, statement: Statement) -> str:
         """The source of a statement in short, with what was not checked."""

@@ -43,7 +43,7 @@ def write_guide(folders: Sequence[Path]) -> str:
     """The guide as Markdown.
 
     Args:
-        folders: study folders, or tables of outside results as `outside.read_outside` takes them.
+        folders: of studies, or tables of outside results, as `from_table.read_outside` takes them.
 
     Raises:
         DataError: no folder, or one that is neither a study nor outside results.

@@ -115,6 +115,18 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
+class Block:
+    """One block of a table: rows that are compared with one another, such as one model and task.
+
+    name     its context in words; context: the values of the columns that make it
+    """
+
+    name: str
+    context: dict[str, Any]
+    records: "Records"
+
+
+@dataclass(frozen=True, eq=False)
 class Records:
     """All of a study (or of a table of outside results) in one reading.
 
@@ -125,6 +137,8 @@ class Records:
     test_size  items behind each x_AS where no record by example exists, else None
     groups_E, weights_E  of the validation examples, with x_ASE
     reloads    by run id, what adapters gave that were loaded from disk
+    blocks     of a table: each with records of its own; here a "run" is then the mean of an arm in
+               a block, and a "seed" the number of a block
     """
 
     title: str
@@ -149,6 +163,7 @@ class Records:
     test_groups_E: NDArray[Any] | None = None
     test_weights_E: Floats | None = None
     reloads: Mapping[str, Reload] = field(default_factory=dict)
+    blocks: tuple[Block, ...] = ()
 
     def arm(self, name: str) -> ArmFacts:
         """The arm of this name (StopIteration where there is none)."""

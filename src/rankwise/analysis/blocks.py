@@ -10,7 +10,7 @@ Array suffixes: A configurations, K blocks, L values of one context column.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,6 +52,26 @@ class OrderOfPair:
 
 
 @dataclass(frozen=True)
+class Reversal:
+    """A value of a context column in which `arm` is better than `other`, best over all blocks.
+
+    blocks        with that value
+    gain          how much better, on average over those blocks; low, high: its 95 % interval
+    p_adjusted    t test over those blocks, two-sided, Holm over all pairs and values looked at
+    """
+
+    column: str
+    value: str
+    arm: str
+    other: str
+    blocks: int
+    gain: float
+    low: float
+    high: float
+    p_adjusted: float
+
+
+@dataclass(frozen=True)
 class AcrossColumn:
     """What holds for other values of one context column: its values are the sample.
 
@@ -75,6 +95,7 @@ class ByBlock:
     rank_A    mean rank over the blocks in which a configuration has a result, 1 is best, by name
     won_A     number of blocks in which it has the best mean, by name
     order     every configuration against the one with the best mean over all blocks
+    reversals values of context columns in which one is significantly better than that best (5 %)
     """
 
     names: tuple[str, ...]
@@ -83,6 +104,7 @@ class ByBlock:
     rank_A: dict[str, float]
     won_A: dict[str, int]
     order: tuple[OrderOfPair, ...]
+    reversals: tuple[Reversal, ...]
     across: tuple[AcrossColumn, ...]
 
 
@@ -113,9 +135,12 @@ def compare_blocks(
         names=tuple(names),
         contexts=tuple(dict(context) for context in contexts),
         verdicts=verdicts,
-        rank_A={a: float(np.nanmean(r)) for a, r, k in zip(means.arms, rank_AK, known_A) if k},
+        rank_A={
+            arm: float(np.nanmean(rank_AK[a])) for a, arm in enumerate(means.arms) if known_A[a]
+        },
         won_A={arm: best.count(arm) for arm in means.arms},
         order=tuple(order_of_pair(parts, arm, str(overall.best), lower) for arm in others),
+        reversals=_reversals(means, contexts, str(overall.best)),
         across=_across(means, contexts),
     )
 
@@ -181,6 +206,49 @@ def _noise(
     p = float(stats.f.sf(between / within, len(gain_K) - 1, df))
     by_noise = float(stats.norm.sf(abs(gain_K.mean()) / error_K).sum())
     return by_noise, float(np.sqrt(max(between - within, 0.0))), p
+
+
+def _reversals(
+    means: Scores, contexts: Sequence[Mapping[str, Any]], best: str
+) -> tuple[Reversal, ...]:
+    """One-sample t tests over the blocks of each value of each context column."""
+    if best not in means.arms:
+        return ()
+    x_AK = np.asarray(means.x_AS) * (1.0 if means.lower_is_better else -1.0)
+    gain_AK = x_AK[means.arms.index(best)] - x_AK
+    found: list[Reversal] = []
+    for column in contexts[0]:
+        for value in dict.fromkeys(repr(context[column]) for context in contexts):
+            of_K = [k for k, context in enumerate(contexts) if repr(context[column]) == value]
+            if 1 < len(of_K) < len(contexts):
+                shown = str(contexts[of_K[0]][column])
+                found += _gains(means.arms, gain_AK[:, of_K], column, shown, best)
+    if not found:
+        return ()
+    adjusted = holm(np.array([one.p_adjusted for one in found]))
+    return tuple(
+        replace(one, p_adjusted=float(p))
+        for one, p in zip(found, adjusted, strict=True)
+        if p < LEVEL and one.gain > 0
+    )
+
+
+def _gains(
+    arms: Sequence[str], gain_AK: Floats, column: str, value: str, best: str
+) -> list[Reversal]:
+    """Every other configuration's gain over the best, with p not yet adjusted."""
+    found = []
+    for arm, gain_K in zip(arms, gain_AK, strict=True):
+        known = gain_K[np.isfinite(gain_K)]
+        if arm == best or len(known) < 2 or np.ptp(known) == 0:
+            continue
+        test = stats.ttest_1samp(known, 0.0)
+        low, high = test.confidence_interval(0.95)
+        found.append(
+            Reversal(column, value, arm, best, len(known), float(known.mean()), float(low),
+                     float(high), float(test.pvalue))
+        )  # fmt: skip
+    return found
 
 
 def _across(means: Scores, contexts: Sequence[Mapping[str, Any]]) -> tuple[AcrossColumn, ...]:

@@ -208,8 +208,16 @@ def _examples(scores: Scores, runs: Runs, design: Design) -> tuple[Floats | None
 
     For scores of 0 and 1 each arm gets 1/n^2 on top, which is one more discordant example each way
     (Bonett and Price, J. Educ. Behav. Stat. 37, 2012): equal answers on n examples do not prove
-    equal arms. With a test size only, p(1-p)/n with one success and one failure added (Agresti and
-    Caffo, American Statistician 54, 2000), and no covariance, since nothing pairs the items.
+    equal arms.
+
+    With a test size n only, the covariance is known for no pair of arms. A run's variance over
+    items and seeds is p(1-p)/n + seeds, and the spread between the seeds of an arm holds all of it
+    but what its runs share on the same items. So with a second seed nothing is added (None): the
+    intervals hold for other seeds on these test items. Adding p(1-p)/n, as if every arm had items
+    of its own, counts the noise of an answer twice and the difficulty of the common items as noise.
+    With one seed each it is all there is: p(1-p)/n with one success and one failure added (Agresti
+    and Caffo, American Statistician 54, 2000), and no covariance, which is an upper bound where
+    items that are hard for one arm are not easy for another.
     """
     if runs.u_RG is not None:
         groups = runs.u_RG.shape[1]
@@ -221,7 +229,7 @@ def _examples(scores: Scores, runs: Runs, design: Design) -> tuple[Floats | None
         if runs.binary:
             cov_AA += np.eye(len(cov_AA)) / groups**2
         return cov_AA, float(groups - 1)
-    if scores.test_size is None:
+    if scores.test_size is None or design.df > 0:
         return None, np.inf
     n = scores.test_size
     p_A = (np.clip(design.coef_AR @ runs.mean_R, 0, 1) * n + 1) / (n + 2)

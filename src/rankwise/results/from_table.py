@@ -26,7 +26,7 @@ from rankwise.results.records import (
     is_failure,
     varying_settings,
 )
-from rankwise.results.roles import direction_words, guess_roles, unit_of_cost
+from rankwise.results.roles import bare, direction_words, guess_roles, unit_of_cost
 from rankwise.results.tables import PEFT_COLUMNS, peft_rows, table_rows
 from rankwise.spec.tasks import lower_is_better
 from rankwise.store.schema import Fact
@@ -52,11 +52,12 @@ GAPS = ("nan", "n/a", "na", "-", "inf", "infinity", "-infinity")
 
 @dataclass(frozen=True, eq=False)
 class _Table:
-    """A table with what its columns mean."""
+    """A table with what its columns mean; `naming` are the settings that vary in all of it."""
 
     rows: Rows
     columns: Columns
     path: Path
+    naming: tuple[str, ...]
 
     @property
     def lower(self) -> bool:
@@ -74,7 +75,10 @@ def read_outside(path: Path, mapping: Mapping[str, Any] | Path | None = None) ->
     else:
         rows = table_rows(path)
     columns, roles = guess_roles(rows, given, path)
-    records = _records(_Table(rows, columns, path))
+    naming = tuple(
+        name for name in columns.factors or () if len({repr(row[name]) for row in rows}) > 1
+    )
+    records = _records(_Table(rows, columns, path, naming))
     return replace(
         records,
         origin=path.name,
@@ -225,7 +229,7 @@ def _read_rows(table: _Table) -> tuple[list[RunFacts], Settings, Costs, list[str
     notes: list[str] = []
     for number, row in enumerate(table.rows):
         own = {name: row[name] for name in columns.factors or () if row[name] is not None}
-        arm = _arm_name(row, columns, own, path)
+        arm = _arm_name(row, own, table)
         if settings.setdefault(arm, own) != own:
             notes.append(f"{arm}: its rows have different settings; the first are shown")
         costs.setdefault(arm, []).append(_row_costs(row, columns))
@@ -251,13 +255,15 @@ def _averaged(runs: Sequence[RunFacts], metric: str) -> list[RunFacts]:
     return merged
 
 
-def _arm_name(row: Mapping[str, Any], columns: Columns, own: Mapping[str, Any], path: Path) -> str:
-    """Its name in the table, or its settings."""
-    if columns.arm is not None:
-        if row[columns.arm] is None:
-            raise DataError(f"{path}: a row has no name in column {columns.arm!r}")
-        return str(row[columns.arm])
-    return " ".join(f"{name}={setting(value)}" for name, value in own.items()) or "all rows"
+def _arm_name(row: Mapping[str, Any], own: Mapping[str, Any], table: _Table) -> str:
+    """Its name in the table, or its settings that vary."""
+    column = table.columns.arm
+    if column is not None:
+        if row[column] is None:
+            raise DataError(f"{table.path}: a row has no name in column {column!r}")
+        return str(row[column])
+    parts = [f"{bare(name)}={setting(own[name])}" for name in table.naming if name in own]
+    return " ".join(parts) or ("all rows" if not table.naming else "no settings")
 
 
 def _seed(row: Mapping[str, Any], columns: Columns, number: int, path: Path) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise.analysis.blocks import ByBlock, compare_blocks
 from rankwise.analysis.curves import Diagnosis, Ending, diagnose
 from rankwise.analysis.effects import Effects, factor_effects
 from rankwise.analysis.factors import LearningRateFlag, learning_rate_flags
@@ -68,6 +69,7 @@ class Judgement:
     """Records and the results of all analyses. `digits`: decimals of the metric, from the noise.
 
     Arms that share a training are judged once; records hold them all (`ArmFacts.twin_of`).
+    by_block: of a table whose columns make blocks; all else is then over the blocks.
     on_test is the verdict on the test part, not used to choose, None without scores by example;
     effects and interactions are None where arms with a result differ in no setting.
     """
@@ -85,6 +87,7 @@ class Judgement:
     on_test: Verdict | None
     diagnoses: dict[str, Diagnosis]
     grouping: str | None
+    by_block: ByBlock | None = None
 
 
 def judge_records(records: Records) -> Judgement:
@@ -120,6 +123,19 @@ def judge_records(records: Records) -> Judgement:
         ),
         diagnoses={run.id: diagnose(_ending(records, run)) for run in failed_runs(records)},
         grouping=grouping(records),
+        by_block=_by_block(records, scores, verdict),
+    )
+
+
+def _by_block(records: Records, scores: Scores, verdict: Verdict) -> ByBlock | None:
+    if not records.blocks:
+        return None
+    return compare_blocks(
+        names=[block.name for block in records.blocks],
+        contexts=[block.context for block in records.blocks],
+        blocks=[scores_of(block.records) for block in records.blocks],
+        overall=verdict,
+        means=scores,
     )
 
 

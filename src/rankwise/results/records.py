@@ -174,6 +174,17 @@ class Records:
         return tuple(run for run in self.runs if run.arm == name)
 
 
+def own_runs(records: Records) -> tuple[RunFacts, ...]:
+    """The runs as they are in the store or in the table, those of all blocks included."""
+    if not records.blocks:
+        return records.runs
+    return tuple(
+        replace(run, id=f"{block.name}: {run.id}")
+        for block in records.blocks
+        for run in block.records.runs
+    )
+
+
 def best_run(records: Records, name: str, seed: int | None = None) -> RunFacts | None:
     """The finished run of an arm with the best deciding metric, or the one of a seed, if any."""
     done = [

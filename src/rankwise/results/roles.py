@@ -158,6 +158,15 @@ def unit_of_cost(column: str) -> float:
     return float(UNIT_ENDS.get("".join(_words(column)[-1:]), 1.0))
 
 
+def bare(name: str) -> str:
+    """A column's name without the prefix of a tracker.
+
+    >>> bare("config.lora.r"), bare("params.lr"), bare("lr")
+    ('lora.r', 'lr', 'lr')
+    """
+    return _PREFIX.sub("", name, count=1)
+
+
 def _words(name: str) -> tuple[str, ...]:
     return tuple(word for word in re.split(r"[^a-z0-9]+", name.lower()) if word)
 
@@ -165,7 +174,7 @@ def _words(name: str) -> tuple[str, ...]:
 def _column(name: str, rows: Rows) -> _Column:
     found = _PREFIX.match(name)
     side = (found[1] or found[2]).lower() if found else ""
-    words = _words(name[found.end() :] if found else name)
+    words = _words(bare(name))
     values = tuple(row[name] for row in rows)
     distinct = len({repr(value) for value in values})
     return _Column(name, "_".join(words), words, side, values, distinct)

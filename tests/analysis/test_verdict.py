@@ -47,7 +47,7 @@ def test_one_seed_gives_the_paired_t_interval_over_examples():
     expected = stats.ttest_rel(x_ASE[0, 0], x_ASE[1, 0])
     assert [found.low, found.high] == pytest.approx(list(expected.confidence_interval()))
     assert found.p == pytest.approx(expected.pvalue)
-    assert found.df == 59
+    assert found.df == pytest.approx(59)
 
 
 def test_two_arms_without_examples_give_the_paired_t_interval_over_seeds():

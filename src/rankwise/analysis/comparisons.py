@@ -100,10 +100,8 @@ class Settlement:
 
 def settle(parts: Components, arm: int, best: int, level: float, power: float) -> Settlement:
     """Seeds or examples needed for arm against best, from the variance parts of that pair."""
-    c_A = np.zeros(len(parts.arms))
-    c_A[arm], c_A[best] = 1, -1
-    plan = _plan(parts, c_A)
-    value = float(parts.contrasts(c_A[None]).value[0])
+    plan = _plan(parts, arm, best)
+    value = parts.difference(arm, best)
     seeds = examples = None
     if value != 0 and parts.pools:
         seeds = _fewest_seeds(plan, abs(value), level, power)
@@ -128,12 +126,15 @@ class _Plan:
     example_df: float
 
 
-def _plan(parts: Components, c_A: Floats) -> _Plan:
-    weight_R = (c_A @ parts.design.coef_AR) ** 2
+def _plan(parts: Components, arm: int, best: int) -> _Plan:
+    weight_R = (parts.design.coef_AR[arm] - parts.design.coef_AR[best]) ** 2
     runs = 2 / float(weight_R.sum())
     seed_part = sum(pool.mean_square * float(weight_R @ pool.runs_R) for pool in parts.pools)
     residual = parts.residual * float(weight_R.sum())
-    known = 0.0 if parts.example_AA is None else float(c_A @ parts.example_AA @ c_A)
+    known = 0.0
+    if parts.example_AA is not None:
+        pair = np.ix_([arm, best], [arm, best])
+        known = float(np.array([1, -1]) @ parts.example_AA[pair] @ np.array([1, -1]))
     residual = min(residual, known)
     df = sum(pool.df for pool in parts.pools) / max(runs - 1, 1)
     return _Plan(

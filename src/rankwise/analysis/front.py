@@ -87,7 +87,8 @@ def recommend(
     arms of `verdict.behind`: adjusting for the number of arms keeps them from being called worse,
     but they are probably not the best.
     """
-    tied = tuple(arm for arm in verdict.tie_group if arm not in verdict.behind)
+    behind = set(verdict.behind)
+    tied = tuple(arm for arm in verdict.tie_group if arm not in behind)
     if not tied or (verdict.claim == "nothing" and len(tied) > 1):
         return Recommendation(None, cost, None, tied, (), None)
     priced = {arm: p for arm in tied if (p := price.get(arm)) is not None}

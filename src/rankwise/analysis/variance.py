@@ -110,6 +110,12 @@ class Components:
             examples = np.einsum("ka,ab,kb->k", c_KA, self.example_AA, c_KA)
         return self._estimates(c_KA @ self.fitted_A, seed_parts, examples)
 
+    def difference(self, arm: int, other: int) -> float:
+        """Arm minus other; differences that are rounding of equal runs are zero."""
+        value = float(self.fitted_A[arm] - self.fitted_A[other])
+        rounding = ROUNDING * float(np.abs(self.fitted_A).max(initial=0.0))
+        return 0.0 if abs(value) <= rounding else value
+
     def covariance(self, c_KA: Floats) -> Floats:
         """Covariance (K, K) of the estimates of c_KA @ arms; zero where the noise is unknown."""
         b_KR = c_KA @ self.design.coef_AR
@@ -196,7 +202,7 @@ def _residual(u_RG: Floats | None, design: Design) -> tuple[float, float]:
     """Mean square of arm x seed x example, divided by the number of examples; and its df."""
     if u_RG is None or design.df < 1 or u_RG.shape[1] < 2:
         return 0.0, np.inf
-    rest_RG = design.rest_RR @ u_RG
+    rest_RG = design.residuals(u_RG)
     rest_RG -= rest_RG.mean(axis=1, keepdims=True)
     groups = u_RG.shape[1]
     df = float(design.df * (groups - 1))

@@ -148,8 +148,17 @@ def write_outside_report(
         WrongFolderError: the folder of the report cannot be written.
     """
     path = Path(path)
-    folder = out or path.parent / f"{path.stem}-report"
-    judgement = judge_records(read_outside(path, mapping))
+    return write_records_report(read_outside(path, mapping), out or outside_folder(path))
+
+
+def outside_folder(path: Path) -> Path:
+    """Where the report on a table goes if nothing else is said."""
+    return path.parent / f"{path.stem}-report"
+
+
+def write_records_report(records: Records, folder: Path) -> Path:
+    """The report on outside results that are read already, as `write_outside_report`."""
+    judgement = judge_records(records)
     facts = json.dumps(as_json(facts_of(judgement)), indent=1, allow_nan=False)
     with _unwritable_told(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -60,10 +60,15 @@ class _Table:
     naming: tuple[str, ...]
 
     @property
+    def metric(self) -> str:
+        """What the metric is called: its column without the prefix of a tracker."""
+        return bare(self.columns.metric).replace("/", "_")
+
+    @property
     def lower(self) -> bool:
         """Whether a lower metric is better."""
         given = self.columns.lower_is_better
-        return lower_is_better(self.columns.metric) if given is None else given
+        return lower_is_better(self.metric) if given is None else given
 
 
 def read_outside(path: Path, mapping: Mapping[str, Any] | Path | None = None) -> Records:
@@ -76,7 +81,7 @@ def read_outside(path: Path, mapping: Mapping[str, Any] | Path | None = None) ->
         rows = table_rows(path)
     columns, roles = guess_roles(rows, given, path)
     naming = tuple(
-        name for name in columns.factors or () if len({repr(row[name]) for row in rows}) > 1
+        bare(name) for name in columns.factors or () if len({repr(row[name]) for row in rows}) > 1
     )
     records = _records(_Table(rows, columns, path, naming))
     return replace(
@@ -192,7 +197,7 @@ def _contest(table: _Table) -> Records:
     return Records(
         title=columns.title or table.path.stem,
         origin=table.path.name,
-        metric=columns.metric,
+        metric=table.metric,
         lower_is_better=table.lower,
         cost=columns.cost,
         study={},
@@ -228,14 +233,14 @@ def _read_rows(table: _Table) -> tuple[list[RunFacts], Settings, Costs, list[str
     costs: Costs = {}
     notes: list[str] = []
     for number, row in enumerate(table.rows):
-        own = {name: row[name] for name in columns.factors or () if row[name] is not None}
+        own = {bare(name): row[name] for name in columns.factors or () if row[name] is not None}
         arm = _arm_name(row, own, table)
         if settings.setdefault(arm, own) != own:
             notes.append(f"{arm}: its rows have different settings; the first are shown")
         costs.setdefault(arm, []).append(_row_costs(row, columns))
-        runs.append(_run(row, arm, _seed(row, columns, number, path), columns, path))
+        runs.append(_run(row, arm, _seed(row, columns, number, path), table))
     if columns.seed is not None and columns.replicate is not None:
-        runs = _averaged(runs, columns.metric)
+        runs = _averaged(runs, table.metric)
     return runs, settings, costs, notes
 
 
@@ -262,8 +267,14 @@ def _arm_name(row: Mapping[str, Any], own: Mapping[str, Any], table: _Table) -> 
         if row[column] is None:
             raise DataError(f"{table.path}: a row has no name in column {column!r}")
         return str(row[column])
-    parts = [f"{bare(name)}={setting(own[name])}" for name in table.naming if name in own]
+    parts = [f"{name}={_spelled(own[name])}" for name in table.naming if name in own]
     return " ".join(parts) or ("all rows" if not table.naming else "no settings")
+
+
+def _spelled(value: Any) -> str:
+    """A setting as the user would type it, with all digits where that takes some away."""
+    text = setting(value)
+    return repr(value) if isinstance(value, float) and float(text) != value else text
 
 
 def _seed(row: Mapping[str, Any], columns: Columns, number: int, path: Path) -> int:
@@ -278,7 +289,8 @@ def _seed(row: Mapping[str, Any], columns: Columns, number: int, path: Path) -> 
     return value
 
 
-def _run(row: Mapping[str, Any], arm: str, seed: int, columns: Columns, path: Path) -> RunFacts:
+def _run(row: Mapping[str, Any], arm: str, seed: int, table: _Table) -> RunFacts:
+    columns, path = table.columns, table.path
     value = row[columns.metric]
     if isinstance(value, bool) or (isinstance(value, str) and value.lower() not in GAPS):
         held = f"{path}: column {columns.metric!r} holds {shorten(repr(value))}"
@@ -290,7 +302,7 @@ def _run(row: Mapping[str, Any], arm: str, seed: int, columns: Columns, path: Pa
         name = f"{arm}/{setting(row[columns.replicate])}"
         name += "" if columns.seed is None else f"/seed-{seed}"
     result = number if state == "done" else None
-    return _run_facts(arm, seed, name, state, cause, result, columns.metric)
+    return _run_facts(arm, seed, name, state, cause, result, table.metric)
 
 
 def _run_facts(

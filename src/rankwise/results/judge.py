@@ -272,14 +272,14 @@ def words(name: str) -> str:
 
 def ranked(judgement: Judgement) -> list[ArmFacts]:
     """Arms in the order of the ranking, each followed by those that share its training."""
-    results = sorted(judgement.verdict.arms, key=lambda arm: arm.place or math.inf)
-    arms = judgement.records.arms
-    return [
-        arm
-        for result in results
-        for arm in sorted(arms, key=lambda arm: arm.twin_of is not None)
-        if result.arm in (arm.name, arm.twin_of)
-    ]
+    place = {arm.arm: arm.place or math.inf for arm in judgement.verdict.arms}
+    order = {arm.arm: n for n, arm in enumerate(judgement.verdict.arms)}
+
+    def key(arm: ArmFacts) -> tuple[float, int, bool]:
+        own = arm.twin_of or arm.name
+        return place[own], order[own], arm.twin_of is not None
+
+    return sorted(judgement.records.arms, key=key)
 
 
 def trained(judgement: Judgement) -> list[ArmFacts]:

@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -171,7 +172,14 @@ class Records:
 
     def runs_of(self, name: str) -> tuple[RunFacts, ...]:
         """The runs of an arm, by seed."""
-        return tuple(run for run in self.runs if run.arm == name)
+        return self._by_arm.get(name, ())
+
+    @cached_property
+    def _by_arm(self) -> dict[str, tuple[RunFacts, ...]]:
+        found: dict[str, list[RunFacts]] = {}
+        for run in self.runs:
+            found.setdefault(run.arm, []).append(run)
+        return {name: tuple(runs) for name, runs in found.items()}
 
 
 def own_runs(records: Records) -> tuple[RunFacts, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from rankwise.errors import DataError
 from rankwise.results.columns import Columns, CostName, Role, check_columns, columns_of, named_in
 from rankwise.spec.tasks import lower_is_better
-from rankwise.text import columns_words, count, names, shorten
+from rankwise.text import columns_words, names, shorten
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -420,15 +420,17 @@ def _first(known: Sequence[str], words: Iterable[str]) -> int:
 def direction_words(columns: Columns) -> str:
     """Whether a lower or a higher metric is better, and how that is known."""
     lower = columns.lower_is_better
-    better = "lower" if (lower_is_better(columns.metric) if lower is None else lower) else "higher"
+    better = (
+        "lower" if (lower_is_better(bare(columns.metric)) if lower is None else lower) else "higher"
+    )
     return f"{better} is better ({'given' if lower is not None else 'by its name'})"
 
 
-def guessed_words(roles: Sequence[Role]) -> tuple[str, ...]:
-    """One line for each kind of role that was guessed, for the terminal."""
-    kinds = dict.fromkeys(role.role for role in roles if role.why != "given")
+def guessed_words(roles: Sequence[Mapping[str, str]]) -> tuple[str, ...]:
+    """One line for each kind of role that was guessed, for the terminal; `roles` as mappings."""
+    guessed = [role for role in roles if role["why"] != "given"]
     lines = []
-    for kind in kinds:
-        own = [role.column for role in roles if role.role == kind and role.why != "given"]
-        lines.append(f"{kind}: {names([shorten(name, 60) for name in own])}")
-    return tuple(lines) if lines else (f"all {count(len(roles), 'column')} as given",)
+    for kind in dict.fromkeys(role["role"] for role in guessed):
+        own = [shorten(role["column"], 60) for role in guessed if role["role"] == kind]
+        lines.append(f"guessed {kind}: {names(own)}")
+    return tuple(lines)

@@ -213,7 +213,7 @@ def _blocks(rng: np.random.Generator, studies: int) -> list[Row]:
 def main() -> None:
     """Print the rows as a table; 1 where a bound is missed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--studies", type=int, default=500)
+    parser.add_argument("--studies", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args()
     print("| simulated tables | measured | ± 2 s.e. | required |\n|---|---|---|---|")

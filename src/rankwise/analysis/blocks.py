@@ -57,7 +57,7 @@ class Reversal:
 
     blocks        with that value
     gain          how much better, on average over those blocks; low, high: its 95 % interval
-    p_adjusted    t test over those blocks, two-sided, Holm over all pairs and values looked at
+    p_adjusted    two-sided, Holm over all configurations and values looked at
     """
 
     column: str
@@ -140,7 +140,7 @@ def compare_blocks(
         },
         won_A={arm: best.count(arm) for arm in means.arms},
         order=tuple(order_of_pair(parts, arm, str(overall.best), lower) for arm in others),
-        reversals=_reversals(means, contexts, str(overall.best)),
+        reversals=_reversals(parts, contexts, others, str(overall.best), lower),
         across=_across(means, contexts),
     )
 
@@ -155,15 +155,13 @@ def order_of_pair(
 ) -> OrderOfPair:
     """How often `arm` is better than `other`; `parts` are the fits of the blocks.
 
-    Whether the difference is the same in all blocks: the variance of the K differences over the
-    mean of their squared standard errors is F with K - 1 degrees of freedom and those that
-    Satterthwaite gives the denominator.
+    Whether the difference is the same in all blocks: F is the variance of the K differences over
+    the mean of their squared standard errors. Its degrees of freedom are Box's above (Ann. Math.
+    Stat. 25, 1954, p. 290; K - 1 where all blocks are equally noisy) and Satterthwaite's below.
     """
-    both = [part for part in parts if arm in part.arms and other in part.arms]
-    found = [_contrast(part, arm, other) for part in both]
-    gain_K = np.array([value for value, _, _ in found]) * (-1.0 if lower_is_better else 1.0)
-    error_K = np.array([error for _, error, _ in found])
-    df_K = np.array([df for _, _, df in found])
+    gain_K, error_K, df_K = _gains(parts, arm, other, lower_is_better)
+    there_K = np.isfinite(gain_K)
+    gain_K, error_K, df_K = gain_K[there_K], error_K[there_K], df_K[there_K]
     known_K = np.isfinite(error_K) & (error_K > 0)
     p_K = np.where(gain_K == 0, 1.0, 0.0)  # of two deterministic values
     p_K[known_K] = 2 * stats.t.sf(np.abs(gain_K[known_K]) / error_K[known_K], df_K[known_K])
@@ -173,7 +171,7 @@ def order_of_pair(
     return OrderOfPair(
         arm=arm,
         other=other,
-        blocks=len(found),
+        blocks=len(gain_K),
         better=int(np.sum(gain_K > 0)),
         worse=int(np.sum(gain_K < 0)),
         equal=int(np.sum(gain_K == 0)),
@@ -185,13 +183,20 @@ def order_of_pair(
     )
 
 
-def _contrast(part: Components, arm: str, other: str) -> tuple[float, float, float]:
-    """Difference, standard error and degrees of freedom in one block."""
-    c_A = np.zeros((1, len(part.arms)))
-    c_A[0, part.arms.index(arm)] += 1
-    c_A[0, part.arms.index(other)] -= 1
-    found = part.contrasts(c_A)
-    return float(found.value[0]), float(found.error[0]), float(found.df[0])
+def _gains(
+    parts: Sequence[Components], arm: str, other: str, lower_is_better: bool
+) -> tuple[Floats, Floats, Floats]:
+    """How much better `arm` is in each block, standard error and df; NaN where not known (K,)."""
+    found_K3 = np.full((len(parts), 3), np.nan)
+    for k, part in enumerate(parts):
+        if arm in part.arms and other in part.arms:
+            c_A = np.zeros((1, len(part.arms)))
+            c_A[0, part.arms.index(arm)] += 1
+            c_A[0, part.arms.index(other)] -= 1
+            one = part.contrasts(c_A)
+            found_K3[k] = one.value[0], one.error[0], one.df[0]
+    sign = -1.0 if lower_is_better else 1.0
+    return sign * found_K3[:, 0], found_K3[:, 1], found_K3[:, 2]
 
 
 def _noise(
@@ -202,27 +207,36 @@ def _noise(
         return None, None, None
     noise_K = error_K**2
     between, within = float(np.var(gain_K, ddof=1)), float(noise_K.mean())
-    df = noise_K.sum() ** 2 / (noise_K**2 / df_K).sum()
-    p = float(stats.f.sf(between / within, len(gain_K) - 1, df))
+    total, squares, k = noise_K.sum(), (noise_K**2).sum(), len(gain_K)
+    above = ((1 - 1 / k) * total) ** 2 / (squares * (1 - 2 / k) + (total / k) ** 2)
+    below = total**2 / (noise_K**2 / df_K).sum()
+    p = float(stats.f.sf(between / within, above, below))
     by_noise = float(stats.norm.sf(abs(gain_K.mean()) / error_K).sum())
     return by_noise, float(np.sqrt(max(between - within, 0.0))), p
 
 
 def _reversals(
-    means: Scores, contexts: Sequence[Mapping[str, Any]], best: str
+    parts: Sequence[Components],
+    contexts: Sequence[Mapping[str, Any]],
+    others: Sequence[str],
+    best: str,
+    lower_is_better: bool,
 ) -> tuple[Reversal, ...]:
-    """One-sample t tests over the blocks of each value of each context column."""
-    if best not in means.arms:
-        return ()
-    x_AK = np.asarray(means.x_AS) * (1.0 if means.lower_is_better else -1.0)
-    gain_AK = x_AK[means.arms.index(best)] - x_AK
+    """Every configuration against the best, over the blocks of each value of each column."""
+    values = [
+        (column, np.array([repr(context[column]) == value for context in contexts]))
+        for column in contexts[0]
+        for value in dict.fromkeys(repr(context[column]) for context in contexts)
+    ]
     found: list[Reversal] = []
-    for column in contexts[0]:
-        for value in dict.fromkeys(repr(context[column]) for context in contexts):
-            of_K = [k for k, context in enumerate(contexts) if repr(context[column]) == value]
-            if 1 < len(of_K) < len(contexts):
-                shown = str(contexts[of_K[0]][column])
-                found += _gains(means.arms, gain_AK[:, of_K], column, shown, best)
+    for arm in others:
+        gains = _gains(parts, arm, best, lower_is_better)
+        for column, has_K in values:
+            of_K = has_K & np.isfinite(gains[0])
+            tested = _average(*(x_K[of_K] for x_K in gains))
+            if tested is not None and 0 < of_K.sum() < len(contexts):
+                shown = str(contexts[int(np.argmax(of_K))][column])
+                found.append(Reversal(column, shown, arm, best, int(of_K.sum()), *tested))
     if not found:
         return ()
     adjusted = holm(np.array([one.p_adjusted for one in found]))
@@ -233,22 +247,24 @@ def _reversals(
     )
 
 
-def _gains(
-    arms: Sequence[str], gain_AK: Floats, column: str, value: str, best: str
-) -> list[Reversal]:
-    """Every other configuration's gain over the best, with p not yet adjusted."""
-    found = []
-    for arm, gain_K in zip(arms, gain_AK, strict=True):
-        known = gain_K[np.isfinite(gain_K)]
-        if arm == best or len(known) < 2 or np.ptp(known) == 0:
-            continue
-        test = stats.ttest_1samp(known, 0.0)
-        low, high = test.confidence_interval(0.95)
-        found.append(
-            Reversal(column, value, arm, best, len(known), float(known.mean()), float(low),
-                     float(high), float(test.pvalue))
-        )  # fmt: skip
-    return found
+def _average(
+    gain_K: Floats, error_K: Floats, df_K: Floats
+) -> tuple[float, float, float, float] | None:
+    """Mean gain over some blocks, its 95 % interval and its p; None where nothing is known.
+
+    By the noise inside the blocks, with Satterthwaite's degrees of freedom, where that is known;
+    else by a one-sample t test over the blocks.
+    """
+    k = len(gain_K)
+    if k and np.isfinite(error_K).all() and (error_K > 0).all():
+        error = float(np.sqrt((error_K**2).sum()) / k)
+        df = float((error_K**2).sum() ** 2 / (error_K**4 / df_K).sum())
+    elif k > 1 and np.ptp(gain_K) > 0:
+        error, df = float(np.std(gain_K, ddof=1) / np.sqrt(k)), float(k - 1)
+    else:
+        return None
+    mean, half = float(gain_K.mean()), float(stats.t.ppf(0.975, df)) * error
+    return mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, df))
 
 
 def _across(means: Scores, contexts: Sequence[Mapping[str, Any]]) -> tuple[AcrossColumn, ...]:

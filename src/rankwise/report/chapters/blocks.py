@@ -29,8 +29,8 @@ LEVEL = 0.05
 def lead(judgement: Judgement) -> tuple[Block, ...]:
     """The verdict over all blocks, how often the order changes, and what to use."""
     by_block = _of(judgement)
-    items = [_use(judgement), _leaders(judgement), _nearest(judgement), _elsewhere(by_block)]
-    items.append(_failures(judgement))
+    items = [_use(judgement), _for_others(judgement), _leaders(judgement), _nearest(judgement)]
+    items += [_elsewhere(by_block), _failures(judgement)]
     items.append(
         "Configurations are compared inside blocks only, never across them. The intervals count "
         "what differs between blocks as noise: they hold on average for these "
@@ -111,6 +111,20 @@ def _elsewhere(by_block: ByBlock) -> str:
         f"Not everywhere: {code(by_block.reversals[0].other)} is beaten significantly "
         f"{names(found)}{more}."
     )
+
+
+def _for_others(judgement: Judgement) -> str:
+    """The context columns whose values, as the sample, leave more configurations in the tie."""
+    tied = len(judgement.verdict.tie_group)
+    wider = [one for one in _of(judgement).across if len(one.tie_group) > tied]
+    if not wider:
+        return ""
+    parts = [
+        f"{code(one.column)} ({one.values} here; {len(one.tie_group)} configurations could be the "
+        "best)"
+        for one in wider
+    ]
+    return f"Not shown to hold for other values of {names(parts)}."
 
 
 def order_words(pair: OrderOfPair) -> str:

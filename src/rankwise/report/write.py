@@ -12,7 +12,7 @@ from typing import Any
 from rankwise.errors import WrongFolderError
 from rankwise.files import full_disk_told, write_whole
 from rankwise.report import trainers
-from rankwise.report.chapters import blocks
+from rankwise.report.chapters import block_order, blocks
 from rankwise.report.chapters.answers import answers
 from rankwise.report.chapters.columns import columns_read
 from rankwise.report.chapters.cost import costs, front
@@ -50,8 +50,8 @@ CHAPTERS: tuple[Callable[[Judgement], Section | None], ...] = (
 )
 CHAPTERS_OF_BLOCKS: tuple[Callable[[Judgement], Section | None], ...] = (
     blocks.over_all,
-    blocks.order,
-    blocks.block_by_block,
+    block_order.order,
+    block_order.block_by_block,
     front,
     effects,
     learning_rate,

@@ -6,11 +6,10 @@ configuration in each block.
 """
 
 import hashlib
-import math
 import statistics
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,49 +25,15 @@ from rankwise.results.records import (
     is_failure,
     varying_settings,
 )
-from rankwise.results.roles import bare, direction_words, guess_roles, unit_of_cost
+from rankwise.results.role_names import bare
+from rankwise.results.roles import direction_words, guess_roles
+from rankwise.results.table_runs import OPEN, Table, read_rows, run_facts
 from rankwise.results.tables import PEFT_COLUMNS, peft_rows, table_rows
-from rankwise.spec.tasks import lower_is_better
 from rankwise.store.schema import Fact
 from rankwise.text import columns_words, count, setting, shorten
 
 Rows = Sequence[Mapping[str, Any]]
 MOST_ARMS = 2000  # every pair of configurations of a contest has a place in tables of pairs
-DONE = ("", "done", "success", "ok", "finished", "completed", "complete", "stopped_early")
-OPEN = {"running": "running", "pending": "planned", "queued": "planned", "scheduled": "planned"}
-FAILURES = {  # part of a state name used elsewhere -> the state here
-    "memory": "out_of_memory",
-    "oom": "out_of_memory",
-    "nan": "diverged",
-    "diverg": "diverged",
-    "prun": "pruned",
-    "interrupt": "interrupted",
-    "kill": "interrupted",
-    "preempt": "interrupted",
-    "cancel": "interrupted",
-}
-GAPS = ("nan", "n/a", "na", "-", "inf", "infinity", "-infinity")
-
-
-@dataclass(frozen=True, eq=False)
-class _Table:
-    """A table with what its columns mean; `naming` are the settings that vary in all of it."""
-
-    rows: Rows
-    columns: Columns
-    path: Path
-    naming: tuple[str, ...]
-
-    @property
-    def metric(self) -> str:
-        """What the metric is called: its column without the prefix of a tracker."""
-        return bare(self.columns.metric).replace("/", "_")
-
-    @property
-    def lower(self) -> bool:
-        """Whether a lower metric is better."""
-        given = self.columns.lower_is_better
-        return lower_is_better(self.metric) if given is None else given
 
 
 def read_outside(path: Path, mapping: Mapping[str, Any] | Path | None = None) -> Records:
@@ -83,7 +48,7 @@ def read_outside(path: Path, mapping: Mapping[str, Any] | Path | None = None) ->
     naming = tuple(
         bare(name) for name in columns.factors or () if len({repr(row[name]) for row in rows}) > 1
     )
-    records = _records(_Table(rows, columns, path, naming))
+    records = _records(Table(rows, columns, path, naming))
     return replace(
         records,
         origin=path.name,
@@ -98,7 +63,7 @@ def read_outside(path: Path, mapping: Mapping[str, Any] | Path | None = None) ->
     )
 
 
-def _records(table: _Table) -> Records:
+def _records(table: Table) -> Records:
     """Records of one contest, or of all blocks with an own one for each."""
     blocks = _by_context(table)
     if len(blocks) < 2:
@@ -106,7 +71,7 @@ def _records(table: _Table) -> Records:
     return _over_blocks(table, [_block(context, rows, table) for context, rows in blocks])
 
 
-def _by_context(table: _Table) -> list[tuple[dict[str, Any], list[Mapping[str, Any]]]]:
+def _by_context(table: Table) -> list[tuple[dict[str, Any], list[Mapping[str, Any]]]]:
     """The rows of each block, in the order of the table, with the values of its context."""
     found: dict[str, tuple[dict[str, Any], list[Mapping[str, Any]]]] = {}
     for row in table.rows:
@@ -115,12 +80,12 @@ def _by_context(table: _Table) -> list[tuple[dict[str, Any], list[Mapping[str, A
     return list(found.values())
 
 
-def _block(context: dict[str, Any], rows: Rows, table: _Table) -> Block:
+def _block(context: dict[str, Any], rows: Rows, table: Table) -> Block:
     name = ", ".join(f"{key} {setting(value)}" for key, value in context.items())
     return Block(name, context, replace(_contest(replace(table, rows=rows)), title=name))
 
 
-def _over_blocks(table: _Table, blocks: Sequence[Block]) -> Records:
+def _over_blocks(table: Table, blocks: Sequence[Block]) -> Records:
     """The mean of each configuration in each block, in the places of runs and seeds."""
     names = list(dict.fromkeys(arm.name for block in blocks for arm in block.records.arms))
     runs = [
@@ -163,19 +128,17 @@ def _mean_run(name: str, place: int, block: Block) -> RunFacts:
     state = "done" if values else Counter(run.state for run in own).most_common(1)[0][0]
     value = statistics.fmean(values) if values else None
     cause = None if values else f"none of its {count(len(own), 'run')} there has a result"
-    return _run_facts(
-        name, place, f"{name}/{block.name}", state, cause, value, block.records.metric
-    )
+    return run_facts(name, place, f"{name}/{block.name}", state, cause, value, block.records.metric)
 
 
 def _mean_costs(arms: Sequence[ArmFacts]) -> list[dict[str, float]]:
     return [{name: cost.value for name, cost in arm.costs.items()} for arm in arms]
 
 
-def _contest(table: _Table) -> Records:
+def _contest(table: Table) -> Records:
     """Records of rows that are compared with one another."""
     columns = table.columns
-    runs, settings, costs, said = _read_rows(table)
+    runs, settings, costs, said = read_rows(table)
     if len(settings) > MOST_ARMS:
         raise DataError(
             f"{table.path}: {len(settings):,} different configurations in {len(table.rows):,} "
@@ -221,124 +184,6 @@ UNPAIRED = (
     "cannot be paired across configurations"
 )
 RERUNS = "reruns with the same number are not paired: the number is not a seed"
-Settings = dict[str, dict[str, Any]]
-Costs = dict[str, list[dict[str, float]]]
-
-
-def _read_rows(table: _Table) -> tuple[list[RunFacts], Settings, Costs, list[str]]:
-    """Runs, the settings and costs of each arm, and notes. Without a seed column rows number it."""
-    columns, path = table.columns, table.path
-    runs: list[RunFacts] = []
-    settings: Settings = {}
-    costs: Costs = {}
-    notes: list[str] = []
-    for number, row in enumerate(table.rows):
-        own = {bare(name): row[name] for name in columns.factors or () if row[name] is not None}
-        arm = _arm_name(row, own, table)
-        if settings.setdefault(arm, own) != own:
-            notes.append(f"{arm}: its rows have different settings; the first are shown")
-        costs.setdefault(arm, []).append(_row_costs(row, columns))
-        runs.append(_run(row, arm, _seed(row, columns, number, path), table))
-    if columns.seed is not None and columns.replicate is not None:
-        runs = _averaged(runs, table.metric)
-    return runs, settings, costs, notes
-
-
-def _averaged(runs: Sequence[RunFacts], metric: str) -> list[RunFacts]:
-    """Reruns of one configuration and seed as one run with their mean."""
-    found: dict[tuple[str, int], list[RunFacts]] = {}
-    for run in runs:
-        found.setdefault((run.arm, run.seed), []).append(run)
-    merged = []
-    for (arm, seed), own in found.items():
-        done = [run.value for run in own if run.finished and run.value is not None]
-        if len(own) == 1 or not done:
-            merged.append(replace(own[0], id=f"{arm}/seed-{seed}"))
-        else:
-            mean = statistics.fmean(done)
-            merged.append(_run_facts(arm, seed, f"{arm}/seed-{seed}", "done", None, mean, metric))
-    return merged
-
-
-def _arm_name(row: Mapping[str, Any], own: Mapping[str, Any], table: _Table) -> str:
-    """Its name in the table, or its settings that vary."""
-    column = table.columns.arm
-    if column is not None:
-        if row[column] is None:
-            raise DataError(f"{table.path}: a row has no name in column {column!r}")
-        return str(row[column])
-    parts = [f"{name}={_spelled(own[name])}" for name in table.naming if name in own]
-    return " ".join(parts) or ("all rows" if not table.naming else "no settings")
-
-
-def _spelled(value: Any) -> str:
-    """A setting as the user would type it, with all digits where that takes some away."""
-    text = setting(value)
-    return repr(value) if isinstance(value, float) and float(text) != value else text
-
-
-def _seed(row: Mapping[str, Any], columns: Columns, number: int, path: Path) -> int:
-    if columns.seed is None:
-        return number
-    value = row[columns.seed]
-    if isinstance(value, float) and value.is_integer():  # as in a column with gaps
-        value = int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        held = f"{path}: column {columns.seed!r} holds {shorten(repr(value))}"
-        raise DataError(f"{held}; seeds are whole numbers")
-    return value
-
-
-def _run(row: Mapping[str, Any], arm: str, seed: int, table: _Table) -> RunFacts:
-    columns, path = table.columns, table.path
-    value = row[columns.metric]
-    if isinstance(value, bool) or (isinstance(value, str) and value.lower() not in GAPS):
-        held = f"{path}: column {columns.metric!r} holds {shorten(repr(value))}"
-        raise DataError(f"{held}, which is not a number")
-    number = None if value is None or isinstance(value, str) else float(value)
-    state, cause = _outcome(row, columns, number, value)
-    name = f"{arm}/seed-{seed}"
-    if columns.replicate is not None:
-        name = f"{arm}/{setting(row[columns.replicate])}"
-        name += "" if columns.seed is None else f"/seed-{seed}"
-    result = number if state == "done" else None
-    return _run_facts(arm, seed, name, state, cause, result, table.metric)
-
-
-def _run_facts(
-    arm: str, seed: int, name: str, state: str, cause: str | None, value: float | None, metric: str
-) -> RunFacts:
-    return RunFacts(
-        id=name,
-        arm=arm,
-        seed=seed,
-        state=state,
-        cause=cause,
-        value=value,
-        best_step=None,
-        last_step=None,
-        validation={} if value is None else {metric: value},
-        test={},
-        curve=(),
-        train_curve=(),
-    )
-
-
-def _outcome(
-    row: Mapping[str, Any], columns: Columns, number: float | None, value: Any
-) -> tuple[str, str | None]:
-    held = None if columns.state is None else row[columns.state]
-    said = "" if held is None else str(held).strip().lower()
-    if said in OPEN:
-        return OPEN[said], None
-    if said not in DONE:
-        known = [state for piece, state in FAILURES.items() if piece in said]
-        return (known or ["crashed"])[0], f"state in the table: {said}"
-    if number is not None and math.isfinite(number):
-        return "done", None
-    if value is None:
-        return "crashed", f"the table has no {columns.metric} for it"
-    return "diverged", f"{columns.metric} in the table is {value}"
 
 
 def _check_twice(runs: Sequence[RunFacts], columns: Columns, path: Path) -> None:
@@ -352,15 +197,6 @@ def _check_twice(runs: Sequence[RunFacts], columns: Columns, path: Path) -> None
                 "numbers reruns under `replicate`"
             )
         seen.add(run.id)
-
-
-def _row_costs(row: Mapping[str, Any], columns: Columns) -> dict[str, float]:
-    found = {name: row[column] for name, column in columns.costs.items()}
-    return {
-        name: float(value) * unit_of_cost(columns.costs[name])
-        for name, value in found.items()
-        if isinstance(value, int | float) and math.isfinite(value)
-    }
 
 
 def _arm(
@@ -395,7 +231,7 @@ def _arm(
     )
 
 
-def _test_size(table: _Table) -> int | None:
+def _test_size(table: Table) -> int | None:
     column = table.columns.test_size
     if not isinstance(column, str):
         return column

@@ -1,13 +1,14 @@
-"""Results in blocks: over all of them, how often the order changes, and block by block."""
+"""Results in blocks: the first lines of their report, and the ranking over all blocks."""
 
 import math
 
-from rankwise.analysis.blocks import ByBlock, OrderOfPair, Reversal
+from rankwise.analysis.blocks import ByBlock
+from rankwise.analysis.verdict import ArmResult
 from rankwise.report import figures
+from rankwise.report.chapters.block_order import by_block_of, order_words
 from rankwise.report.document import (
     Block,
     Bullets,
-    Details,
     Figure,
     Paragraph,
     Section,
@@ -18,17 +19,12 @@ from rankwise.report.document import (
 from rankwise.report.words import headline, price_of, reason
 from rankwise.results.judge import Judgement, words
 from rankwise.results.records import is_failure, own_runs
-from rankwise.text import MISSING, count, interval, names, number, p_value, setting, signed
-
-MOST_BLOCKS = 300
-MOST_FAILURES = 100
-FEW_VALUES = 4
-LEVEL = 0.05
+from rankwise.text import MISSING, count, interval, names, number, p_value, signed
 
 
 def lead(judgement: Judgement) -> tuple[Block, ...]:
     """The verdict over all blocks, how often the order changes, and what to use."""
-    by_block = _of(judgement)
+    by_block = by_block_of(judgement)
     items = [_use(judgement), _for_others(judgement), _leaders(judgement), _nearest(judgement)]
     items += [_elsewhere(by_block), _failures(judgement)]
     items.append(
@@ -43,11 +39,6 @@ def lead(judgement: Judgement) -> tuple[Block, ...]:
     )
 
 
-def _of(judgement: Judgement) -> ByBlock:
-    assert judgement.by_block is not None
-    return judgement.by_block
-
-
 def _made_of(by_block: ByBlock) -> str:
     """`2 values of model, 4 of task`."""
     parts = []
@@ -58,7 +49,7 @@ def _made_of(by_block: ByBlock) -> str:
 
 
 def _headline(judgement: Judgement) -> str:
-    verdict, by_block = judgement.verdict, _of(judgement)
+    verdict, by_block = judgement.verdict, by_block_of(judgement)
     ranked = [arm for arm in verdict.arms if arm.place]
     if len(ranked) < 2:
         return headline(verdict, judgement.digits)
@@ -81,7 +72,7 @@ def _headline(judgement: Judgement) -> str:
 
 def _leaders(judgement: Judgement) -> str:
     """How many blocks each configuration leads, the first four."""
-    by_block = _of(judgement)
+    by_block = by_block_of(judgement)
     won = sorted(by_block.won_A.items(), key=lambda item: -item[1])
     shown = [f"{code(arm)} in {times}" for arm, times in won[:4] if times]
     single = sum(verdict.winner is not None for verdict in by_block.verdicts)
@@ -93,7 +84,7 @@ def _leaders(judgement: Judgement) -> str:
 
 def _nearest(judgement: Judgement) -> str:
     """How often the order of the best and the next one changes."""
-    order = _of(judgement).order
+    order = by_block_of(judgement).order
     return order_words(order[0]) if order else ""
 
 
@@ -116,7 +107,7 @@ def _elsewhere(by_block: ByBlock) -> str:
 def _for_others(judgement: Judgement) -> str:
     """The context columns whose values, as the sample, leave more configurations in the tie."""
     tied = len(judgement.verdict.tie_group)
-    wider = [one for one in _of(judgement).across if len(one.tie_group) > tied]
+    wider = [one for one in by_block_of(judgement).across if len(one.tie_group) > tied]
     if not wider:
         return ""
     parts = [
@@ -125,25 +116,6 @@ def _for_others(judgement: Judgement) -> str:
         for one in wider
     ]
     return f"Not shown to hold for other values of {names(parts)}."
-
-
-def order_words(pair: OrderOfPair) -> str:
-    """How often one configuration is better than the best over all blocks."""
-    text = (
-        f"{code(pair.arm)} is better than {code(pair.other)} in {pair.better} of "
-        f"{count(pair.blocks, 'block')}"
-    )
-    if pair.by_noise is None or pair.p is None:
-        return f"{text}; how many of these are noise is unknown."
-    text += f", where noise alone would give about {pair.by_noise:.0f}"
-    if pair.p < LEVEL:
-        return f"{text}: the difference is not the same in all blocks (p {_less(pair.p)})."
-    return f"{text}: no sign that the difference is not the same in all blocks."
-
-
-def _less(p: float) -> str:
-    text = p_value(p)
-    return text if text.startswith("<") else f"= {text}"
 
 
 def _use(judgement: Judgement) -> str:
@@ -171,31 +143,9 @@ def _failures(judgement: Judgement) -> str:
 
 def over_all(judgement: Judgement) -> Section:
     """The ranking over all blocks: means, differences inside blocks, and how often each leads."""
-    verdict, by_block, digits = judgement.verdict, _of(judgement), judgement.digits
-    against = {one.arm: one for one in verdict.with_best}
-    pairs = {pair.arm: pair for pair in by_block.order}
+    verdict, by_block = judgement.verdict, by_block_of(judgement)
     results = sorted(verdict.arms, key=lambda arm: (arm.place is None, arm.place or 0))
-    rows = []
-    for result in results:
-        one, pair = against.get(result.arm), pairs.get(result.arm)
-        said = "worse" if not result.tied else "tied" if one else "best mean"
-        if verdict.winner == result.arm:
-            said = "best"
-        rows.append(
-            (
-                MISSING if result.place is None else str(result.place),
-                code(result.arm),
-                "no result, not ranked" if result.place is None else said,
-                number(result.fitted, digits),
-                signed(one.value, digits) if one else MISSING,
-                interval(one.low, one.high, digits) if one else MISSING,
-                p_value(one.p_adjusted) if one else MISSING,
-                number(by_block.rank_A.get(result.arm), 1),
-                str(by_block.won_A.get(result.arm, 0)),
-                f"{pair.better} of {pair.blocks}" if pair else MISSING,
-                str(result.finished),
-            )
-        )
+    rows = [_row(judgement, result) for result in results]
     metric = words(verdict.metric)
     head = ("", "configuration", "verdict", f"mean {metric}", "from best", "95 % interval", "p",
             "mean rank", "blocks led", "better than the best in", "blocks")  # fmt: skip
@@ -217,6 +167,28 @@ def over_all(judgement: Judgement) -> Section:
         )
     )
     return Section("Over all blocks", "ranking", tuple(blocks))
+
+
+def _row(judgement: Judgement, result: ArmResult) -> tuple[str, ...]:
+    verdict, by_block, digits = judgement.verdict, by_block_of(judgement), judgement.digits
+    one = next((d for d in verdict.with_best if d.arm == result.arm), None)
+    pair = next((pair for pair in by_block.order if pair.arm == result.arm), None)
+    said = "worse" if not result.tied else "tied" if one else "best mean"
+    if verdict.winner == result.arm:
+        said = "best"
+    return (
+        MISSING if result.place is None else str(result.place),
+        code(result.arm),
+        "no result, not ranked" if result.place is None else said,
+        number(result.fitted, digits),
+        signed(one.value, digits) if one else MISSING,
+        interval(one.low, one.high, digits) if one else MISSING,
+        p_value(one.p_adjusted) if one else MISSING,
+        number(by_block.rank_A.get(result.arm), 1),
+        str(by_block.won_A.get(result.arm, 0)),
+        f"{pair.better} of {pair.blocks}" if pair else MISSING,
+        str(result.finished),
+    )
 
 
 def _figure(judgement: Judgement) -> Figure:
@@ -257,145 +229,4 @@ def _figure_row(
         group="tie group" if tied else "worse",
         runs=tuple(one for _, one in known),
         seeds=tuple(place for place, _ in known),
-    )
-
-
-def order(judgement: Judgement) -> Section | None:
-    """How often the order of each configuration and the best changes between blocks."""
-    by_block = _of(judgement)
-    if not by_block.order:
-        return None
-    best = by_block.order[0].other
-    rows = [_order_row(pair, judgement.digits) for pair in by_block.order]
-    head = ("configuration", "better in", "worse in", "equal in", "by noise", "surely better",
-            "surely worse", "spread", "p")  # fmt: skip
-    caption = (
-        f"Blocks in which the mean is better or worse than that of {code(best)}. By noise: blocks "
-        "in which noise alone is expected to reverse the order of the averages. Surely: "
-        "significant in that block, adjusted for the number of blocks (5 %). Spread: standard "
-        "deviation over blocks of the true difference, the noise inside blocks subtracted. p: of "
-        "the difference being the same in all blocks. They need two runs in a block or more."
-    )
-    blocks: list[Block] = [table(head, rows, numeric=range(1, 9), caption=caption)]
-    if by_block.reversals:
-        blocks.append(Paragraph(f"Where another one is significantly better than {code(best)}:"))
-        said = [reversal_words(one, judgement.digits) for one in by_block.reversals]
-        blocks.append(Bullets(tuple(said)))
-    elif len(by_block.names) > 2:
-        blocks.append(
-            Paragraph(
-                "There is no value of a column of the blocks in which another configuration is "
-                f"significantly better than {code(best)} on average."
-            )
-        )
-    blocks += _across(by_block)
-    return Section("How often the order changes", "order", tuple(blocks))
-
-
-def _order_row(pair: OrderOfPair, digits: int) -> tuple[str, ...]:
-    return (
-        code(pair.arm),
-        str(pair.better),
-        str(pair.worse),
-        str(pair.equal),
-        number(pair.by_noise, 0),
-        str(pair.surely_better),
-        str(pair.surely_worse),
-        number(pair.spread, digits),
-        p_value(pair.p),
-    )
-
-
-def reversal_words(one: Reversal, digits: int) -> str:
-    """In which blocks a configuration is better than the best over all."""
-    return (
-        f"{code(one.column)} {code(one.value)} ({count(one.blocks, 'block')}): {code(one.arm)} is "
-        f"better than {code(one.other)} by {number(one.gain, digits)} "
-        f"({interval(one.low, one.high, digits)}; adjusted p {_less(one.p_adjusted)})."
-    )
-
-
-def _across(by_block: ByBlock) -> list[Block]:
-    """What holds for other values of each column, which are fewer than the blocks."""
-    if not by_block.across:
-        return []
-    rows = [
-        (
-            code(one.column),
-            str(one.values),
-            code(one.winner) if one.winner else f"{len(one.tie_group)} tied",
-            names([code(name) for name in one.tie_group], 4),
-            names(
-                [f"{code(arm)} ({names([v for v, a in one.leaders if a == arm], 3)})"
-                 for arm in dict.fromkeys(arm for _, arm in one.leaders)], 3),
-        )
-        for one in by_block.across
-    ]  # fmt: skip
-    head = ("for other values of", "values here", "best", "could be the best", "best mean in")
-    text = (
-        "Blocks with a value in common are not independent. For other values of one column, such "
-        "as other tasks, only its values here are the sample:"
-    )
-    found: list[Block] = [Paragraph(text), table(head, rows, numeric=(1,))]
-    few = [code(one.column) for one in by_block.across if one.values < FEW_VALUES]
-    if few:
-        found.append(
-            Paragraph(
-                f"Fewer than {FEW_VALUES} values of {names(few)}: too few to know much about other "
-                "values.",
-                "warning",
-            )
-        )
-    return found
-
-
-def block_by_block(judgement: Judgement) -> Section:
-    """The verdict of each block alone."""
-    by_block, records = _of(judgement), judgement.records
-    rows = [_block_row(judgement, place) for place in range(min(len(by_block.names), MOST_BLOCKS))]
-    head = (*(code(name) for name in by_block.contexts[0]), "configurations", "runs",
-            "without a result", "best mean", words(records.metric), "verdict")  # fmt: skip
-    single = len(by_block.contexts[0])
-    caption = (
-        "Each block judged alone, at 5 %: of equal configurations, one block in twenty may show a "
-        "winner by chance."
-    )
-    if len(by_block.names) > MOST_BLOCKS:
-        caption += f" The first {MOST_BLOCKS}; all of them are in facts.json."
-    numeric = [single, single + 1, single + 2, single + 4]
-    blocks: list[Block] = [table(head, rows, numeric=numeric, caption=caption)]
-    failed = [run for run in own_runs(records) if is_failure(run)]
-    if failed:
-        lost = [
-            (code(run.id), run.state.replace("_", " "), run.cause or "")
-            for run in failed[:MOST_FAILURES]
-        ]
-        title = f"{count(len(failed), 'run')} without a result"
-        if len(failed) > MOST_FAILURES:
-            title += f", the first {MOST_FAILURES}"
-        blocks.append(Details(title, (table(("run", "state", "cause"), lost),)))
-    return Section("Block by block", "blocks", tuple(blocks))
-
-
-def _block_row(judgement: Judgement, place: int) -> tuple[str, ...]:
-    by_block, records = _of(judgement), judgement.records
-    verdict, runs = by_block.verdicts[place], records.blocks[place].records.runs
-    best = next((arm for arm in verdict.arms if arm.arm == verdict.best), None)
-    if best is None:
-        said = "no result"
-    elif verdict.claim == "nothing":
-        said = "cannot tell"
-    elif verdict.winner is not None or verdict.stands_out is not None:
-        said = "best" if verdict.winner else "best of these runs"
-    else:
-        said = f"{len(verdict.tie_group)} tied"
-    failed = sum(map(is_failure, runs))
-    return (
-        *(code(setting(value)) for value in by_block.contexts[place].values()),
-        str(len(verdict.arms)),
-        str(len(runs)),
-        str(failed) if failed else MISSING,
-        code(verdict.best or ""),
-        number(None if best is None else best.mean, judgement.digits),
-        said,
     )

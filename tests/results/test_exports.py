@@ -104,6 +104,19 @@ def test_params_metrics_and_status_of_mlflow_runs_are_read(tmp_path: Path) -> No
     assert list(values(records).values()) == [0.5, 0.6, None, None]
 
 
+def test_a_run_that_failed_before_it_wrote_its_settings_is_no_other_configuration(
+    tmp_path: Path,
+) -> None:
+    lines = MLFLOW.splitlines()
+    early = "a5,7,FAILED,/x/a5,2025-01-01 00:00:00,,,,0.001,,2,brash-cat-5"
+    text = "\n".join([lines[0], early, *lines[1:3]]).replace("None", "all")
+    records = read_outside(written(tmp_path / "mlflow.csv", text))
+    (arm,) = records.arms
+    assert arm.settings == {"learning_rate": 0.001, "bias": "all"}
+    assert [run.state for run in records.runs] == ["done", "done", "crashed"]
+    assert records.notes == ()
+
+
 @pytest.mark.parametrize(
     ("name", "text", "word"),
     [

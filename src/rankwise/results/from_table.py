@@ -45,8 +45,9 @@ def read_outside(path: Path, mapping: Mapping[str, Any] | Path | None = None) ->
     else:
         rows = table_rows(path)
     columns, roles = guess_roles(rows, given, path)
+    done = [row for row in rows if row[columns.metric] is not None] or rows
     naming = tuple(
-        bare(name) for name in columns.factors or () if len({repr(row[name]) for row in rows}) > 1
+        bare(name) for name in columns.factors or () if len({repr(row[name]) for row in done}) > 1
     )
     records = _records(Table(rows, columns, path, naming))
     return replace(

@@ -33,7 +33,11 @@ GAPS = ("nan", "n/a", "na", "-", "inf", "infinity", "-infinity")
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """A table with what its columns mean; `naming` are the settings that vary in all of it."""
+    """A table with what its columns mean.
+
+    naming  the settings that vary between runs with a result, in all of the table: a run that
+            failed early may lack some
+    """
 
     rows: Rows
     columns: Columns
@@ -63,10 +67,15 @@ def read_rows(table: Table) -> tuple[list[RunFacts], Settings, Costs, list[str]]
     settings: Settings = {}
     costs: Costs = {}
     notes: list[str] = []
+    whole: set[str] = set()  # arms whose settings are those of a run with a result
     for number, row in enumerate(table.rows):
         own = {bare(name): row[name] for name in columns.factors or () if row[name] is not None}
         arm = _arm_name(row, own, table)
-        if settings.setdefault(arm, own) != own:
+        result = row[columns.metric] is not None
+        if arm not in settings or (result and arm not in whole):
+            settings[arm] = own
+        whole |= {arm} if result else set()
+        if result and settings[arm] != own:
             notes.append(f"{arm}: its rows have different settings; the first are shown")
         costs.setdefault(arm, []).append(_row_costs(row, columns))
         runs.append(_run(row, arm, _seed(row, columns, number, path), table))

@@ -21,6 +21,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from calibration_rows import Row, row, rows_beside, table
 from numpy.typing import NDArray
 from scipy import stats
 
@@ -171,7 +172,6 @@ class Outcome:
     pairs_covered: float
     unstable_covered: float
     means_covered: float
-    pair_width: float
     bootstrap_covered: float
     detectable: float
 
@@ -249,7 +249,6 @@ def judge_equal(rng: np.random.Generator, shape: Shape, with_bootstrap: bool) ->
         pairs_covered=_pairs_covered(verdict),
         unstable_covered=_first_covered(verdict),
         means_covered=float(np.mean([_holds(arm.low, truth, arm.high) for arm in verdict.arms])),
-        pair_width=float(np.median([d.high - d.low for d in verdict.with_best])),
         bootstrap_covered=covered,
         detectable=verdict.detectable.value,
     )
@@ -280,34 +279,6 @@ def planted_found(rng: np.random.Generator, shape: Shape, times: float) -> bool 
         return None
     verdict = judge(draw_study(rng, shape, gain=times * stated)[0])
     return (verdict.winner or verdict.stands_out) == f"arm {shape.arms - 1}"
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table: what was measured, over how many studies, and the bounds if any."""
-
-    what: str
-    rate: float
-    error: float
-    studies: int
-    low: float = 0.0
-    high: float = 1.0
-
-    @property
-    def bounded(self) -> bool:
-        """Whether anything is asked of it."""
-        return (self.low, self.high) != (0.0, 1.0)
-
-    def met(self, slack: float) -> bool:
-        """Whether the rate is within its bounds, give or take `slack` standard errors."""
-        return self.low - slack * self.error <= self.rate <= self.high + slack * self.error
-
-
-def row(what: str, values: Sequence[float], low: float = 0.0, high: float = 1.0) -> Row:
-    """A rate over studies, each of which counts the same, with its standard error."""
-    x = np.array(values, dtype=np.float64)
-    error = float(x.std() / np.sqrt(len(x)))
-    return Row(what, float(x.mean()), error, len(x), low, high)
 
 
 def equal_rows(studies: int, seed: int) -> list[Row]:
@@ -424,21 +395,6 @@ def planted_rows(studies: int, seed: int) -> list[Row]:
     return rows
 
 
-def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown."""
-    lines = [
-        "| simulated studies | measured | ± 2 s.e. | studies | required |",
-        "|---|---|---|---|---|",
-    ]
-    for r in rows:
-        asked = ""
-        if r.bounded:
-            bounds = f"{r.low:.1%} to {r.high:.1%}" if r.low > 0 else f"at most {r.high:.1%}"
-            asked = f"at least {r.low:.1%}" if r.high == 1 else bounds
-        lines.append(f"| {r.what} | {r.rate:.1%} | {2 * r.error:.1%} | {r.studies:,} | {asked} |")
-    return "\n".join(lines)
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 0 if every bound is met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -451,6 +407,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         *coverage_rows(2000 // part, 200 // part, given.seed),
         *unstable_rows(500 // part, given.seed),
         *planted_rows(1000 // part, given.seed),
+        *rows_beside(1000 // part, given.seed),
     ]
     print(table(rows))
     missed = [r for r in rows if not r.met(slack=3.0 if given.quick else 0.0)]

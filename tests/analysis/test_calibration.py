@@ -15,12 +15,14 @@ SCRIPT = Path(__file__).parents[2] / "benchmarks" / "verdict_calibration.py"
 
 @pytest.fixture(scope="module")
 def calibration():
+    sys.path.insert(0, str(SCRIPT.parent))
     spec = importlib.util.spec_from_file_location("verdict_calibration", SCRIPT)
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)
     yield module
     del sys.modules[spec.name]
+    sys.path.remove(str(SCRIPT.parent))
 
 
 def test_the_verdict_is_as_sure_as_it_says_within_chance(calibration, capsys):

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import optimize, stats
+from scipy import stats
 
 from rankwise.analysis.scores import Floats
 from rankwise.analysis.variance import Components
@@ -17,23 +17,6 @@ MOST_SEEDS = 1000
 MOST_TIMES_EXAMPLES = 1000
 # Above this many standard errors the power is 1; the noncentral t may not converge there.
 CERTAIN = 1000.0
-
-
-def holm_with_best(p_A: Floats, best: int) -> Floats:
-    """Adjusted p values of the comparisons of all arms with the best mean; 1 for itself.
-
-    Holm's step-down (Scand. J. Stat. 6, 1979): the arm with the smallest p comes first. At a step
-    with k arms left, p is multiplied by k (k - 1) / 2, the number of pairs among them, because the
-    best arm was chosen from the same data. With plain Holm (k - 1), 11 % of 1,500 simulated studies
-    of twelve equal arms called some arm worse; with this rule 2.3 %.
-    """
-    adjusted = np.ones(len(p_A))
-    others = np.array([a for a in range(len(p_A)) if a != best], dtype=np.intp)
-    order = others[np.argsort(p_A[others], kind="stable")]
-    k = np.arange(len(p_A), 1, -1)
-    steps = np.maximum.accumulate(p_A[order] * k * (k - 1) / 2)
-    adjusted[order] = np.minimum(steps, 1.0)
-    return adjusted
 
 
 def holm(p: Floats) -> Floats:
@@ -49,14 +32,6 @@ def holm(p: Floats) -> Floats:
     return adjusted
 
 
-def holm_all_pairs(p_AA: Floats) -> Floats:
-    """Holm-adjusted p values of all pairs, symmetric, 1 on the diagonal."""
-    upper = np.triu_indices(len(p_AA), 1)
-    adjusted = np.ones(p_AA.shape)
-    adjusted[upper] = holm(p_AA[upper])
-    return np.minimum(adjusted, adjusted.T)
-
-
 def power_of_t(effect: float, df: float, level: float) -> float:
     """Power of a two-sided t test at `level` for a difference of `effect` standard errors.
 
@@ -65,18 +40,6 @@ def power_of_t(effect: float, df: float, level: float) -> float:
     if df > 1e5:
         return float(stats.norm.sf(stats.norm.ppf(1 - level / 2) - effect))
     return float(stats.nct.sf(stats.t.ppf(1 - level / 2, df), df, effect))
-
-
-def detectable(error: float, df: float, level: float, power: float) -> float:
-    """The smallest true difference that a two-sided t test at `level` detects with this power."""
-    if error == 0:
-        return 0.0
-    critical = float(stats.t.ppf(1 - level / 2, df))
-
-    def missing(effect: float) -> float:
-        return power - power_of_t(effect, df, level)
-
-    return float(optimize.brentq(missing, 0.0, 4 * critical + 10)) * error
 
 
 @dataclass(frozen=True)

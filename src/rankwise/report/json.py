@@ -15,7 +15,7 @@ from rankwise.analysis.front import Alternative, Front
 from rankwise.analysis.groups import Group
 from rankwise.analysis.interactions import Interactions, Shape
 from rankwise.analysis.means import NoiseFloor
-from rankwise.analysis.verdict import ArmResult, DetectableEffect, Difference, Verdict
+from rankwise.analysis.verdict import ArmResult, DetectableEffect, Distance, Verdict
 from rankwise.report.chapters.groups import group_runs
 from rankwise.report.chapters.recommendation import flag_sentence, would_change
 from rankwise.report.chapters.runs import described
@@ -79,6 +79,7 @@ class VerdictFacts:
     seeds: int
     examples: int
     unit: str
+    tolerance: float | None
     arms: tuple[ArmResult, ...]
     best: str | None
     tie_group: tuple[str, ...]
@@ -86,7 +87,7 @@ class VerdictFacts:
     stands_out: str | None
     noise: NoiseFloor | None
     detectable: DetectableEffect | None
-    with_best: tuple[Difference, ...]
+    distances: tuple[Distance, ...]
     settlements: tuple[SettlementFacts, ...]
     sentences: tuple[str, ...]
 
@@ -98,6 +99,9 @@ class RecommendationDetail:
     arm: str | None
     cost: str
     price: float | None
+    within: bool
+    distance: Distance | None
+    cheaper: Distance | None
     sentence: str
     alternative: AlternativeFacts | None
     would_change: tuple[str, ...]
@@ -105,7 +109,7 @@ class RecommendationDetail:
 
 @dataclass(frozen=True)
 class RecommendationFacts:
-    """The recommended arm; basis (winner, runs, only, tie, look, ...) as in `Choice`."""
+    """The recommended arm; basis (winner, within, tie, look, ...) as in `Choice`."""
 
     arm: str | None
     basis: str
@@ -243,6 +247,9 @@ def _recommendation(judgement: Judgement) -> RecommendationDetail:
         arm=found.arm,
         cost=found.cost,
         price=found.price,
+        within=found.within,
+        distance=found.distance,
+        cheaper=found.cheaper,
         sentence=clean(f"{code(found.arm or 'No recommendation')}: {reason(judgement)}."),
         alternative=None
         if other is None

@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from rankwise.errors import DataError, SpecError
+from rankwise.spec.models import checked_tolerance
 from rankwise.spec.read_yaml import read_yaml_file
 from rankwise.text import columns_words, nearest
 
@@ -52,12 +53,23 @@ class Columns(BaseModel):
         description="Columns of costs. A unit at the end of a name counts (peak_gb, minutes).",
     )
     cost: CostName = Field("trainable_params", description="Cost to keep low among equals.")
+    tolerance: float | str | None = Field(
+        None,
+        description="Differences up to this do not matter: a number in units of the metric, or a "
+        "share of the best mean such as 1%. Then the cheapest configuration within it is "
+        "recommended.",
+    )
     test_size: int | str | None = Field(
         None,
         description="Test items behind each metric, or their column; the metric must be a share "
         "of items, such as an accuracy.",
     )
     title: str | None = Field(None, description="Title of the report.")
+
+    @field_validator("tolerance")
+    @classmethod
+    def _checked(cls, value: float | str | None) -> float | str | None:
+        return checked_tolerance(value)
 
 
 @dataclass(frozen=True)

@@ -176,6 +176,7 @@ def _contest(table: Table) -> Records:
         groups_E=None,
         weights_E=None,
         test_size=_test_size(table),
+        tolerance=columns.tolerance,
         extra_ASE={},
     )
 

@@ -53,7 +53,8 @@ class Choice:
 
     basis is "winner" (significantly better than all others, seeds included), "runs" (significantly
     better than all others on the examples, with one seed), "only" (no other arm has a result),
-    "tie" (cheapest of the tie group), "look" (the noise is unknown: `arm` has the best mean, and
+    "within" (cheapest of those shown to be within the tolerance of the best), "tie" (best mean of
+    those that can be the best), "look" (the noise is unknown: `arm` has the best mean, and
     there is no recommendation), "withdrawn" (the adapter of `withdrawn`, loaded from disk, does not
     give what was measured) or "none" (no run finished).
     """
@@ -95,7 +96,7 @@ def judge_records(records: Records) -> Judgement:
     data = distinct(records)
     scores = scores_of(data)
     parts = components(scores)
-    verdict = judge_parts(scores, parts)
+    verdict = judge_parts(scores, parts, tolerance_of(records, parts))
     settings = {arm.name: plain_settings(arm) for arm in data.arms}
     left_out = tuple(name for name in settings if name not in parts.arms)
     effects = crossed = None
@@ -137,6 +138,17 @@ def _by_block(records: Records, scores: Scores, verdict: Verdict) -> ByBlock | N
         overall=verdict,
         means=scores,
     )
+
+
+def tolerance_of(records: Records, parts: Components) -> float | None:
+    """The tolerance in units of the metric; a share is one of the best mean's absolute value."""
+    given = records.tolerance
+    if given is None or not len(parts.fitted_A):
+        return None
+    if not isinstance(given, str):
+        return float(given)
+    best = parts.fitted_A.min() if records.lower_is_better else parts.fitted_A.max()
+    return float(given.rstrip(" %")) / 100 * abs(float(best))
 
 
 def failed_runs(records: Records) -> list[RunFacts]:
@@ -237,15 +249,17 @@ def choose(records: Records, verdict: Verdict) -> Choice:
     reloaded = None if best is None else records.reloads.get(best.id)
     if reloaded is not None and not reloaded.agrees:
         return Choice(None, "withdrawn", replace(found, arm=None, alternative=None), found.arm)
-    return Choice(found.arm, _basis(verdict), found)
+    return Choice(found.arm, _basis(verdict, found), found)
 
 
-def _basis(verdict: Verdict) -> str:
-    if verdict.winner is not None:
+def _basis(verdict: Verdict, found: Recommendation) -> str:
+    if verdict.winner == found.arm:
         return "winner"
-    if verdict.stands_out is not None:
+    if verdict.stands_out == found.arm:
         return "runs"
-    return "only" if len(verdict.pairs.arms) == 1 else "tie"
+    if len(verdict.pairs.arms) == 1:
+        return "only"
+    return "within" if found.within else "tie"
 
 
 def prices_of(records: Records, cost: str) -> dict[str, float | None]:
@@ -254,12 +268,8 @@ def prices_of(records: Records, cost: str) -> dict[str, float | None]:
 
 
 def _digits(verdict: Verdict) -> int:
-    """Decimals that show two digits of the narrowest interval against the best."""
-    widths = [
-        (one.high - one.low) / 2
-        for one in verdict.with_best
-        if one.low is not None and one.high is not None and one.high > one.low
-    ]
+    """Decimals that show two digits of the narrowest bound on the distance from the best."""
+    widths = [one.high for one in verdict.distances if one.high is not None and one.high > 0]
     if widths:
         return min(6, decimals_for(min(widths)))
     return decimals_of(verdict.metric)
@@ -288,13 +298,15 @@ def trained(judgement: Judgement) -> list[ArmFacts]:
 
 
 def against_best(verdict: Verdict, arm: str) -> tuple[float, float, float]:
-    """Fitted value of a ranked arm, and the interval of its difference from the best plus the best.
+    """Fitted value of a ranked arm, and its bounds behind the best, both added to the best mean.
 
-    The bounds are NaN for the best itself and where the noise is unknown.
+    The bounds are NaN where the noise is unknown.
     """
     fitted = {result.arm: result.fitted for result in verdict.arms}
     value, best = (float(fitted[name] or 0.0) for name in (arm, str(verdict.best)))
-    for one in verdict.with_best:
-        if one.arm == arm and one.low is not None and one.high is not None:
-            return value, best + one.low, best + one.high
-    return value, math.nan, math.nan
+    found = verdict.distance(arm)
+    if found.low is None or found.high is None:
+        return value, math.nan, math.nan
+    if verdict.lower_is_better:
+        return value, best + found.low, best + found.high
+    return value, best - found.high, best - found.low

@@ -136,6 +136,7 @@ class Records:
     x_AS       deciding metric by run
     extra_ASE, test_ASE  other metrics by example at the best step, all of them on the test part
     test_size  items behind each x_AS where no record by example exists, else None
+    tolerance  differences up to this do not matter: a number, or a share of the best mean ("1%")
     groups_E, weights_E  of the validation examples, with x_ASE
     reloads    by run id, what adapters gave that were loaded from disk
     blocks     of a table: each with records of its own; here a "run" is then the mean of an arm in
@@ -165,6 +166,7 @@ class Records:
     test_weights_E: Floats | None = None
     reloads: Mapping[str, Reload] = field(default_factory=dict)
     blocks: tuple[Block, ...] = ()
+    tolerance: float | str | None = None
 
     def arm(self, name: str) -> ArmFacts:
         """The arm of this name (StopIteration where there is none)."""

@@ -6,6 +6,7 @@ from rankwise.analysis.blocks import ByBlock
 from rankwise.analysis.verdict import ArmResult
 from rankwise.report import figures
 from rankwise.report.chapters.block_order import by_block_of, order_words
+from rankwise.report.chapters.ranking import standing
 from rankwise.report.document import (
     Block,
     Bullets,
@@ -16,10 +17,10 @@ from rankwise.report.document import (
     strong,
     table,
 )
-from rankwise.report.words import headline, price_of, reason
+from rankwise.report.words import headline, may_be_worse, price_of, reason
 from rankwise.results.judge import Judgement, words
 from rankwise.results.records import is_failure, own_runs
-from rankwise.text import MISSING, count, interval, names, number, p_value, signed
+from rankwise.text import MISSING, count, interval, names, number, p_value
 
 
 def lead(judgement: Judgement) -> tuple[Block, ...]:
@@ -124,7 +125,7 @@ def _use(judgement: Judgement) -> str:
         return ""
     price = price_of(records.arm(choice.arm), records.cost)
     name = strong(code(choice.arm)) + (f" ({price})" if price else "")
-    return f"Use {name}: {reason(judgement)}."
+    return f"Use {name}: {reason(judgement)}. {may_be_worse(judgement)}".rstrip()
 
 
 def _failures(judgement: Judgement) -> str:
@@ -147,13 +148,14 @@ def over_all(judgement: Judgement) -> Section:
     results = sorted(verdict.arms, key=lambda arm: (arm.place is None, arm.place or 0))
     rows = [_row(judgement, result) for result in results]
     metric = words(verdict.metric)
-    head = ("", "configuration", "verdict", f"mean {metric}", "from best", "95 % interval", "p",
-            "mean rank", "blocks led", "better than the best in", "blocks")  # fmt: skip
+    head = ("", "configuration", "verdict", f"mean {metric}", "behind best", "95 % bounds",
+            "p", "mean rank", "blocks led", "better than the best in", "blocks")  # fmt: skip
     caption = (
         f"{metric.capitalize()}, {'lower' if verdict.lower_is_better else 'higher'} is better; the "
-        "mean over blocks of the mean in each block, adjusted for blocks without a result. From "
-        "best: difference from the configuration with the best mean, taken inside each block. p is "
-        "adjusted for all comparisons with the best. Mean rank: of the means in a block, 1 is best."
+        "mean over blocks of the mean in each block, adjusted for blocks without a result. Behind "
+        "best: from the best mean, taken inside each block; bounds: how far it is at least and at "
+        "most behind the truly best configuration, right for all at once. p: the level at which it "
+        "is ruled out as the best. Mean rank: of the means in a block, 1 is best."
     )
     marked = [place for place, result in enumerate(results) if result.tied]
     numeric = (0, 3, 4, 5, 6, 7, 8, 9, 10)
@@ -171,19 +173,16 @@ def over_all(judgement: Judgement) -> Section:
 
 def _row(judgement: Judgement, result: ArmResult) -> tuple[str, ...]:
     verdict, by_block, digits = judgement.verdict, by_block_of(judgement), judgement.digits
-    one = next((d for d in verdict.with_best if d.arm == result.arm), None)
+    one = next((d for d in verdict.distances if d.arm == result.arm), None)
     pair = next((pair for pair in by_block.order if pair.arm == result.arm), None)
-    said = "worse" if not result.tied else "tied" if one else "best mean"
-    if verdict.winner == result.arm:
-        said = "best"
     return (
         MISSING if result.place is None else str(result.place),
         code(result.arm),
-        "no result, not ranked" if result.place is None else said,
+        "no result, not ranked" if result.place is None else standing(verdict, result),
         number(result.fitted, digits),
-        signed(one.value, digits) if one else MISSING,
+        number(one.value, digits) if one and pair else MISSING,
         interval(one.low, one.high, digits) if one else MISSING,
-        p_value(one.p_adjusted) if one else MISSING,
+        p_value(one.p) if one and pair else MISSING,
         number(by_block.rank_A.get(result.arm), 1),
         str(by_block.won_A.get(result.arm, 0)),
         f"{pair.better} of {pair.blocks}" if pair else MISSING,
@@ -197,21 +196,24 @@ def _figure(judgement: Judgement) -> Figure:
     best = str(verdict.best)
     place = {arm.name: a for a, arm in enumerate(records.arms)}
     x_AK = records.x_AS
-    rows = [_figure_row(best, 0.0, math.nan, math.nan, True, [])]
-    tied = set(verdict.tie_group)
-    for one in verdict.with_best:
+    sign, tied = (1.0 if verdict.lower_is_better else -1.0), set(verdict.tie_group)
+    rows = []
+    for one in verdict.distances:
         off_K = x_AK[place[one.arm]] - x_AK[place[best]]
-        low, high = (math.nan if bound is None else bound for bound in (one.low, one.high))
-        rows.append(_figure_row(one.arm, one.value, low, high, one.arm in tied, off_K.tolist()))
+        ends = (math.nan if bound is None else sign * bound for bound in (one.low, one.high))
+        low, high = sorted(ends)
+        off = [] if one.arm == best else off_K.tolist()
+        rows.append(_figure_row(one.arm, sign * one.value, low, high, one.arm in tied, off))
     metric = words(verdict.metric)
     alt = (
         f"Difference of each configuration from {best} in {metric}: mean over blocks, interval, "
         "and a tick for every block."
     )
     caption = (
-        f"{metric.capitalize()} minus that of {code(best)}. Point and bar: mean over the blocks "
-        "and its 95 % interval. Grey ticks: single blocks; on the other side of the dashed line "
-        "the order is reversed."
+        f"{metric.capitalize()} minus that of {code(best)}. Point: mean over the blocks. Bar: how "
+        "much worse than the truly best configuration it is at least and at most; 95 %, right for "
+        "all of them at once. Grey ticks: single blocks; on the other side of the dashed line the "
+        "order is reversed."
     )
     axis = f"{metric} minus that of {best}"
     return Figure("blocks", caption, alt, figures.ranking(rows, axis, alt))
@@ -226,7 +228,7 @@ def _figure_row(
         value=value,
         low=low,
         high=high,
-        group="tie group" if tied else "worse",
+        group="tie group" if tied else "ruled out",
         runs=tuple(one for _, one in known),
         seeds=tuple(place for place, _ in known),
     )

@@ -13,7 +13,7 @@ from rankwise.report.document import (
     code,
     table,
 )
-from rankwise.report.words import alternative, cost_text, deciding, reason
+from rankwise.report.words import alternative, cost_text, deciding, may_be_worse, reason
 from rankwise.results.judge import Judgement, words
 from rankwise.results.records import ArmFacts
 from rankwise.spec.tasks import decimals_of
@@ -42,6 +42,9 @@ def recommendation(judgement: Judgement) -> Section | None:
         if name in arm.settings
     ]
     blocks: list[Block] = [Paragraph(_choice(judgement))]
+    worse = may_be_worse(judgement)
+    if worse:
+        blocks.append(Paragraph(worse.strip()))
     if rows:
         caption = "Its settings among those that differ in this study."
         blocks.append(table(("setting", "value"), rows, caption=caption))
@@ -55,16 +58,10 @@ def recommendation(judgement: Judgement) -> Section | None:
 
 
 def _choice(judgement: Judgement) -> str:
-    choice, behind = judgement.choice, judgement.verdict.behind
+    choice = judgement.choice
     if choice.basis == "look":
         return f"No recommendation: {reason(judgement)}. {code(choice.arm)} has the best mean."
-    text = f"{code(choice.arm)} is recommended: {reason(judgement)}."
-    if choice.basis == "tie" and behind:
-        text += (
-            " Left out are configurations whose difference from the best has a 95 % interval, not "
-            "adjusted for the number of configurations, that excludes zero."
-        )
-    return text
+    return f"{code(choice.arm)} is recommended: {reason(judgement)}."
 
 
 def would_change(judgement: Judgement) -> tuple[str, ...]:

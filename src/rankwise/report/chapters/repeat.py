@@ -85,7 +85,7 @@ def _study_rows(records: Records) -> list[tuple[str, str]]:
         ),
         ("seeds", _seeds(seeds)),
         ("configurations, runs, finished", counts),
-        ("objective", f"{words(records.metric)}, cost: {words(records.cost)}"),
+        ("objective", f"{words(records.metric)}, cost: {words(records.cost)}{_tolerance(records)}"),
         ("device", _pairs(device)),
         ("versions", _pairs(study.get("versions", {}))),
     ]
@@ -96,6 +96,13 @@ def _seeds(seeds: Sequence[int]) -> str:
     """At most MOST_SEEDS of them; rows without a seed are numbered, and there may be many."""
     shown = ", ".join(map(str, seeds[:MOST_SEEDS]))
     return shown + (f" and {len(seeds) - MOST_SEEDS} more" if len(seeds) > MOST_SEEDS else "")
+
+
+def _tolerance(records: Records) -> str:
+    if records.tolerance is None:
+        return ""
+    given = records.tolerance
+    return f", tolerance: {given if isinstance(given, str) else format(given, 'g')}"
 
 
 def _held_out(records: Records) -> str:

@@ -1,0 +1,75 @@
+"""The rows of the calibration: rates over simulated studies, their bounds, and their table.
+
+A module `*_rows.py` beside this one adds rows: each of its functions `*_rows(studies, seed)`
+returns (what, values, low, high) for every row, with one value for each study.
+"""
+
+import importlib
+import inspect
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+Values = tuple[str, Sequence[float], float, float]
+FREE = (0.0, 1.0)
+COVERED = (0.935, 0.965)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the table: what was measured, over how many studies, and the bounds if any."""
+
+    what: str
+    rate: float
+    error: float
+    studies: int
+    low: float = 0.0
+    high: float = 1.0
+
+    @property
+    def bounded(self) -> bool:
+        """Whether anything is asked of it."""
+        return (self.low, self.high) != FREE
+
+    def met(self, slack: float) -> bool:
+        """Whether the rate is within its bounds, give or take `slack` standard errors."""
+        return self.low - slack * self.error <= self.rate <= self.high + slack * self.error
+
+
+def row(what: str, values: Sequence[float], low: float = 0.0, high: float = 1.0) -> Row:
+    """A rate over studies, each of which counts the same, with its standard error."""
+    x = np.array(values, dtype=np.float64)
+    error = float(x.std() / np.sqrt(len(x)))
+    return Row(what, float(x.mean()), error, len(x), low, high)
+
+
+def rows_beside(studies: int, seed: int, only: str = "") -> Iterator[Row]:
+    """The rows of every module `*_rows.py` in this folder, `only` of those with this in the name.
+
+    The folder must be on the path of modules, as it is for a script that lies there.
+    """
+    for file in sorted(Path(__file__).parent.glob("*_rows.py")):
+        if file.stem == Path(__file__).stem or only not in file.stem:
+            continue
+        module = importlib.import_module(file.stem)
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if name.endswith("_rows") and function.__module__ == module.__name__:
+                for what, values, low, high in function(studies, seed):
+                    yield row(what, values, low, high)
+
+
+def table(rows: Sequence[Row]) -> str:
+    """The rows in Markdown."""
+    lines = [
+        "| simulated studies | measured | ± 2 s.e. | studies | required |",
+        "|---|---|---|---|---|",
+    ]
+    for r in rows:
+        asked = ""
+        if r.bounded:
+            bounds = f"{r.low:.1%} to {r.high:.1%}" if r.low > 0 else f"at most {r.high:.1%}"
+            asked = f"at least {r.low:.1%}" if r.high == 1 else bounds
+        lines.append(f"| {r.what} | {r.rate:.1%} | {2 * r.error:.1%} | {r.studies:,} | {asked} |")
+    return "\n".join(lines)

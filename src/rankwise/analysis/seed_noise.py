@@ -67,7 +67,7 @@ def seed_pools(arm_R: Ints, seed_R: Ints, mean_R: Floats, design: Design) -> tup
         return ()
     misfit_R = design.residuals(mean_R)
     order_A = np.argsort(np.bincount(arm_R, weights=misfit_R**2) / np.bincount(arm_R))
-    sums = _sums_by_arm(arm_R, seed_R, mean_R)
+    sums = _sums_by_arm(arm_R, seed_R, mean_R, design.paired)
     noisier: list[Pool] = []
     while (quiet := _cut(sums, order_A, design.paired)) is not None:
         pools = _noisier(sums, order_A[:quiet], order_A[quiet:], arm_R, design.paired)
@@ -104,17 +104,22 @@ def _pool(square: float, df: float, arms_A: Ints, arm_R: Ints, family: Family) -
     return Pool(square, float(df), runs_R, tuple(sorted(int(a) for a in arms_A)), family)
 
 
-def _sums_by_arm(arm_R: Ints, seed_R: Ints, mean_R: Floats) -> _Sums:
-    seeds, seed_R = np.unique(seed_R, return_inverse=True)
-    there_AS = np.zeros((int(arm_R.max()) + 1, len(seeds)))
-    there_AS[arm_R, seed_R] = 1
+def _sums_by_arm(arm_R: Ints, seed_R: Ints, mean_R: Floats, paired: bool) -> _Sums:
+    """Without pairing there are no effects of seeds, of which there may be as many as runs."""
     runs_A = np.bincount(arm_R)
+    off_R = mean_R - (np.bincount(arm_R, weights=mean_R) / runs_A)[arm_R]
+    square_A: Floats = np.bincount(arm_R, weights=off_R**2).astype(np.float64)
+    if not paired:
+        none_A = np.empty((len(runs_A), 0))
+        return _Sums(square_A, runs_A, none_A[:, :, None], none_A)
+    seeds, seed_R = np.unique(seed_R, return_inverse=True)
+    there_AS = np.zeros((len(runs_A), len(seeds)))
+    there_AS[arm_R, seed_R] = 1
     b_AS = np.zeros(there_AS.shape)
-    arm_means_A = np.bincount(arm_R, weights=mean_R) / runs_A
-    b_AS[arm_R, seed_R] = mean_R - arm_means_A[arm_R]
+    b_AS[arm_R, seed_R] = off_R
     shared_ASS = np.einsum("as,at->ast", there_AS, there_AS) / runs_A[:, None, None]
     n_ASS = there_AS[:, :, None] * np.eye(len(seeds)) - shared_ASS
-    return _Sums((b_AS**2).sum(axis=1), runs_A, n_ASS, b_AS)
+    return _Sums(square_A, runs_A, n_ASS, b_AS)
 
 
 def _misfits(sums: _Sums, order_A: Ints, paired: bool) -> tuple[Floats, Floats]:
@@ -129,8 +134,12 @@ def _misfits(sums: _Sums, order_A: Ints, paired: bool) -> tuple[Floats, Floats]:
 
 def _misfit(sums: _Sums, arms_A: Ints, paired: bool) -> tuple[float, float]:
     """Residual sum of squares of these arms, and its df."""
-    square_K, df_K = _misfits(sums, arms_A, paired)
-    return float(square_K[-1]), float(df_K[-1])
+    square, df = float(sums.square_A[arms_A].sum()), float((sums.runs_A[arms_A] - 1).sum())
+    if not paired:
+        return square, df
+    n_SS, b_S = sums.n_ASS[arms_A].sum(axis=0), sums.b_AS[arms_A].sum(axis=0)
+    square_K, df_K = _without_seeds(np.array([square]), np.array([df]), n_SS[None], b_S[None])
+    return float(square_K[0]), float(df_K[0])
 
 
 def _without_seeds(

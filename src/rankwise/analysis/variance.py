@@ -131,7 +131,7 @@ class Components:
             beyond = (self.pools[0] if pool.family == "unclear" else pool).mean_square
             if self.example_AA is not None:
                 beyond = max(beyond - self.residual, 0.0)
-            total += beyond * (b_KR * pool.runs_R) @ b_KR.T
+            total += beyond * _of_runs(b_KR, pool)
         return total
 
     def pairs(self, trusted_rows: bool = False) -> Estimates:
@@ -140,7 +140,7 @@ class Components:
         With `trusted_rows` an unclear arm has the common variance as a, and its own only as b.
         """
         coef_AR = self.design.coef_AR
-        seed_parts = [_of_pairs((coef_AR * pool.runs_R) @ coef_AR.T) for pool in self.pools]
+        seed_parts = [_of_pairs(_of_runs(coef_AR, pool)) for pool in self.pools]
         for pool, part_AA in zip(self.pools, seed_parts, strict=True):
             if trusted_rows and pool.family == "unclear":
                 arm = pool.arms[0]
@@ -253,6 +253,12 @@ def _counted(scores: Scores, runs: Runs) -> tuple[int, str]:
     if runs.u_RG is None:
         return scores.test_size or 0, "test items"
     return runs.u_RG.shape[1], "examples" if scores.groups_E is None else "groups of examples"
+
+
+def _of_runs(b_KR: Floats, pool: Pool) -> Floats:
+    """Covariance (K, K) of functions of the runs of a pool, in units of its mean square."""
+    b_KI = b_KR[:, pool.runs_R > 0]
+    return np.asarray(b_KI @ b_KI.T)
 
 
 def _of_pairs(v_AA: Floats) -> Floats:

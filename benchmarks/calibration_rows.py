@@ -1,6 +1,6 @@
 """The rows of the calibration: rates over simulated studies, their bounds, and their table.
 
-A module `*_rows.py` beside this one adds rows: each of its functions `*_rows(studies, seed)`
+A module `calibration_*.py` beside this adds rows: each of its functions `..._rows(studies, seed)`
 returns (what, values, low, high) for every row, with one value for each study.
 """
 
@@ -46,16 +46,17 @@ def row(what: str, values: Sequence[float], low: float = 0.0, high: float = 1.0)
 
 
 def rows_beside(studies: int, seed: int, only: str = "") -> Iterator[Row]:
-    """The rows of every module `*_rows.py` in this folder, `only` of those with this in the name.
+    """The rows of every module `calibration_*.py` here, `only` of those with this in the name.
 
     The folder must be on the path of modules, as it is for a script that lies there.
     """
-    for file in sorted(Path(__file__).parent.glob("*_rows.py")):
-        if file.stem == Path(__file__).stem or only not in file.stem:
+    for file in sorted(Path(__file__).parent.glob("calibration_*.py")):
+        if file.stem == "calibration_rows" or only not in file.stem:
             continue
         module = importlib.import_module(file.stem)
         for name, function in inspect.getmembers(module, inspect.isfunction):
-            if name.endswith("_rows") and function.__module__ == module.__name__:
+            own = function.__module__ == module.__name__ and not name.startswith("_")
+            if own and name.endswith("_rows"):
                 for what, values, low, high in function(studies, seed):
                     yield row(what, values, low, high)
 

@@ -124,7 +124,7 @@ def test_the_test_of_one_difference_is_f_where_all_blocks_are_equally_noisy():
     x_AS = rng.standard_normal((2, 5))
     gains = rng.standard_normal(6)
     parts = [components(scores(x_AS + np.array([[0.0], [gain]]))) for gain in gains]
-    differences = [part.difference(1, 0) for part in parts]
+    differences = [part.fitted_A[1] - part.fitted_A[0] for part in parts]
     within = np.var(x_AS[1] - x_AS[0], ddof=1) / 5
     expected = stats.f.sf(np.var(differences, ddof=1) / within, 5, 6 * 4)
     assert order_of_pair(parts, "arm1", "arm0").p == pytest.approx(expected)

@@ -234,7 +234,7 @@ def _most_of_all(game: Contest) -> Floats:
     return found
 
 
-def detectable(game: Contest, level: float, power: float) -> float:
+def detectable(game: Contest, level: float, power: float) -> tuple[float, float]:
     """By how much an arm must be better than all others to be alone at `level`, with `power`.
 
     Where its distance is d, every other arm i is ruled out if d >= critical value * estimated error
@@ -242,6 +242,9 @@ def detectable(game: Contest, level: float, power: float) -> float:
     most that any i asks for. The noise of this study is an estimate: each draw is divided by a
     further draw of estimated over true, which makes d a prediction for a study to come. The median
     over the arms that might be that one, at most MOST_PLANTED of them.
+
+    Also the critical value times the error of the difference that has the least: where two arms
+    have little noise between them, differences from there on are told apart.
     """
     arms = len(game.t_AA)
     planted = np.unique(np.linspace(0, arms - 1, min(arms, MOST_PLANTED)).round().astype(int))
@@ -254,7 +257,9 @@ def detectable(game: Contest, level: float, power: float) -> float:
         half_J = _half(game.error_AA[others, arm], game.df_AA[others, arm], game.df, critical)
         asked_B = (half_J * game.scale_B[:, None] - chance_BJ).max(axis=1) / again_B
         found.append(float(np.quantile(asked_B, power)))
-    return float(np.median(found))
+    off = ~np.eye(arms, dtype=bool)
+    half_AA = _half(game.error_AA, game.df_AA, game.df, critical)
+    return float(np.median(found)), float(half_AA[off].min())
 
 
 def _one_sided(game: Contest, arm: int, level: float) -> float:

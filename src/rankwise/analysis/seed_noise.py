@@ -22,7 +22,7 @@ FAMILY_LEVEL = 0.05
 # whether it is such an arm. Then its interval is ONLY_TWO times the standard error of its own runs
 # (t with one degree of freedom has 12.7, for arms that were not picked), so that nine of ten such
 # intervals hold the truth of an arm ten times noisier (docs/calibration.md).
-UNCLEAR_LEVEL = {2: 0.25, 3: 0.1}
+UNCLEAR_LEVEL = {2: 0.25}
 ONLY_TWO = 9.5
 NULL_DRAWS = 1000
 

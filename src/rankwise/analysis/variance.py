@@ -112,12 +112,6 @@ class Components:
             examples = np.maximum(np.einsum("ka,ab,kb->k", c_KA, self.example_AA, c_KA), 0.0)
         return self._estimates(c_KA @ self.fitted_A, seed_parts, examples)
 
-    def difference(self, arm: int, other: int) -> float:
-        """Arm minus other; differences that are rounding of equal runs are zero."""
-        value = float(self.fitted_A[arm] - self.fitted_A[other])
-        rounding = ROUNDING * float(np.abs(self.fitted_A).max(initial=0.0))
-        return 0.0 if abs(value) <= rounding else value
-
     def covariance(self, c_KA: Floats) -> Floats:
         """Covariance (K, K) of the estimates of c_KA @ arms; zero where the noise is unknown.
 

@@ -4,10 +4,10 @@
 where seeds are part of it. Array suffixes: A arms with a finished run, R finished runs.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from rankwise.analysis.best import (
     Behind,
@@ -18,8 +18,8 @@ from rankwise.analysis.best import (
     detectable,
     p_best,
 )
-from rankwise.analysis.comparisons import Settlement, settle
 from rankwise.analysis.means import NoiseFloor, mean_intervals, noise_floor, spreads
+from rankwise.analysis.planning import Settlement, settle
 from rankwise.analysis.scores import Floats, Ints, Scores
 from rankwise.analysis.variance import Claim, Components, Estimates, components
 
@@ -32,6 +32,7 @@ PLANNED = 0.83
 CLAIMED = 0.8
 # Advice on more runs is for this power.
 SETTLED = 0.9
+MOST_SETTLED = 12
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,16 @@ class Difference:
 class DetectableEffect:
     """An arm that is truly better than all others by `value` is declared the winner with `power`.
 
-    With one seed: is said to stand out. seeds: mean number of finished runs of an arm.
+    With one seed: is said to stand out.
+
+    value      for the arm in the middle, where arms differ in runs or noise
+    smallest   differences from here on are significant between the two arms that have the least
+               noise between them; far below `value` where arms are unlike
+    seeds      mean number of finished runs of an arm
     """
 
     value: float
+    smallest: float
     power: float
     seeds: float
     examples: int
@@ -137,12 +144,15 @@ class Verdict:
 
     claim       what the intervals hold for beyond these runs and these examples
     tolerance   differences up to this do not matter; None where that was not said
+    share       of each level that is used; below 1 where the study was judged before
+    declared    whether a winner may be declared; not while runs are missing
     arms        in the order given, failed ones included
     best        lowest (or highest) fitted mean; an observation, not a claim
     tie_group   the 95 % confidence set of the best, best fitted mean first
     winner      the only arm of the 97.5 % set, where the claim includes seeds; else None
     stands_out  with one seed: the arm that the examples show to be better than all others
     distances   every arm behind the best, in order of place
+    settlements what would decide the tie, where `with_settlements` was asked
     """
 
     metric: str
@@ -153,6 +163,8 @@ class Verdict:
     examples: int
     unit: str
     tolerance: float | None
+    share: float
+    declared: bool
     arms: tuple[ArmResult, ...]
     best: str | None
     tie_group: tuple[str, ...]
@@ -186,12 +198,24 @@ class Verdict:
         return Difference(arm, other, value, value - half, value + half, p, better)
 
 
-def judge(scores: Scores, tolerance: float | None = None) -> Verdict:
-    """The verdict on `scores`. Missing and failed runs are counted and raise no error."""
-    return judge_parts(scores, components(scores), tolerance)
+def judge(
+    scores: Scores, tolerance: float | None = None, share: float = 1.0, declared: bool = True
+) -> Verdict:
+    """The verdict on `scores`. Missing and failed runs are counted and raise no error.
+
+    `share` of each level is used; p values are divided by it. Where not `declared` there is no
+    winner.
+    """
+    return judge_parts(scores, components(scores), tolerance, share, declared)
 
 
-def judge_parts(scores: Scores, parts: Components, tolerance: float | None = None) -> Verdict:
+def judge_parts(
+    scores: Scores,
+    parts: Components,
+    tolerance: float | None = None,
+    share: float = 1.0,
+    declared: bool = True,
+) -> Verdict:
     """`judge`, for callers that have the components already."""
     sign = 1.0 if scores.lower_is_better else -1.0
     order = np.argsort(sign * parts.fitted_A, kind="stable")
@@ -199,11 +223,11 @@ def judge_parts(scores: Scores, parts: Components, tolerance: float | None = Non
     game = None
     if len(parts.arms) > 1 and parts.claim != "nothing":
         game = contest(parts, scores.lower_is_better)
-    p_A = np.ones(len(order)) if game is None else p_best(game)
-    behind = _behind(game, sign * parts.fitted_A)
+    p_A = np.ones(len(order)) if game is None else np.minimum(p_best(game) / share, 1.0)
+    behind = _behind(game, sign * parts.fitted_A, share)
     tie_group = tuple(parts.arms[a] for a in order if not p_A[a] < LEVEL)
     left = [parts.arms[a] for a in order if not p_A[a] < WINNER_LEVEL]
-    alone = left[0] if len(left) == 1 < len(parts.arms) else None
+    alone = left[0] if len(left) == 1 < len(parts.arms) and declared else None
     return Verdict(
         metric=scores.metric,
         lower_is_better=scores.lower_is_better,
@@ -213,23 +237,25 @@ def judge_parts(scores: Scores, parts: Components, tolerance: float | None = Non
         examples=parts.examples,
         unit=parts.unit,
         tolerance=tolerance,
+        share=share,
+        declared=declared,
         arms=_arm_results(scores, parts, order, p_A, _equal(behind, tolerance)),
         best=parts.arms[order[0]] if len(order) else None,
         tie_group=tie_group,
         winner=alone if parts.pools else None,
         stands_out=None if parts.pools else alone,
         noise=noise_floor(parts),
-        detectable=_detectable(parts, game),
+        detectable=_detectable(parts, game, share),
         distances=_distances(parts.arms, order, behind, p_A if game is not None else None),
-        settlements=_settlements(parts, order, p_A >= LEVEL),
-        pairs=_table(parts, pairs, game),
+        settlements=(),
+        pairs=_table(parts, pairs, game, share),
     )
 
 
-def _behind(game: Contest | None, value_A: Floats) -> Behind:
+def _behind(game: Contest | None, value_A: Floats, share: float) -> Behind:
     """The bounds on every arm's distance from the best; NaN where the noise is unknown."""
     if game is not None:
-        return behind_best(game)
+        return behind_best(game, 1 - LEVEL * share)
     unknown_A = np.full(len(value_A), np.nan)
     return Behind(value_A - value_A.min(initial=np.inf), unknown_A, unknown_A)
 
@@ -245,11 +271,12 @@ def _equal(behind: Behind, tolerance: float | None) -> list[bool | None]:
     return [bool(high <= tolerance) for high in behind.high_A]
 
 
-def _table(parts: Components, pairs: Estimates, game: Contest | None) -> PairTable:
+def _table(parts: Components, pairs: Estimates, game: Contest | None, share: float) -> PairTable:
     low_AA, high_AA = pairs.interval()
     half_AA, adjusted_AA = np.full(pairs.value.shape, np.nan), np.full(pairs.value.shape, np.nan)
     if game is not None:
-        half_AA, adjusted_AA = all_pairs(game)
+        half_AA, adjusted_AA = all_pairs(game, 1 - LEVEL * share)
+        adjusted_AA = np.minimum(adjusted_AA / share, 1.0)
     decided_AA = np.abs(pairs.value) > half_AA
     return PairTable(
         arms=parts.arms,
@@ -318,17 +345,25 @@ def _known(value: float) -> float | None:
     return None if np.isnan(value) else float(value)
 
 
-def _detectable(parts: Components, game: Contest | None) -> DetectableEffect | None:
+def _detectable(parts: Components, game: Contest | None, share: float) -> DetectableEffect | None:
     if game is None:
         return None
-    value = detectable(game, WINNER_LEVEL, PLANNED)
-    return DetectableEffect(value, CLAIMED, float(np.mean(parts.seeds_A)), parts.examples)
+    value, smallest = detectable(game, WINNER_LEVEL * share, PLANNED)
+    seeds = float(np.mean(parts.seeds_A))
+    return DetectableEffect(value, smallest, CLAIMED, seeds, parts.examples)
 
 
-def _settlements(
-    parts: Components, order: Ints, in_tie_A: NDArray[np.bool_]
-) -> tuple[Settlement, ...]:
-    """What would decide between each tied arm and the best, at the level of that tie group."""
-    tied = [int(a) for a in order if in_tie_A[a]]
-    level = LEVEL / max(len(tied) - 1, 1)
-    return tuple(settle(parts, a, tied[0], level, SETTLED) for a in tied[1:])
+def with_settlements(
+    verdict: Verdict, parts: Components, hours: Mapping[str, float] | None = None
+) -> Verdict:
+    """The verdict with what would decide between the best and each tied arm, the first few.
+
+    At the level that is left for each of them: a winner must be better than all. `hours` of a run,
+    by arm.
+    """
+    if verdict.claim == "nothing" or len(verdict.tie_group) < 2:
+        return verdict
+    best, *tied = (parts.arms.index(arm) for arm in verdict.tie_group)
+    level = 2 * WINNER_LEVEL * verdict.share / len(tied)
+    found = tuple(settle(parts, arm, best, level, SETTLED, hours) for arm in tied[:MOST_SETTLED])
+    return replace(verdict, settlements=found)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from rankwise.analysis.blocks import AcrossColumn, OrderOfPair, Reversal
-from rankwise.analysis.comparisons import Settlement
 from rankwise.analysis.curves import Curve
 from rankwise.analysis.effects import Effects
 from rankwise.analysis.factors import LearningRateFlag
@@ -15,6 +14,7 @@ from rankwise.analysis.front import Alternative, Front
 from rankwise.analysis.groups import Group
 from rankwise.analysis.interactions import Interactions, Shape
 from rankwise.analysis.means import NoiseFloor
+from rankwise.analysis.planning import Settlement
 from rankwise.analysis.verdict import ArmResult, DetectableEffect, Distance, Verdict
 from rankwise.report.chapters.groups import group_runs
 from rankwise.report.chapters.recommendation import flag_sentence, would_change
@@ -80,6 +80,8 @@ class VerdictFacts:
     examples: int
     unit: str
     tolerance: float | None
+    share: float
+    declared: bool
     arms: tuple[ArmResult, ...]
     best: str | None
     tie_group: tuple[str, ...]

@@ -4,8 +4,8 @@ Names are marked as code (`document.code`); `document.clean` takes the marks awa
 decimals of the metric.
 """
 
-from rankwise.analysis.comparisons import MOST_SEEDS, Settlement
-from rankwise.analysis.verdict import ArmResult, Verdict
+from rankwise.analysis.planning import MOST_SEEDS, MOST_TIMES_EXAMPLES, Settlement
+from rankwise.analysis.verdict import ArmResult, DetectableEffect, Verdict
 from rankwise.report.document import code, strong
 from rankwise.results.judge import Judgement, words
 from rankwise.results.records import ArmFacts, Cost
@@ -25,6 +25,7 @@ from rankwise.text import (
 FEW_GROUPS = 10
 FEW_SEEDS = 3
 LEAST_SAVING = 0.02
+UNLIKE = 6.0
 CLAIMS = {
     "seeds and examples": "The intervals hold for other seeds and other examples of the same kind.",
     "seeds": "The intervals hold for other seeds on the same examples. Without scores by example, "
@@ -94,6 +95,8 @@ def headline(verdict: Verdict, digits: int, trained_once: bool = False) -> str:
             f"{strong('Best of these runs:')} {_better_than_all(verdict, best, digits)}. With one "
             "seed per configuration, another seed may change the order, so no winner is declared."
         )
+    if len(verdict.tie_group) == 1 and not verdict.declared:
+        return f"{strong('Not finished:')} {looks}; no winner is declared while runs are missing."
     if len(verdict.tie_group) == 1:
         return (
             f"{strong('Nearly decided:')} {looks}. It is the only one in the 95 % confidence set "
@@ -139,7 +142,18 @@ def detectable(verdict: Verdict, digits: int) -> str:
     return (
         f"Detectable difference: with {seeds} per configuration{examples}, a configuration that is "
         f"better than all others by {number(found.value, digits)} or more is found with a "
-        f"probability of {percent(found.power, 0)} or more. Smaller differences may exist."
+        f"probability of {percent(found.power, 0)} or more{_unlike(found, digits)}. Smaller "
+        "differences may exist."
+    )
+
+
+def _unlike(found: DetectableEffect, digits: int) -> str:
+    """A remark where some configurations have much less noise between them than others."""
+    if found.value < UNLIKE * found.smallest:
+        return ""
+    return (
+        " (configurations with little noise between them are told apart from "
+        f"{number(found.smallest, digits)} on)"
     )
 
 
@@ -147,56 +161,69 @@ def deciding(verdict: Verdict, most: int = 3) -> tuple[str, ...]:
     """What would decide between the best and the tied configurations next to it."""
     if verdict.claim == "nothing":
         return ()
-    open_ = [s for s in verdict.settlements if s.difference and not (s.seeds or s.examples)]
+    open_ = [s for s in verdict.settlements if s.difference and not (s.seeds or s.only_examples)]
     if len(open_) < 2:
         return tuple(settlement(verdict, s) for s in verdict.settlements[:most])
     return (
         *[settlement(verdict, s) for s in verdict.settlements if s not in open_][:most],
-        f"{names([code(s.arm) for s in open_], 6)} against {code(open_[0].best)}: neither "
-        f"{MOST_SEEDS:,} seeds per configuration nor more examples alone would be enough to decide "
-        "any of these comparisons.",
+        f"{names([code(s.arm) for s in open_], 6)} against {code(open_[0].best)}: "
+        f"{_not_even(verdict)} would not be enough to decide any of these comparisons.",
     )
 
 
+def _not_even(verdict: Verdict) -> str:
+    more = [f"{MOST_SEEDS:,} seeds per configuration"] if "seeds" in verdict.claim else []
+    if "examples" in verdict.claim:
+        more.append(f"{MOST_TIMES_EXAMPLES:,} times as many {verdict.unit}")
+    return " and ".join(more)
+
+
 def settlement(verdict: Verdict, found: Settlement) -> str:
-    """How many seeds or examples would decide one comparison."""
+    """How many seeds and examples would decide one comparison, and what they take."""
     pair = f"{code(found.arm)} against {code(found.best)}"
     if found.difference == 0:
         return (
             f"{pair}: the observed difference is zero, so the seeds or examples needed cannot be "
             "computed."
         )
-    ways = []
+    end = "" if "seeds" in verdict.claim else "; a second seed is needed to say more about seeds"
     if found.seeds is not None:
-        ways.append(f"{found.seeds:,} seeds per configuration instead of {found.seeds_now:.2g}")
-    if found.examples is not None:
-        ways.append(f"{found.examples:,} {verdict.unit} instead of {verdict.examples:,}")
-    if not ways:
-        return (
-            f"{pair}: neither {MOST_SEEDS:,} seeds per configuration nor more examples alone would "
-            "be enough to decide."
-        )
-    end = (
-        ""
-        if "seeds" in verdict.claim
-        else "; a second seed is needed to compute the number of seeds"
-    )
+        ways = f"{found.seeds:,} seeds per configuration instead of {found.seeds_now:.2g}"
+        if found.examples and found.examples != verdict.examples:
+            ways += f" on {found.examples:,} {verdict.unit} instead of {verdict.examples:,}"
+        end = f": {count(found.runs or 0, 'run')}"
+        if found.hours is not None:
+            end += f", about {duration(3600 * found.hours)}"
+    elif found.only_examples is not None:
+        ways = f"{found.only_examples:,} {verdict.unit} instead of {verdict.examples:,}"
+    else:
+        return f"{pair}: {_not_even(verdict)} would not be enough to decide."
     return (
-        f"{pair}: if the true difference is the observed one ({abs(found.difference):.3g}), "
-        f"{' or '.join(ways)} would detect it with a probability of about "
-        f"{percent(found.power, 0)}{end}."
+        f"{pair}: if the true difference is the observed one ({abs(found.difference):.3g}), {ways} "
+        f"would detect it with a probability of about {percent(found.power, 0)}{end}."
     )
 
 
 def cautions(verdict: Verdict) -> tuple[str, ...]:
     """What a reader must know before using the verdict."""
-    found = [*_run_cautions(verdict), *_claim_cautions(verdict)]
+    found = [*_look_cautions(verdict), *_run_cautions(verdict), *_claim_cautions(verdict)]
     if verdict.unit == "groups of examples" and 0 < verdict.examples < FEW_GROUPS:
         found.append(
             f"The examples form only {count(verdict.examples, 'group')}. With so few groups, the "
             "intervals rest on the assumption that group means are normally distributed."
         )
     return tuple(found)
+
+
+def _look_cautions(verdict: Verdict) -> list[str]:
+    if verdict.share == 1:
+        return []
+    return [
+        "This study was judged before, with fewer runs. Looking until something is significant "
+        "finds chance, so this look uses a smaller level: what stands here as 95 % or as 0.05 is "
+        f"computed at {percent(1 - 0.05 * verdict.share, 2)} or {0.05 * verdict.share:.2g}; p "
+        "values are adjusted."
+    ]
 
 
 def _run_cautions(verdict: Verdict) -> list[str]:

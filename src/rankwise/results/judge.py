@@ -15,7 +15,8 @@ from rankwise.analysis.front import Front, Recommendation, front, recommend
 from rankwise.analysis.interactions import Interactions, Shape, interactions, shapes
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.variance import Components, components
-from rankwise.analysis.verdict import Verdict, judge, judge_parts
+from rankwise.analysis.verdict import Verdict, judge, judge_parts, with_settlements
+from rankwise.results.looks import is_declared, look_number, share
 from rankwise.results.records import (
     ArmFacts,
     Records,
@@ -96,7 +97,10 @@ def judge_records(records: Records) -> Judgement:
     data = distinct(records)
     scores = scores_of(data)
     parts = components(scores)
-    verdict = judge_parts(scores, parts, tolerance_of(records, parts))
+    used, declared = share(look_number(records)), is_declared(records)
+    verdict = judge_parts(scores, parts, tolerance_of(records, parts), used, declared)
+    hours = {name: t / 3600 for name, t in prices_of(data, "time").items() if t is not None}
+    verdict = with_settlements(verdict, parts, hours)
     settings = {arm.name: plain_settings(arm) for arm in data.arms}
     left_out = tuple(name for name in settings if name not in parts.arms)
     effects = crossed = None

@@ -51,7 +51,10 @@ class Columns(BaseModel):
         default_factory=dict,
         description="Columns of costs. A unit at the end of a name counts (peak_gb, minutes).",
     )
-    cost: CostName = Field("trainable_params", description="Cost to keep low among equals.")
+    cost: CostName = Field(
+        "trainable_params",
+        description="Cost to keep low among equals; the first of the known ones where not given.",
+    )
     test_size: int | str | None = Field(
         None,
         description="Test items behind each metric, or their column; the metric must be a share "

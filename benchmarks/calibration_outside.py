@@ -186,7 +186,7 @@ def _equal_blocks(rng: np.random.Generator, studies: int) -> list[Row]:
         nearest = found.order[0]
         for what, value in (
             ("a winner over all", verdict.winner is not None),
-            ("one is said to be worse", len(verdict.tie_group) < len(verdict.arms)),
+            ("a given one is ruled out", 1 - len(verdict.tie_group) / len(verdict.arms)),
             ("'not the same in all blocks', of the two best", (nearest.p or 0.0) < 0.05),
             ("some block is said to reverse the two best surely", nearest.surely_better > 0),
             ("a value is named in which another is better", bool(found.reversals)),

@@ -92,6 +92,13 @@ def test_every_column_has_a_role_and_a_reason(tmp_path: Path) -> None:
     assert records.arm("r=4").costs["time"].value == pytest.approx(120)
 
 
+def test_the_cost_to_keep_low_is_one_that_the_table_has(tmp_path: Path) -> None:
+    rows = "arm,loss,minutes,num_trainable_params\na,1,3,10\nb,2,4,20\n"
+    assert records_of(tmp_path, rows).cost == "trainable_params"
+    records = records_of(tmp_path, rows.replace("num_trainable_params", "depth"))
+    assert (records.cost, records.arms[1].costs["time"].value) == ("time", 240)
+
+
 def test_a_measured_column_makes_no_configurations(tmp_path: Path) -> None:
     rows = [f"{r},{seed},{0.5 + seed / 100},{1 / (7 + r + seed):.6f}" for r in (4, 8)
             for seed in range(10)]  # fmt: skip

@@ -52,7 +52,10 @@ class Columns(BaseModel):
         default_factory=dict,
         description="Columns of costs. A unit at the end of a name counts (peak_gb, minutes).",
     )
-    cost: CostName = Field("trainable_params", description="Cost to keep low among equals.")
+    cost: CostName = Field(
+        "trainable_params",
+        description="Cost to keep low among equals; the first of the known ones where not given.",
+    )
     tolerance: float | str | None = Field(
         None,
         description="Differences up to this do not matter: a number in units of the metric, or a "

@@ -98,6 +98,7 @@ def guess_roles(
     guess.one_of("replicate", REPLICATES, "its name; its values repeat", _repeats)
     guess.test_size()
     guess.costs()
+    guess.cost()
     guess.arm()
     guess.context()
     guess.factors()
@@ -200,6 +201,12 @@ class _Guess:
                 scaled = f"; its unit is {able[0].words[-1]}" if unit != 1 else ""
                 self.found["costs"][cost] = able[0].name
                 self.why[able[0].name] = f"its name{scaled}"
+
+    def cost(self) -> None:
+        """The cost to keep low: the first that is known, parameters before all."""
+        known = list(self.found["costs"] or ())
+        if "cost" not in self.found and known and "trainable_params" not in known:
+            self.found["cost"] = known[0]
 
     def arm(self) -> None:
         """The name of the configuration: a text that repeats, or that every single run has."""

@@ -12,12 +12,12 @@ from rankwise.analysis.verdict import Verdict, judge
 def equal_arms_rows(studies: int, seed: int) -> Iterator[Values]:
     """Equal arms: a winner is an error, and so is an arm that is ruled out."""
     rng = np.random.default_rng([seed, 20])
-    for arms, seeds in ((2, 2), (2, 3), (3, 3), (8, 3)):
-        found = [judge(study(rng, seeds, [5.0] * arms)) for _ in range(studies)]
+    for arms, seeds, times in ((2, 2, 3), (2, 3, 3), (3, 3, 1), (8, 3, 1)):
+        found = [judge(study(rng, seeds, [5.0] * arms)) for _ in range(times * studies)]
         what = f"{arms} equal arms, {seeds} seeds, seed effects dominate"
         yield f"{what}: a winner is declared", [v.winner is not None for v in found], 0, 0.06
         kept = ["arm 0" in v.tie_group for v in found]
-        yield f"- {what}: one arm is kept in the tie group", kept, 0.95 - 0.01, 1.0
+        yield f"- {what}: one arm is kept in the tie group", kept, 0.935, 1.0
 
 
 def noisier_winner_rows(studies: int, seed: int) -> Iterator[Values]:
@@ -34,7 +34,7 @@ def detectable_rows(studies: int, seed: int) -> Iterator[Values]:
     rng = np.random.default_rng([seed, 24])
     for arms, seeds in ((2, 2), (2, 3), (3, 2), (3, 3)):
         found = []
-        for _ in range(studies):
+        for _ in range(2 * studies):
             stated = judge(study(rng, seeds, [3.0] * arms)).detectable
             assert stated is not None
             planted_A = [-stated.value * np.sqrt(200), *[0.0] * (arms - 1)]
@@ -47,7 +47,7 @@ def bounds_rows(studies: int, seed: int) -> Iterator[Values]:
     """Bounds on the distance from the best: right for all arms at once."""
     rng = np.random.default_rng([seed, 22])
     for arms, part in ((8, 1), (30, 2), (100, 20)):
-        yield _bounds(rng, f"{arms} equal arms", np.zeros(arms), max(studies // part, 4))
+        yield _bounds(rng, f"{arms} equal arms", np.zeros(arms), max(studies // part, 1))
     for arms, part in ((3, 1), (8, 1)):
         steps = np.arange(arms) * 3.0
         yield _bounds(
@@ -84,10 +84,10 @@ def tie_group_rows(studies: int, seed: int) -> Iterator[Values]:
     rng = np.random.default_rng([seed, 23])
     error = np.sqrt(2 * (1 + 4 + 0.3**2 * 3) / 3)  # of a difference, 3 seeds, in units
     lone = np.r_[0.0, np.full(29, 3 * error)]
-    found = [judge(study(rng, 3, [2.0] * 30, lone)) for _ in range(max(studies // 4, 4))]
+    found = [judge(study(rng, 3, [2.0] * 30, lone)) for _ in range(max(studies // 4, 2))]
     yield from _sizes("30 arms, the best by 3 standard errors", found, 15)
     main = np.add.outer(np.add.outer([0.0, 1.5], [0.0, 1.5, 3.0]), [0.0, 1.5, 3.0]).ravel() * error
-    found = [judge(study(rng, 3, [2.0] * 18, main)) for _ in range(max(studies // 4, 4))]
+    found = [judge(study(rng, 3, [2.0] * 18, main)) for _ in range(max(studies // 4, 2))]
     yield from _sizes("factorial of 18 arms, steps of 1.5 standard errors", found, 11)
 
 

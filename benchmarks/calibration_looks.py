@@ -17,7 +17,7 @@ def reading_again_rows(studies: int, seed: int) -> Iterator[Values]:
     rng = np.random.default_rng([seed, 40])
     for arms, part in ((2, 1), (4, 3)):
         found = []
-        for _ in range(studies // part):
+        for _ in range(max(2 * studies // part, 4)):
             every = study(rng, 10, [5.0] * arms, examples=50)
             looks = [judge(first(every, n), share=share(n - 1)) for n in range(2, 11)]
             found.append(any(verdict.winner is not None for verdict in looks))

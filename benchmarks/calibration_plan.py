@@ -28,10 +28,15 @@ def advice_rows(studies: int, seed: int) -> Iterator[Values]:
             if tie.seeds is not None and tie.examples is not None:
                 found.append(_power(tie.seeds, tie.examples, abs(tie.difference)))
         what = f"2 arms, {seeds} seeds"
-        yield f"{what}: nothing is said to settle a tie that 20 x 20 would settle", none, 0, 0.1
-        yield f"- {what}: neither seeds alone nor examples alone settle it", alone, *FREE
+        yield f"{what}: no numbers are found for a tie that 20 x 20 would decide", none, 0, 0.1
+        yield f"- {what}: neither seeds alone nor examples alone decide it", alone, *FREE
         least = 0.8 if seeds > 3 else 0.0
-        yield f"{what}: what is advised for 90 % settles the observed difference", found, least, 1.0
+        yield (
+            f"{what}: what is advised for 90 % decides it, were the observed difference true",
+            found,
+            least,
+            1.0,
+        )
 
 
 def _tie(rng: np.random.Generator, seeds: int, difference: float) -> Settlement | None:

@@ -34,8 +34,15 @@ class Row:
         return (self.low, self.high) != FREE
 
     def met(self, slack: float) -> bool:
-        """Whether the rate is within its bounds, give or take `slack` standard errors."""
-        return self.low - slack * self.error <= self.rate <= self.high + slack * self.error
+        """Whether the rate is within its bounds, give or take `slack` standard errors.
+
+        With few studies all may agree: the error is at least what a rate at the bound would have.
+        """
+
+        def error(bound: float) -> float:
+            return slack * max(self.error, float(np.sqrt(bound * (1 - bound) / self.studies)))
+
+        return self.low - error(self.low) <= self.rate <= self.high + error(self.high)
 
 
 def row(what: str, values: Sequence[float], low: float = 0.0, high: float = 1.0) -> Row:

@@ -570,11 +570,11 @@ def test_arms_that_are_almost_the_same_are_told_apart_from_smaller_differences_o
     x_ASE = noisy(4, 3, 200, seed_sd=0)
     equal = judge(by_example(x_ASE))
     assert equal.detectable.smallest < equal.detectable.value < 4 * equal.detectable.smallest
-    assert not any("told apart" in said for said in verdict_sentences(equal, 3))
+    assert not any("are distinguished" in said for said in verdict_sentences(equal, 3))
     x_ASE[1] = x_ASE[0] + 0.01 * noisy(1, 3, 200, seed=7, seed_sd=0)[0]
     verdict = judge(by_example(x_ASE[:, :1]))
     assert verdict.detectable.smallest < 0.1 * verdict.detectable.value
-    assert any("told apart from 0.0" in said for said in verdict_sentences(verdict, 3))
+    assert any("are distinguished from 0.0" in said for said in verdict_sentences(verdict, 3))
 
 
 def test_a_verdict_is_ready_for_json():

@@ -244,7 +244,7 @@ def detectable(game: Contest, level: float, power: float) -> tuple[float, float]
     over the arms that might be that one, at most MOST_PLANTED of them.
 
     Also the critical value times the error of the difference that has the least: where two arms
-    have little noise between them, differences from there on are told apart.
+    have little noise between them, differences from there on are significant.
     """
     arms = len(game.t_AA)
     planted = np.unique(np.linspace(0, arms - 1, min(arms, MOST_PLANTED)).round().astype(int))

@@ -1,4 +1,4 @@
-"""What more runs and more examples would decide: power, and the cheapest way to settle a tie.
+"""What more runs and more examples would decide: power, and the cheapest way to decide a tie.
 
 Array suffixes: S numbers of seeds, T numbers of examples as multiples of those of the study.
 """
@@ -155,7 +155,7 @@ def _plan(parts: Components, c_A: Floats) -> _Plan:
 
 
 def _cost(plan: _Plan, seeds: int, examples: int) -> float:
-    """Of a way to settle it, in runs as they are now."""
+    """Of such a number of seeds and examples, in runs as they are now."""
     times = examples / plan.examples if plan.examples else 1.0
     return _runs(plan, seeds, examples) * (1 - EVALUATION + EVALUATION * times)
 

@@ -23,6 +23,8 @@ FAMILY_LEVEL = 0.05
 # (t with one degree of freedom has 12.7, for arms that were not picked), so that nine of ten such
 # intervals hold the truth of an arm ten times noisier (docs/calibration.md).
 UNCLEAR_LEVEL = {2: 0.25}
+# Where some arms were found to be noisier, one more may be among the rest.
+UNEQUAL_LEVEL = {3: 0.1}
 ONLY_TWO = 9.5
 NULL_DRAWS = 1000
 
@@ -78,7 +80,8 @@ def seed_pools(arm_R: Ints, seed_R: Ints, mean_R: Floats, design: Design) -> tup
         order_A = order_A[~np.isin(order_A, own)]
     square, df = _misfit(sums, order_A, design.paired)
     common = _pool(square / df, df, order_A, arm_R, "common")
-    return (*_with_unclear(common, sums, arm_R, design.paired), *noisier)
+    level = UNCLEAR_LEVEL if not noisier else UNCLEAR_LEVEL | UNEQUAL_LEVEL
+    return (*_with_unclear(common, sums, arm_R, design.paired, level), *noisier)
 
 
 def _noisier(sums: _Sums, quiet_A: Ints, noisy_A: Ints, arm_R: Ints, paired: bool) -> list[Pool]:
@@ -203,12 +206,14 @@ def _smallest_p(arms: int, seeds: int, paired: bool) -> float:
     return float(np.quantile(np.nanmin(p_BA[known], axis=1), FAMILY_LEVEL))
 
 
-def _with_unclear(pool: Pool, sums: _Sums, arm_R: Ints, paired: bool) -> tuple[Pool, ...]:
+def _with_unclear(
+    pool: Pool, sums: _Sums, arm_R: Ints, paired: bool, levels: dict[int, float]
+) -> tuple[Pool, ...]:
     """A pool without its unclear arms, and those; their runs still count in its mean square."""
     arms = np.array(pool.arms, dtype=np.intp)
     found = []
     for arm in arms if len(arms) > 2 else ():
-        level = UNCLEAR_LEVEL.get(int(sums.runs_A[arm]), FAMILY_LEVEL)
+        level = levels.get(int(sums.runs_A[arm]), FAMILY_LEVEL)
         rest_square, rest_df = _misfit(sums, arms[arms != arm], paired)
         square, df = pool.mean_square * pool.df - rest_square, pool.df - rest_df
         if rest_df >= 1 and df >= 1 and rest_square > 0:

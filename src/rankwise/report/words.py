@@ -152,7 +152,7 @@ def _unlike(found: DetectableEffect, digits: int) -> str:
     if found.value < UNLIKE * found.smallest:
         return ""
     return (
-        " (configurations with little noise between them are told apart from "
+        " (configurations with little noise between them are distinguished from "
         f"{number(found.smallest, digits)} on)"
     )
 

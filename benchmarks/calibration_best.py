@@ -47,7 +47,7 @@ def bounds_rows(studies: int, seed: int) -> Iterator[Values]:
     """Bounds on the distance from the best: right for all arms at once."""
     rng = np.random.default_rng([seed, 22])
     for arms, part in ((8, 1), (30, 2), (100, 20)):
-        yield _bounds(rng, f"{arms} equal arms", np.zeros(arms), max(studies // part, 2))
+        yield _bounds(rng, f"{arms} equal arms", np.zeros(arms), max(studies // part, 1))
     for arms, part in ((3, 1), (8, 1)):
         steps = np.arange(arms) * 3.0
         yield _bounds(
@@ -84,10 +84,10 @@ def tie_group_rows(studies: int, seed: int) -> Iterator[Values]:
     rng = np.random.default_rng([seed, 23])
     error = np.sqrt(2 * (1 + 4 + 0.3**2 * 3) / 3)  # of a difference, 3 seeds, in units
     lone = np.r_[0.0, np.full(29, 3 * error)]
-    found = [judge(study(rng, 3, [2.0] * 30, lone)) for _ in range(max(studies // 4, 3))]
+    found = [judge(study(rng, 3, [2.0] * 30, lone)) for _ in range(max(studies // 4, 2))]
     yield from _sizes("30 arms, the best by 3 standard errors", found, 15)
     main = np.add.outer(np.add.outer([0.0, 1.5], [0.0, 1.5, 3.0]), [0.0, 1.5, 3.0]).ravel() * error
-    found = [judge(study(rng, 3, [2.0] * 18, main)) for _ in range(max(studies // 4, 3))]
+    found = [judge(study(rng, 3, [2.0] * 18, main)) for _ in range(max(studies // 4, 2))]
     yield from _sizes("factorial of 18 arms, steps of 1.5 standard errors", found, 11)
 
 

@@ -36,10 +36,14 @@ class Row:
     def met(self, slack: float) -> bool:
         """Whether the rate is within its bounds, give or take `slack` standard errors.
 
-        The error is at least that of a rate of 95 %: a few studies may all agree.
+        With few studies all may agree: the error is at least what a rate at the bound would have.
         """
-        allowed = slack * max(self.error, float(np.sqrt(0.95 * 0.05 / self.studies)))
-        return self.low - allowed <= self.rate <= self.high + allowed
+
+        def error(bound: float) -> float:
+            least = max(bound * (1 - bound), 0.0) / self.studies  # a bound above 1 is no rate
+            return slack * max(self.error, float(np.sqrt(least)))
+
+        return self.low - error(self.low) <= self.rate <= self.high + error(self.high)
 
 
 def row(what: str, values: Sequence[float], low: float = 0.0, high: float = 1.0) -> Row:

@@ -42,7 +42,7 @@ def test_a_verdict_with_intervals_of_half_the_width_would_be_caught(calibration,
         return honest(verdict)
 
     monkeypatch.setattr(calibration, "_pairs_covered", shrunk)
-    covered = calibration.coverage_rows(studies=60, checked=1, seed=0)[0]
+    covered = calibration.coverage_rows(studies=30, checked=1, seed=0)[0]
     assert not covered.met(slack=3.0)
 
 

@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 from scipy import stats
 
+from rankwise.analysis.design import Design
 from rankwise.analysis.scores import Floats, Ints
 
 Family = Literal["common", "noisier", "unclear"]
@@ -26,22 +27,6 @@ UNCLEAR_LEVEL = {2: 0.25}
 UNEQUAL_LEVEL = {3: 0.1}
 ONLY_TWO = 9.5
 NULL_DRAWS = 1000
-
-
-@dataclass(frozen=True, eq=False)
-class Design:
-    """Least-squares fit of arms, and of seeds as blocks where shared seeds link all arms.
-
-    coef_AR   arm estimates = coef_AR @ run means; for a design with no run missing, plain means
-    rest_RR   residuals = rest_RR @ run means
-    df        residual degrees of freedom
-    paired    seeds are blocks
-    """
-
-    coef_AR: Floats
-    rest_RR: Floats
-    df: int
-    paired: bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,27 +58,6 @@ class _Sums:
     b_AS: Floats
 
 
-def fit_design(arm_R: Ints, seed_R: Ints) -> Design:
-    """The intra-block analysis (Cochran and Cox, Experimental Designs, 2nd ed. 1957, section 9.3).
-
-    `arm_R` counts arms from 0 without gaps. Without blocks, the effect of a seed on all
-    arms stays in the noise: wider, and correct when arms have no common seed.
-    """
-    arms = int(arm_R.max()) + 1 if len(arm_R) else 0
-    arms_RA = np.eye(arms)[arm_R]
-    seeds, seed_R = np.unique(seed_R, return_inverse=True)
-    both = np.hstack([arms_RA, np.eye(len(seeds))[seed_R]])
-    paired = bool(np.linalg.matrix_rank(both) == arms + len(seeds) - 1) if arms else False
-    design = both if paired else arms_RA
-    inverse = np.asarray(np.linalg.pinv(design), dtype=np.float64)
-    coef_AR = inverse[:arms]
-    if paired:
-        # The pseudo-inverse leaves arms free by a shift: put them at the mean over all seeds.
-        coef_AR = coef_AR + inverse[arms:].mean(axis=0)
-    rest_RR = np.eye(len(arm_R)) - design @ inverse
-    return Design(coef_AR, rest_RR, len(arm_R) - int(np.linalg.matrix_rank(design)), paired)
-
-
 def seed_pools(arm_R: Ints, seed_R: Ints, mean_R: Floats, design: Design) -> tuple[Pool, ...]:
     """The common pool, then those of arms whose runs spread more. Empty without a second run.
 
@@ -103,9 +67,9 @@ def seed_pools(arm_R: Ints, seed_R: Ints, mean_R: Floats, design: Design) -> tup
     """
     if design.df < 1:
         return ()
-    misfit_R = design.rest_RR @ mean_R
+    misfit_R = design.residuals(mean_R)
     order_A = np.argsort(np.bincount(arm_R, weights=misfit_R**2) / np.bincount(arm_R))
-    sums = _sums_by_arm(arm_R, seed_R, mean_R)
+    sums = _sums_by_arm(arm_R, seed_R, mean_R, design.paired)
     noisier: list[Pool] = []
     while (quiet := _cut(sums, order_A, design.paired)) is not None:
         pools = _noisier(sums, order_A[:quiet], order_A[quiet:], arm_R, design.paired)
@@ -143,17 +107,22 @@ def _pool(square: float, df: float, arms_A: Ints, arm_R: Ints, family: Family) -
     return Pool(square, float(df), runs_R, tuple(sorted(int(a) for a in arms_A)), family)
 
 
-def _sums_by_arm(arm_R: Ints, seed_R: Ints, mean_R: Floats) -> _Sums:
-    seeds, seed_R = np.unique(seed_R, return_inverse=True)
-    there_AS = np.zeros((int(arm_R.max()) + 1, len(seeds)))
-    there_AS[arm_R, seed_R] = 1
+def _sums_by_arm(arm_R: Ints, seed_R: Ints, mean_R: Floats, paired: bool) -> _Sums:
+    """Without pairing there are no effects of seeds, of which there may be as many as runs."""
     runs_A = np.bincount(arm_R)
+    off_R = mean_R - (np.bincount(arm_R, weights=mean_R) / runs_A)[arm_R]
+    square_A: Floats = np.bincount(arm_R, weights=off_R**2).astype(np.float64)
+    if not paired:
+        none_A = np.empty((len(runs_A), 0))
+        return _Sums(square_A, runs_A, none_A[:, :, None], none_A)
+    seeds, seed_R = np.unique(seed_R, return_inverse=True)
+    there_AS = np.zeros((len(runs_A), len(seeds)))
+    there_AS[arm_R, seed_R] = 1
     b_AS = np.zeros(there_AS.shape)
-    arm_means_A = np.bincount(arm_R, weights=mean_R) / runs_A
-    b_AS[arm_R, seed_R] = mean_R - arm_means_A[arm_R]
+    b_AS[arm_R, seed_R] = off_R
     shared_ASS = np.einsum("as,at->ast", there_AS, there_AS) / runs_A[:, None, None]
     n_ASS = there_AS[:, :, None] * np.eye(len(seeds)) - shared_ASS
-    return _Sums((b_AS**2).sum(axis=1), runs_A, n_ASS, b_AS)
+    return _Sums(square_A, runs_A, n_ASS, b_AS)
 
 
 def _misfits(sums: _Sums, order_A: Ints, paired: bool) -> tuple[Floats, Floats]:
@@ -168,8 +137,12 @@ def _misfits(sums: _Sums, order_A: Ints, paired: bool) -> tuple[Floats, Floats]:
 
 def _misfit(sums: _Sums, arms_A: Ints, paired: bool) -> tuple[float, float]:
     """Residual sum of squares of these arms, and its df."""
-    square_K, df_K = _misfits(sums, arms_A, paired)
-    return float(square_K[-1]), float(df_K[-1])
+    square, df = float(sums.square_A[arms_A].sum()), float((sums.runs_A[arms_A] - 1).sum())
+    if not paired:
+        return square, df
+    n_SS, b_S = sums.n_ASS[arms_A].sum(axis=0), sums.b_AS[arms_A].sum(axis=0)
+    square_K, df_K = _without_seeds(np.array([square]), np.array([df]), n_SS[None], b_S[None])
+    return float(square_K[0]), float(df_K[0])
 
 
 def _without_seeds(

@@ -25,8 +25,9 @@ import numpy as np
 from scipy import special, stats
 
 from rankwise.analysis.clusters import spread_of_groups
+from rankwise.analysis.design import Design, fit_design
 from rankwise.analysis.scores import Floats, Ints, Runs, Scores, finished_runs
-from rankwise.analysis.seed_noise import Design, Pool, fit_design, seed_pools
+from rankwise.analysis.seed_noise import Pool, seed_pools
 
 Claim = Literal["seeds and examples", "seeds", "examples", "nothing"]
 # Differences this small relative to the scores are rounding of equal runs.
@@ -124,7 +125,7 @@ class Components:
             beyond = (self.pools[0] if pool.family == "unclear" else pool).mean_square
             if self.example_AA is not None:
                 beyond = max(beyond - self.residual, 0.0)
-            total += beyond * (b_KR * pool.runs_R) @ b_KR.T
+            total += beyond * _of_runs(b_KR, pool)
         return total
 
     def pairs(self, trusted_rows: bool = False) -> Estimates:
@@ -133,7 +134,7 @@ class Components:
         With `trusted_rows` an unclear arm has the common variance as a, and its own only as b.
         """
         coef_AR = self.design.coef_AR
-        seed_parts = [_of_pairs((coef_AR * pool.runs_R) @ coef_AR.T) for pool in self.pools]
+        seed_parts = [_of_pairs(_of_runs(coef_AR, pool)) for pool in self.pools]
         for pool, part_AA in zip(self.pools, seed_parts, strict=True):
             if trusted_rows and pool.family == "unclear":
                 arm = pool.arms[0]
@@ -248,6 +249,12 @@ def _counted(scores: Scores, runs: Runs) -> tuple[int, str]:
     return runs.u_RG.shape[1], "examples" if scores.groups_E is None else "groups of examples"
 
 
+def _of_runs(b_KR: Floats, pool: Pool) -> Floats:
+    """Covariance (K, K) of functions of the runs of a pool, in units of its mean square."""
+    b_KI = b_KR[:, pool.runs_R > 0]
+    return np.asarray(b_KI @ b_KI.T)
+
+
 def _of_pairs(v_AA: Floats) -> Floats:
     """Variance of each difference from a covariance matrix; rounding never makes it negative."""
     d_A = np.diagonal(v_AA)
@@ -258,7 +265,7 @@ def _residual(runs: Runs, design: Design) -> tuple[float, float]:
     """Mean square of arm x seed x example, divided by the number of examples; and its df."""
     if runs.u_RG is None or design.df < 1 or runs.u_RG.shape[1] < 2:
         return 0.0, np.inf
-    rest_RG = design.rest_RR @ runs.u_RG
+    rest_RG = design.residuals(runs.u_RG)
     rest_RG -= rest_RG.mean(axis=1, keepdims=True)
     rest_RG /= runs.u_RG.shape[1]
     factor, df = spread_of_groups(runs.share_G, rest_RG)
@@ -271,8 +278,16 @@ def _examples(scores: Scores, runs: Runs, design: Design) -> tuple[Floats | None
     None with fewer than three groups, or as unequal ones: then nothing is claimed of other groups.
     For scores of 0 and 1 each arm gets 1/n^2 on top, which is one more discordant example each way
     (Bonett and Price, J. Educ. Behav. Stat. 37, 2012): equal answers on n examples do not prove
-    equal arms. With a test size only, p(1-p)/n with one success and one failure added (Agresti and
-    Caffo, American Statistician 54, 2000), and no covariance, since nothing pairs the items.
+    equal arms.
+
+    With a test size n only, the covariance is known for no pair of arms. A run's variance over
+    items and seeds is p(1-p)/n + seeds, and the spread between the seeds of an arm holds all of it
+    but what its runs share on the same items. So with a second seed nothing is added (None): the
+    intervals hold for other seeds on these test items. Adding p(1-p)/n, as if every arm had items
+    of its own, counts the noise of an answer twice and the difficulty of the common items as noise.
+    With one seed each it is all there is: p(1-p)/n with one success and one failure added (Agresti
+    and Caffo, American Statistician 54, 2000), and no covariance, which is an upper bound where
+    items that are hard for one arm are not easy for another.
     """
     if runs.u_RG is not None:
         groups = runs.u_RG.shape[1]
@@ -289,7 +304,7 @@ def _examples(scores: Scores, runs: Runs, design: Design) -> tuple[Floats | None
         if runs.binary:
             cov_AA += np.eye(len(cov_AA)) / groups**2
         return cov_AA, df
-    if scores.test_size is None:
+    if scores.test_size is None or design.df > 0:
         return None, np.inf
     n = scores.test_size
     p_A = (np.clip(design.coef_AR @ runs.mean_R, 0, 1) * n + 1) / (n + 2)

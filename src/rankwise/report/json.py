@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from rankwise.analysis.blocks import AcrossColumn, OrderOfPair, Reversal
 from rankwise.analysis.curves import Curve
 from rankwise.analysis.effects import Effects
 from rankwise.analysis.front import Alternative, Front
@@ -28,7 +29,7 @@ from rankwise.report.trainers import recommended_spec
 from rankwise.report.words import alternative, reason, settlement, verdict_sentences
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import Judgement, judge_records
-from rankwise.results.records import Answer, ArmFacts, Records, RunFacts
+from rankwise.results.records import Answer, ArmFacts, Records, RunFacts, own_runs
 from rankwise.store.reader import Reader
 from rankwise.store.schema import FILE
 
@@ -123,6 +124,31 @@ class RecommendationFacts:
 
 
 @dataclass(frozen=True)
+class BlockFacts:
+    """The verdict of one block of a table."""
+
+    name: str
+    context: dict[str, Any]
+    claim: str
+    arms: tuple[ArmResult, ...]
+    best: str | None
+    tie_group: tuple[str, ...]
+    winner: str | None
+
+
+@dataclass(frozen=True)
+class ByBlockFacts:
+    """A `ByBlock` with a short form of its verdicts."""
+
+    blocks: tuple[BlockFacts, ...]
+    mean_ranks: dict[str, float]
+    blocks_led: dict[str, int]
+    order: tuple[OrderOfPair, ...]
+    reversals: tuple[Reversal, ...]
+    across: tuple[AcrossColumn, ...]
+
+
+@dataclass(frozen=True)
 class Facts:
     """Everything that the report says, in numbers and names."""
 
@@ -146,6 +172,7 @@ class Facts:
     runs: tuple[RunFacts, ...]
     diagnoses: dict[str, Explanation]
     answers: tuple[Answer, ...]
+    by_block: ByBlockFacts | None
 
 
 def facts_of(judgement: Judgement) -> Facts:
@@ -180,9 +207,23 @@ def facts_of(judgement: Judgement) -> Facts:
         groups=group_runs(judgement),
         arms=records.arms,
         curves={name: curve for name, curve in curves.items() if curve is not None},
-        runs=records.runs,
+        runs=own_runs(records),
         diagnoses={run: explained(found) for run, found in judgement.diagnoses.items()},
         answers=records.answers,
+        by_block=_by_block(judgement),
+    )
+
+
+def _by_block(judgement: Judgement) -> ByBlockFacts | None:
+    found = judgement.by_block
+    if found is None:
+        return None
+    blocks = tuple(
+        BlockFacts(name, context, v.claim, v.arms, v.best, v.tie_group, v.winner)
+        for name, context, v in zip(found.names, found.contexts, found.verdicts, strict=True)
+    )
+    return ByBlockFacts(
+        blocks, found.rank_A, found.won_A, found.order, found.reversals, found.across
     )
 
 

@@ -254,14 +254,28 @@ def _run_cautions(verdict: Verdict) -> list[str]:
     return found
 
 
+def _test_items(verdict: Verdict) -> str:
+    """What is not known where there is a test size and no scores by example."""
+    if verdict.claim == "examples":
+        return (
+            "It is not recorded which test items each run got right, so the intervals treat "
+            "configurations as if tested on different items. They are wider than needed where the "
+            "items are the same; scores by example would make them narrower."
+        )
+    best = next((arm.mean for arm in verdict.arms if arm.place == 1), None) or 0.0
+    half = 1.96 * (best * (1 - best) / verdict.examples) ** 0.5
+    return (
+        f"With {verdict.examples:,} test items, a share such as {number(best, 3)} varies by about "
+        f"{number(half, decimals_for(half))} (95 %) from one such set of items to another. Much of "
+        "that is common to all configurations. How much is not recorded, so the differences hold "
+        "for these test items only; scores by example would show what holds for others."
+    )
+
+
 def _claim_cautions(verdict: Verdict) -> list[str]:
     found = []
     if verdict.unit == "test items" and verdict.examples:
-        found.append(
-            "It is not recorded which test items each run got right, so the intervals treat "
-            "configurations as if tested on different items; scores by example would make them "
-            "narrower."
-        )
+        found.append(_test_items(verdict))
     if "seeds" in verdict.claim and verdict.seeds <= FEW_SEEDS and len(verdict.pairs.arms) > 2:
         found.append(
             f"With {count(verdict.seeds, 'seed')}, a configuration that is less stable than the "

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise.analysis.blocks import ByBlock, compare_blocks
 from rankwise.analysis.curves import Diagnosis, Ending, diagnose
 from rankwise.analysis.front import Front, Recommendation, front, recommend
 from rankwise.analysis.scores import Scores
@@ -66,6 +67,7 @@ class Judgement(SettingFindings):
     """Records and the results of all analyses. `digits`: decimals of the metric, from the noise.
 
     Arms that share a training are judged once; records hold them all (`ArmFacts.twin_of`).
+    by_block: of a table whose columns make blocks; all else is then over the blocks.
     on_test is the verdict on the test part, not used to choose, None without scores by example.
     """
 
@@ -78,6 +80,7 @@ class Judgement(SettingFindings):
     on_test: Verdict | None
     diagnoses: dict[str, Diagnosis]
     grouping: str | None
+    by_block: ByBlock | None = None
 
 
 def judge_records(records: Records) -> Judgement:
@@ -104,6 +107,19 @@ def judge_records(records: Records) -> Judgement:
         ),
         diagnoses={run.id: diagnose(_ending(records, run)) for run in failed_runs(records)},
         grouping=grouping(records),
+        by_block=_by_block(records, scores, verdict),
+    )
+
+
+def _by_block(records: Records, scores: Scores, verdict: Verdict) -> ByBlock | None:
+    if not records.blocks:
+        return None
+    return compare_blocks(
+        names=[block.name for block in records.blocks],
+        contexts=[block.context for block in records.blocks],
+        blocks=[scores_of(block.records) for block in records.blocks],
+        overall=verdict,
+        means=scores,
     )
 
 
@@ -229,14 +245,14 @@ def words(name: str) -> str:
 
 def ranked(judgement: Judgement) -> list[ArmFacts]:
     """Arms in the order of the ranking, each followed by those that share its training."""
-    results = sorted(judgement.verdict.arms, key=lambda arm: arm.place or math.inf)
-    arms = judgement.records.arms
-    return [
-        arm
-        for result in results
-        for arm in sorted(arms, key=lambda arm: arm.twin_of is not None)
-        if result.arm in (arm.name, arm.twin_of)
-    ]
+    place = {arm.arm: arm.place or math.inf for arm in judgement.verdict.arms}
+    order = {arm.arm: n for n, arm in enumerate(judgement.verdict.arms)}
+
+    def key(arm: ArmFacts) -> tuple[float, int, bool]:
+        own = arm.twin_of or arm.name
+        return place[own], order[own], arm.twin_of is not None
+
+    return sorted(judgement.records.arms, key=key)
 
 
 def trained(judgement: Judgement) -> list[ArmFacts]:

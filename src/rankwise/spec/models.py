@@ -60,14 +60,19 @@ class ObjectiveSpec(Section):
     @field_validator("tolerance")
     @classmethod
     def _positive(cls, value: float | str | None) -> float | str | None:
-        size = value
-        if isinstance(value, str):
-            size = float(value.rstrip(" %")) if SHARE.fullmatch(value) else None
-        if value is not None and not (isinstance(size, float) and 0 < size < math.inf):
-            raise ValueError(
-                f"must be a number above 0, or a share of the best mean such as 1%; found {value!r}"
-            )
-        return value
+        return checked_tolerance(value)
+
+
+def checked_tolerance(value: float | str | None) -> float | str | None:
+    """A tolerance: a number above 0, or a share such as 1%. ValueError for anything else."""
+    size = value
+    if isinstance(value, str):
+        size = float(value.rstrip(" %")) if SHARE.fullmatch(value) else None
+    if value is not None and not (isinstance(size, float) and 0 < size < math.inf):
+        raise ValueError(
+            f"must be a number above 0, or a share of the best mean such as 1%; found {value!r}"
+        )
+    return value
 
 
 class BudgetSpec(Section):

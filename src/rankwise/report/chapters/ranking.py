@@ -92,7 +92,7 @@ def _rank_row(
     return (
         str(result.place),
         code(arm.name),
-        _standing(verdict, result),
+        standing(verdict, result),
         number(result.mean, digits),
         number(distance.value, digits) if result.place > 1 else MISSING,
         interval(distance.low, distance.high, digits),
@@ -105,7 +105,7 @@ def _rank_row(
     )
 
 
-def _standing(verdict: Verdict, result: ArmResult) -> str:
+def standing(verdict: Verdict, result: ArmResult) -> str:
     """What is said of an arm in the ranking, in a word or two."""
     if verdict.winner == result.arm:
         return "best"

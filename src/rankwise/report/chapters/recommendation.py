@@ -113,7 +113,8 @@ def against_full(judgement: Judgement) -> Section | None:
     places = {r.arm: r.place for r in verdict.arms if r.place is not None}
     arms = [arm for arm in judgement.records.arms if arm.name in places]
     full = sorted((a for a in arms if a.method.startswith("full")), key=lambda a: places[a.name])
-    lora = sorted((a for a in arms if a not in full), key=lambda a: places[a.name])
+    lora = [arm for arm in arms if not arm.method.startswith("full")]
+    lora.sort(key=lambda a: places[a.name])
     if not full or not lora:
         return None
     chosen = [lora[0]]

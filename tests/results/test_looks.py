@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from rankwise.cli.status import print_status, status_facts
 from rankwise.report.document import to_markdown
 from rankwise.report.write import tell
 from rankwise.results.from_store import read_records
@@ -91,3 +92,19 @@ def test_while_runs_are_missing_nothing_is_declared_and_nothing_is_spent(records
     assert "no winner is declared while runs are missing" in to_markdown(tell(judge_records(half)))
     # Unless `rankwise run` itself has ended there, as its budget was spent.
     assert judge_records(noted(half)).verdict.winner == "large"
+
+
+def test_status_says_so_far_while_runs_are_missing(
+    make_study: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = make_study(examples=40)
+    print_status(status_facts(folder))
+    assert "recommended: " in capsys.readouterr().out
+    with Store(folder) as store:
+        store.restart_run(store.runs()[0].id)
+    facts = status_facts(folder)
+    print_status(facts)
+    said = capsys.readouterr().out
+    assert not facts["declared"]
+    assert "so far: " in said
+    assert "recommended" not in said

@@ -240,7 +240,7 @@ def detectable(game: Contest, level: float, power: float) -> tuple[float, float]
     Where its distance is d, every other arm i is ruled out if d >= critical value * estimated error
     of the difference - what chance adds to it; d is the `power` quantile, over the draws, of the
     most that any i asks for. The noise of this study is an estimate: each draw is divided by a
-    further draw of estimated over true, which makes d a prediction for a study to come. The median
+    further draw of estimated over true, which makes d a prediction for a study to come. The mean
     over the arms that might be that one, at most MOST_PLANTED of them.
 
     Also the critical value times the error of the difference that has the least: where two arms
@@ -259,7 +259,7 @@ def detectable(game: Contest, level: float, power: float) -> tuple[float, float]
         found.append(float(np.quantile(asked_B, power)))
     off = ~np.eye(arms, dtype=bool)
     half_AA = _half(game.error_AA, game.df_AA, game.df, critical)
-    return float(np.median(found)), float(half_AA[off].min())
+    return float(np.mean(found)), float(half_AA[off].min())
 
 
 def _one_sided(game: Contest, arm: int, level: float) -> float:

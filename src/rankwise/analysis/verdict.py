@@ -105,7 +105,7 @@ class DetectableEffect:
 
     With one seed: is said to stand out.
 
-    value      for the arm in the middle, where arms differ in runs or noise
+    value      on average over the arms, where they differ in runs or noise
     smallest   differences from here on are significant between the two arms that have the least
                noise between them; far below `value` where arms are unlike
     seeds      mean number of finished runs of an arm

@@ -280,8 +280,8 @@ def _claim_cautions(verdict: Verdict) -> list[str]:
         found.append(
             f"With {count(verdict.seeds, 'seed')}, a configuration that is less stable than the "
             "others is not always recognised. Where one had ten times the standard deviation of "
-            "the others over seeds, 95 % intervals of its differences included the truth in about "
-            "92 % of simulated studies (docs/calibration.md)."
+            "the others over seeds, 95 % intervals of its differences included the truth in 91 to "
+            "94 % of simulated studies (docs/calibration.md)."
         )
     if "seeds" in verdict.claim and not verdict.paired:
         found.append(

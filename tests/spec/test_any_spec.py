@@ -81,6 +81,8 @@ def test_a_character_that_json_writes_in_two_halves_is_read_whole():
      (GOOD + "grid: {lora: {r: [8]}, lora.r: [2]}", "spec.yaml: grid: lora.r: is given twice"),
      (GOOD + f"training: {{lr_scheduler_kwargs: {{? {'9' * 5000}x : 1}}}}", "takes no 999"),
      (GOOD + "lora: *" + "x" * 9000, "found undefined alias"),
+     (GOOD + f"configs: [{{name: {'x' * 9000}}}]", "choose another name"),
+     (GOOD + f"configs: [{{lora.lora_alpha: {'x' * 9000}}}]", "must be a number or a rule"),
      (GOOD + "? " + "x" * 9000 + "\n: 1\n", "no such setting"),
      (GOOD + "lora: {r: '99999999999999999999'}", "lora: r: whole numbers must lie within 64 bits"),
      (GOOD + f"lora: {{r: {2**63 - 1}, lora_alpha: {'9' * 18}r}}", None),

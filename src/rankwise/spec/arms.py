@@ -166,7 +166,7 @@ def _checked_name(name: Any, place: str) -> str | None:
         )
     fault = "is reserved" if name in RESERVED else bad_folder_name(name)
     if fault is not None:
-        raise SpecError(f"{place}: name: {name!r} {fault}; choose another name")
+        raise SpecError(f"{place}: name: {shown(name)} {fault}; choose another name")
     return name
 
 
@@ -251,5 +251,5 @@ def _refuse_twins(arms: Sequence[Arm]) -> None:
     names: dict[str, Arm] = {}
     for arm in arms:
         if arm.name.casefold() in names:
-            raise SpecError(f"configs: the name {arm.name!r} is given twice; rename one")
+            raise SpecError(f"configs: the name {shown(arm.name)} is given twice; rename one")
         names[arm.name.casefold()] = arm

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rankwise.spec.sections import Count, NonNegative, Section, Share
+from rankwise.text import shorten
 
 
 class LoraSpec(Section):
@@ -70,10 +71,10 @@ def alpha_of(rule: float | str, r: int) -> float:
             alpha = float(rule)
     except ValueError:
         raise ValueError(
-            f"must be a number or a rule such as '2r' or 'sqrt', found {rule!r}"
+            f"must be a number or a rule such as '2r' or 'sqrt', found {shorten(repr(rule))}"
         ) from None
     if not 0 < alpha < math.inf:
-        raise ValueError(f"must be positive and finite, found {rule!r}")
+        raise ValueError(f"must be positive and finite, found {shorten(repr(rule))}")
     return alpha
 
 

@@ -41,6 +41,7 @@ from rankwise.study.checks import (
 )
 from rankwise.study.cohorts import cohorts_of
 from rankwise.study.free_memory import free_bytes
+from rankwise.text import shorten
 from rankwise.train.generate import Question, questions_of
 from rankwise.train.optimizer import steps_of
 
@@ -274,8 +275,10 @@ def pick_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError:
         raise SpecError(
-            f"hardware.device: must be auto, cpu, cuda or cuda:N, found {name!r}"
+            f"hardware.device: must be auto, cpu, cuda or cuda:N, found {shorten(repr(name))}"
         ) from None
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise SpecError(f"hardware.device: {name}: torch finds no CUDA device; use cpu or auto")
+        raise SpecError(
+            f"hardware.device: {shorten(name)}: torch finds no CUDA device; use cpu or auto"
+        )
     return device

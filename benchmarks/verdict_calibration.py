@@ -380,7 +380,7 @@ def planted_rows(studies: int, seed: int) -> list[Row]:
         (
             ("planted 2 x detectable is found, 2 to 5 seeds", 2.0, False, 0.9),
             ("planted 2 x detectable is found, 1 seed, runs as trained", 2.0, True, 0.9),
-            ("planted 1 x detectable is found, 2 to 5 seeds", 1.0, False, 0.78),
+            ("planted 1 x detectable is found, 2 to 5 seeds", 1.0, False, 0.0),
         )
     ):
         rng = np.random.default_rng([seed, 4, n])

@@ -39,6 +39,9 @@ class Row:
         With few studies all may agree: the error is at least what a rate at the bound would have.
         """
 
+        if not self.studies:
+            return True
+
         def error(bound: float) -> float:
             least = max(bound * (1 - bound), 0.0) / self.studies  # a bound above 1 is no rate
             return slack * max(self.error, float(np.sqrt(least)))
@@ -49,6 +52,8 @@ class Row:
 def row(what: str, values: Sequence[float], low: float = 0.0, high: float = 1.0) -> Row:
     """A rate over studies, each of which counts the same, with its standard error."""
     x = np.array(values, dtype=np.float64)
+    if not len(x):
+        return Row(what, float("nan"), float("nan"), 0, low, high)
     error = float(x.std() / np.sqrt(len(x)))
     return Row(what, float(x.mean()), error, len(x), low, high)
 

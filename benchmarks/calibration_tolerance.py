@@ -33,7 +33,9 @@ def recommended_rows(studies: int, seed: int) -> Iterator[Values]:
             assert choice.distance.high is not None
             holds.append(behind <= choice.distance.high + 1e-9)
         what = f"steps of {step}, seeds {noise}"
-        yield f"{what}: recommended though worse than the best by more than 0.05", worse, 0, 0.1
+        # Where noise hides even the next better one, the best mean is often not the best.
+        most, mark = (1.0, "- ") if noise > TOLERANCE else (0.1, "")
+        yield f"{mark}{what}: recommended though worse by more than 0.05", worse, 0, most
         yield f"- {what}: shown to be within the tolerance", within, *FREE
         yield f"{what}: the recommended is no worse than its bound says", holds, 0.95, 1.0
 

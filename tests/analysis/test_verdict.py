@@ -360,6 +360,18 @@ def test_an_arm_is_ruled_out_at_a_level_between_one_comparison_and_dunnett():
     assert found[0] == 1
 
 
+def test_among_equals_an_arm_is_ruled_out_at_the_level_of_dunnett():
+    """Where no arm is shown to be worse, the second step gains nothing."""
+    samples = [np.random.default_rng(n).normal(0, 1, 5) for n in range(8)]
+    found = p_best(contest(components(unpaired(samples)), lower_is_better=True))
+    for arm in np.argsort(found)[:4]:
+        others = [sample for a, sample in enumerate(samples) if a != arm]
+        test = stats.dunnett(
+            *others, control=samples[arm], alternative="less", rng=np.random.default_rng(0)
+        )
+        assert found[arm] == pytest.approx(float(test.pvalue.min()), rel=0.1, abs=0.005)
+
+
 def test_arms_far_behind_do_not_make_the_others_harder_to_rule_out():
     """With twenty arms that are nowhere near, p is nearly that of the two alone."""
     x_AS = noisy(22, 6, 1, seed=2, seed_sd=0)[:, :, 0]

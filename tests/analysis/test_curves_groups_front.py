@@ -24,14 +24,14 @@ STRATEGIES = [
 ]
 
 
-def judged(offsets, seeds=3, examples=200, noise=0.3):
+def judged(offsets, tolerance=None, seeds=3, examples=200, noise=0.3):
     rng = np.random.default_rng(0)
     x_ASE = rng.standard_normal((1, 1, examples)) + noise * rng.standard_normal(
         (len(offsets), seeds, examples)
     )
     x_ASE += np.array(offsets)[:, None, None]
     arms = tuple("abcdefgh"[: len(offsets)])
-    return judge(Scores("eval_loss", arms, tuple(range(seeds)), x_ASE))
+    return judge(Scores("eval_loss", arms, tuple(range(seeds)), x_ASE), tolerance)
 
 
 def test_improvement_is_measured_from_the_first_value():
@@ -116,16 +116,26 @@ def test_a_cheaper_arm_dominates_only_where_intervals_part():
     assert front(verdict, "time", {"a": 2.0}).unpriced == ("b", "c")
 
 
-def test_the_cheapest_arm_of_the_tie_group_is_recommended():
+def test_without_a_tolerance_the_best_mean_is_recommended_beside_the_cheapest_of_the_tie():
     verdict = judged([0.0, 0.001, 1.0])
     choice = recommend(verdict, "time", {"a": 5.0, "b": 3.0, "c": 1.0}, {"a": 9, "b": 9, "c": 4})
-    assert choice.arm == "b"
+    assert choice.arm == "a"
+    assert choice.cheaper == verdict.distance("b")
+    assert choice.distance == verdict.distance("a")
     assert choice.candidates == ("a", "b")
     assert choice.alternative.arm == "c"
     assert not choice.alternative.tied
     assert (choice.alternative.memory, choice.alternative.saved) == (4, 5)
-    assert (choice.alternative.difference.arm, choice.alternative.difference.other) == ("c", "b")
+    assert (choice.alternative.difference.arm, choice.alternative.difference.other) == ("c", "a")
     assert choice.alternative.difference.low > 0
+
+
+def test_the_cheapest_arm_within_the_tolerance_is_recommended_though_it_is_ruled_out():
+    price = {"a": 5.0, "b": 3.0, "c": 1.0}
+    for tolerance, arm in ((2.0, "c"), (0.9, "b"), (1e-9, "a")):
+        verdict = judged([0.0, 0.001, 1.0], tolerance)
+        assert "c" not in verdict.tie_group
+        assert recommend(verdict, "time", price).arm == arm
 
 
 def test_a_winner_is_recommended_whatever_it_costs():

@@ -10,12 +10,14 @@ import statsmodels.api as sm
 from statsmodels.stats.multitest import multipletests
 
 from rankwise.analysis.effects import factor_effects
-from rankwise.analysis.factors import find_factors, learning_rate_flags
-from rankwise.analysis.interactions import interactions, shapes
+from rankwise.analysis.factors import find_factors
+from rankwise.analysis.interactions import interactions
+from rankwise.analysis.rates import learning_rate_flags
 from rankwise.analysis.scores import Scores
+from rankwise.analysis.shapes import shapes
 from rankwise.analysis.variance import components
-from rankwise.report.chapters.effects import SHAPES
 from rankwise.report.chapters.recommendation import flag_sentence
+from rankwise.report.chapters.shapes import SHAPES
 
 SWEEP = {
     "exp3": (24, 64, 0.10, "linear", 1.2727),
@@ -132,15 +134,28 @@ def test_one_seed_takes_the_misfit_as_error_as_ordinary_least_squares_does():
     assert [rate.low_bound, rate.high_bound] == pytest.approx(fit.conf_int()[4].tolist())
 
 
-def test_a_random_search_is_fitted_by_a_line():
+def test_a_random_search_is_fitted_by_a_quadratic():
     rng = np.random.default_rng(0)
     rates = np.exp(rng.uniform(np.log(1e-5), np.log(1e-2), 10))
     settings = {f"t{i}": {"learning_rate": float(rate)} for i, rate in enumerate(rates)}
-    y_A = np.log(rates) / np.log(10) + 0.01 * rng.standard_normal(10)
+    y_A = (np.log10(rates) + 3.5) ** 2 + 0.01 * rng.standard_normal(10)
     effects = factor_effects("loss", parts_of(y_A[:, None], settings), settings)
-    (difference,) = effects.factors[0].differences
-    assert difference.value == pytest.approx(np.ptp(np.log10(rates)), abs=0.05)
-    assert effects.factors[0].factor.on_a_line
+    assert effects.factors[0].factor.degree == 2
+    fit = np.polynomial.Polynomial.fit(np.log10(rates), y_A, 2)
+    for difference in effects.factors[0].differences:
+        low, high = np.log10([float(difference.low), float(difference.high)])
+        assert difference.value == pytest.approx(fit(high) - fit(low), abs=1e-4)
+    assert [d.decided for d in effects.factors[0].differences][:2] == [True, True]
+
+
+def test_a_line_takes_the_place_of_a_quadratic_where_the_arms_are_few():
+    rng = np.random.default_rng(0)
+    settings = {
+        f"t{i}": {"learning_rate": float(a), "weight_decay": float(b), "alpha": float(c)}
+        for i, (a, b, c) in enumerate(rng.uniform(0.1, 1, (7, 3)))
+    }
+    factors = find_factors(tuple(settings), settings)
+    assert [factor.degree for factor in factors.varied] == [1, 1, 1]
 
 
 def test_diminishing_returns_are_said_only_where_a_later_gain_is_smaller_beyond_chance():
@@ -183,8 +198,8 @@ def test_settings_that_do_not_add_up_are_found_where_the_grid_is_whole():
     assert one.p < 0.001
     assert one.value == pytest.approx(-0.3, abs=0.05)
     assert (one.high, one.other) == ("32", "0.001")
-    assert factor_effects("eval_loss", parts, GRID).basis == "misfit"
-    assert one.p_adjusted < 0.05
+    assert factor_effects("eval_loss", parts, GRID).additive is False
+    assert one.clear
 
 
 def test_settings_that_add_up_are_seldom_said_not_to():
@@ -213,13 +228,31 @@ def test_a_rank_that_full_fine_tuning_lacks_is_no_level_of_the_ladder():
     assert not found(effects, "method").separable
 
 
+RATES = {f"lr{lr:g}": {"training.learning_rate": lr} for lr in (1e-4, 1e-3, 1e-2)}
+
+
+def flags_of(settings, score, noise=0.001, seeds=3):
+    """Flags of arms with these means; an arm whose mean is None has no run."""
+    rng = np.random.default_rng(1)
+    means = np.array([[np.nan if score[arm] is None else score[arm]] for arm in settings])
+    x_AS = means + noise * rng.standard_normal((len(settings), seeds))
+    return learning_rate_flags(settings, parts_of(x_AS, settings))
+
+
 def test_learning_rate_at_the_edge_is_flagged_and_one_that_failed_beyond_is_no_edge():
-    settings = {f"lr{lr:g}": {"training.learning_rate": lr} for lr in (1e-4, 1e-3, 1e-2)}
-    edge = learning_rate_flags(settings, {"lr0.0001": 1.0, "lr0.001": 0.9, "lr0.01": 0.8})
-    inside = learning_rate_flags(settings, {"lr0.0001": 1.0, "lr0.001": 0.9, "lr0.01": None})
-    assert [flag.kind for flag in edge] == ["at the highest"]
-    assert "a higher one may be better" in flag_sentence(edge[0])
-    assert [flag.kind for flag in inside] == ["inside"]
+    (edge,) = flags_of(RATES, dict(zip(RATES, (1.0, 0.9, 0.8), strict=True)))
+    (inside,) = flags_of(RATES, dict(zip(RATES, (1.0, 0.9, None), strict=True)))
+    assert edge.kind == "at the highest"
+    assert "a higher one may be better" in flag_sentence(edge)
+    assert inside.kind == "inside"
+
+
+def test_the_edge_is_not_blamed_while_an_inner_learning_rate_may_be_the_best():
+    (open_,) = flags_of(RATES, dict(zip(RATES, (1.0, 0.81, 0.8), strict=True)), noise=0.05)
+    assert open_.best == 1e-2
+    assert open_.kind == "open"
+    assert 1e-3 in open_.optimum.candidates
+    assert "may be better" not in flag_sentence(open_)
 
 
 def test_a_learning_rate_tuned_for_one_structure_only_is_flagged_for_the_other():
@@ -228,7 +261,7 @@ def test_a_learning_rate_tuned_for_one_structure_only_is_flagged_for_the_other()
         "lora b": {"method": "lora", "learning_rate": 1e-3},
         "full": {"method": "full", "learning_rate": 1e-5},
     }
-    flags = learning_rate_flags(settings, {"lora a": 0.5, "lora b": 0.4, "full": 0.45})
+    flags = flags_of(settings, {"lora a": 0.5, "lora b": 0.4, "full": 0.45})
     assert [(flag.arms, flag.kind) for flag in flags] == [
         (("lora a", "lora b"), "at the highest"),
         (("full",), "not varied"),

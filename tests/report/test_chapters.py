@@ -173,13 +173,35 @@ def test_curves_are_described_by_numbers(
     assert ("Still improving at the end: `only`" in text) is (still == "yes")
 
 
-def test_an_arm_that_its_own_interval_excludes_is_passed_over_though_tied(tmp_path: Path) -> None:
+def test_a_tied_arm_is_neither_passed_over_nor_called_worse(tmp_path: Path) -> None:
     from rankwise.results.from_table import read_outside
 
-    rows = [("best", 0.60, 9e6), ("close", 0.59, 5e6), ("cheap", 0.555, 1e6)]
+    rows = [("best", 0.60, 9e6), ("close", 0.59, 5e6), ("cheap", 0.575, 1e6)]
     rows += [(f"bad{n}", 0.1, 2e6) for n in range(12)]
     lines = "\n".join(f"{a},{s},{int(p)},1319" for a, s, p in rows)
     (tmp_path / "t.csv").write_text(f"arm,accuracy,trainable_params,test_size\n{lines}\n")
     judgement = judge_records(read_outside(tmp_path / "t.csv"))
     assert set(judgement.verdict.tie_group) == {"best", "close", "cheap"}
-    assert judgement.choice.arm == "close"
+    assert all(judgement.verdict.distance(arm).low == 0 for arm in judgement.verdict.tie_group)
+    assert judgement.choice.arm == "best"
+    cheaper = judgement.choice.recommendation.cheaper
+    assert cheaper is not None
+    assert cheaper.arm == "cheap"
+
+
+def test_a_tolerance_turns_a_tie_into_the_cheapest_that_is_as_good(make_study: Any) -> None:
+    spec = {"objective": {"metric": "eval_loss", "cost": "trainable_params", "tolerance": "20%"}}
+    folder = make_study(spec=spec, examples=200)
+    with Store(folder) as store:
+        judgement = judge_records(read_records(store))
+    verdict, choice = judgement.verdict, judgement.choice
+    best = min(arm.fitted for arm in verdict.arms if arm.fitted is not None)
+    assert verdict.tolerance == pytest.approx(0.2 * best)
+    cost = {a.name: a.costs["trainable_params"].value for a in judgement.records.arms}
+    assert choice.basis == "within"
+    equal = [arm.arm for arm in verdict.arms if arm.equal]
+    assert cost[str(choice.arm)] == min(cost[arm] for arm in equal)
+    text = report_of(folder)
+    assert "trainable parameters of the configurations shown to be within 0.1" in text
+    assert ", within tolerance |" in text
+    assert "tolerance: 20%" in text

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from rankwise.analysis.answers import accuracy, macro_f1, matthews
-from rankwise.report.chapters.runs import predicts_one_class
 from rankwise.report.document import to_markdown
 from rankwise.report.write import tell
+from rankwise.results.collapsed import predicts_one_class
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import judge_records
 from rankwise.store.writer import Store

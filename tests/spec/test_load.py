@@ -63,6 +63,19 @@ def test_scalars_follow_yaml_1_2(load, text, value):
     assert type(found) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("text", "value"), [("0.01", 0.01), ("1", 1.0), ("1%", "1%"), ("0.5 %", "0.5 %"), ("", None)]
+)
+def test_a_tolerance_is_a_number_or_a_share(load, text, value):
+    assert load(SPEC + f"objective: {{tolerance: {text}}}\n").objective.tolerance == value
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "0%", "little", "1 percent", ".inf", "[1]"])
+def test_another_tolerance_is_refused(load, text):
+    message = said(load, SPEC + f"objective: {{tolerance: {text}}}\n")
+    assert message.startswith("review.yaml: objective.tolerance: must be ")
+
+
 def test_a_key_given_twice_is_an_error_with_its_line(load):
     message = said(load, SPEC + "task: CAUSAL_LM\n")
     assert message == "review.yaml: line 10, column 1: the key 'task' is given twice"

@@ -45,11 +45,20 @@ def recorded() -> dict[str, Any]:
     return found
 
 
+WORDED = ("sentence", "sentences", "would_change", "path")
+ESTIMATED = (
+    *("low", "high", "df", "p", "p_adjusted", "low_bound", "high_bound", "misfit_p"),
+    *("noise", "detectable", "settlements", "with_best"),
+)
+
+
 def without_words(facts: Any) -> Any:
-    """Facts without the sentences made of them, which are worded anew from time to time."""
+    """Facts without sentences and estimates, which are made anew from time to time."""
     if isinstance(facts, dict):
-        words = ("sentence", "sentences", "would_change", "path")
-        return {k: without_words(value) for k, value in facts.items() if k not in words}
+        left_out = (*WORDED, *ESTIMATED)
+        return {k: without_words(value) for k, value in facts.items() if k not in left_out}
+    if isinstance(facts, float):
+        return round(facts, 9)
     return [without_words(one) for one in facts] if isinstance(facts, list) else facts
 
 

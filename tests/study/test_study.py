@@ -59,6 +59,12 @@ def records(out):
         return states_of(store), remarks_of(read_records(store))
 
 
+def looks(out):
+    """Of each look that is noted, how many runs had finished."""
+    with Store(out) as store:
+        return [fact.data["runs"] for fact in store.facts() if fact.kind == "look"]
+
+
 def test_a_study_leaves_everything_that_it_promises(tmp_path, monkeypatch, capsys):
     spec, out = written(tmp_path)
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
@@ -82,8 +88,10 @@ def test_running_again_trains_only_what_is_missing(tmp_path, monkeypatch):
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
     assert sorted(trained) == ["r2/seed-1", "r4/seed-1"]
     trained.clear()
+    assert looks(out) == [4]  # with one seed there was nothing to declare
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
     assert trained == []
+    assert looks(out) == [4]
 
 
 def test_one_more_value_in_the_grid_keeps_what_is_done(tmp_path, monkeypatch):
@@ -95,6 +103,7 @@ def test_one_more_value_in_the_grid_keeps_what_is_done(tmp_path, monkeypatch):
     trained = trained_from_here(monkeypatch)
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
     assert len(trained) == 4
+    assert looks(out) == [4, 8]
     assert all("lr0.02" in run or "lr2e-2" in run for run in trained)
 
 

@@ -86,7 +86,7 @@ def describe_curve(
         late_share=share,
         still_improving=None if short else (share or 0.0) >= STILL and late > (noise or 0.0),
         rise=rise,
-        overfitting=None if short else rise > threshold and not _rises(training, step_T[at]),
+        overfitting=None if short else rise > threshold and not rises(training, step_T[at]),
         oscillation=None if short else _reversed(loss_T),
     )
 
@@ -109,10 +109,10 @@ def _late(step_T: Floats, loss_T: Floats) -> float:
     return float(loss_T[step_T <= start].min() - loss_T.min())
 
 
-def _rises(training: Sequence[tuple[float, float]] | None, best_step: float) -> bool:
-    """Whether the training loss has a positive least-squares slope from the best step on.
+def rises(training: Sequence[tuple[float, float]] | None, best_step: float) -> bool:
+    """Whether the training loss rises from the best step on, by its least-squares slope.
 
-    A training loss that rises as well is divergence, not overfitting.
+    `training` is (step, loss). A training loss that rises as well is divergence, not overfitting.
     """
     after = [point for point in training or () if point[0] >= best_step and np.isfinite(point[1])]
     if len(after) < 2:

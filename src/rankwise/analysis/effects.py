@@ -3,35 +3,43 @@
 The additive model: arm = constant + one effect a level of each factor. A difference of two levels
 is given a number only if the arms at hand determine it (an estimable function: it lies in the row
 space of the design, Searle, Linear Models, 1971, section 5.4); else the factors it is mixed with
-are named. Its error is the seed and example noise of `components`, with seeds as blocks; where the
-misfit of the additive model is significant, or where there is one seed, the misfit is the error.
+are named. Its error is the seed and example noise of `components`, with seeds as blocks.
+
+Where effects are not additive, an average over the other settings still is what it is: it is taken
+over the pairs of arms that differ in nothing else, with the error of the noise. (In a full
+factorial that is the least-squares value itself.) Only where there is no such pair, or one seed,
+the misfit of the additive model is the error.
 
 Array suffixes: A arms with a finished run, P columns of the model, K contrasts of arms.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import combinations, pairwise
-from typing import Literal
 
 import numpy as np
-from scipy import stats
 
+from rankwise.analysis.additive import (
+    LEVEL,
+    Basis,
+    Model,
+    additive_p,
+    asked_contrasts,
+    basis_of,
+    build_model,
+)
 from rankwise.analysis.comparisons import holm
 from rankwise.analysis.factors import (
+    ABSENT,
     Factor,
     Factors,
     Settings,
-    columns,
     find_factors,
-    isolated_pairs,
+    is_number,
+    level_pairs,
+    text_of,
 )
-from rankwise.analysis.scores import Floats
-from rankwise.analysis.variance import Components, Estimates
-
-LEVEL = 0.05
-TOLERANCE = 1e-8
-Basis = Literal["noise", "misfit", "examples", "nothing"]
+from rankwise.analysis.variance import Components
 
 
 @dataclass(frozen=True)
@@ -43,6 +51,11 @@ class LevelDifference:
     low_bound, high_bound, p   95 % interval and two-sided p; None where the noise is unknown
     p_adjusted   Holm over all separable differences of the study
     pairs        pairs of arms that differ in this factor alone
+    basis        what its interval rests on, as in `Effects`
+    by_pairs     the plain mean over `pairs`, because effects are not additive
+    narrow       numeric factors of which the arms at the two levels share at most half of the
+                 values: the difference is one at the shared values and decides nothing between
+                 the levels, each of which may have its best value elsewhere
     """
 
     factor: str
@@ -56,6 +69,14 @@ class LevelDifference:
     p: float | None
     p_adjusted: float | None
     pairs: tuple[tuple[str, str], ...]
+    basis: Basis = "noise"
+    by_pairs: bool = False
+    narrow: tuple[str, ...] = ()
+
+    @property
+    def decided(self) -> bool:
+        """Whether one level is called better: significant (Holm, 5 %) and not `narrow`."""
+        return self.p_adjusted is not None and self.p_adjusted < LEVEL and not self.narrow
 
 
 @dataclass(frozen=True)
@@ -72,11 +93,16 @@ class FactorEffect:
 class Effects:
     """All factors of a study.
 
-    basis       what the intervals rest on: "noise" of seeds (and examples); "misfit" of the
-                additive model; "examples" alone, which holds only for these runs; "nothing"
-    misfit_p    p of the test that effects are additive; None where it cannot be tested
-    constant    settings that do not vary, with their value
-    left_out    arms without a finished run
+    basis         what intervals rest on: "noise" of seeds (and examples); "misfit" of the
+                  additive model; "examples" alone, which holds only for these runs; "nothing".
+                  That of a difference may be "noise" where this is "misfit"
+    misfit_p      p of the test that effects are additive; None where it cannot be tested
+    constant      settings that do not vary, with their value
+    left_out      arms without a finished run
+    collapsed     arms set aside because their runs learned nothing or lost what they had learned
+    combinations  number of all combinations of the levels that occur; None where a factor has no
+                  levels (see `Factor.degree`) or does not apply to every arm
+    complete      every combination is there, so averages over the others assume nothing
     """
 
     metric: str
@@ -86,53 +112,14 @@ class Effects:
     factors: tuple[FactorEffect, ...]
     constant: tuple[tuple[str, str], ...]
     left_out: tuple[str, ...]
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """The additive model of the arms: design_AP, its pseudo-inverse, the columns of each factor."""
-
-    factors: Factors
-    design_AP: Floats
-    inverse_PA: Floats
-    slices: tuple[slice, ...]
+    collapsed: tuple[str, ...] = ()
+    combinations: int | None = None
+    complete: bool = True
 
     @property
-    def rank(self) -> int:
-        """Number of independent columns."""
-        return int(np.linalg.matrix_rank(self.design_AP, tol=TOLERANCE))
-
-    def contrast(self, factor: int, low: int, high: int) -> Floats:
-        """The difference of two levels as a function of the columns (P,)."""
-        c_P = np.zeros(self.design_AP.shape[1])
-        start = self.slices[factor].start
-        if self.factors.varied[factor].on_a_line:
-            c_P[start] = 1.0
-            return c_P
-        for level, sign in ((low, -1.0), (high, 1.0)):
-            if level > 0:
-                c_P[start + level - 1] = sign
-        return c_P
-
-    def mixed_with(self, c_P: Floats, factor: int) -> tuple[str, ...] | None:
-        """None if the arms determine c_P; else the labels of the other factors it is mixed with."""
-        off_P = c_P - c_P @ self.inverse_PA @ self.design_AP
-        if np.abs(off_P).max() < TOLERANCE:
-            return None
-        return tuple(
-            other.label
-            for n, other in enumerate(self.factors.varied)
-            if n != factor and np.abs(off_P[self.slices[n]]).max() > TOLERANCE
-        )
-
-
-def build_model(factors: Factors) -> Model:
-    """Constant column, then the columns of each factor."""
-    blocks = [np.ones((len(factors.arms), 1)), *(columns(f) for f in factors.varied)]
-    ends = np.cumsum([block.shape[1] for block in blocks]).tolist()
-    design_AP = np.hstack(blocks)
-    slices = tuple(slice(start, end) for start, end in pairwise(ends))
-    return Model(factors, design_AP, np.linalg.pinv(design_AP), slices)
+    def additive(self) -> bool | None:
+        """False where the misfit is significant; None where it cannot be tested."""
+        return None if self.misfit_p is None else self.misfit_p >= LEVEL
 
 
 def factor_effects(
@@ -141,115 +128,136 @@ def factor_effects(
     settings: Mapping[str, Settings],
     lower_is_better: bool = True,
     left_out: tuple[str, ...] = (),
+    collapsed: tuple[str, ...] = (),
 ) -> Effects:
     """Effects of all settings that vary over the arms of `parts`.
 
-    `settings` maps every arm to its settings. `left_out` names arms that are not in `parts`.
-    Raises KeyError for an arm without settings.
+    `settings` maps every arm to its settings. `left_out` and `collapsed` name arms that are not in
+    `parts`, so that it is known which values were tried. Raises KeyError for an arm without
+    settings.
     """
     factors = find_factors(parts.arms, settings)
     model = build_model(factors)
-    misfit_p = _misfit_p(parts, model)
-    basis = _basis(parts, model, misfit_p)
+    misfit_p = additive_p(parts, model)
+    basis = basis_of(parts, model, misfit_p)
     asked = [
-        (n, low, high) for n, factor in enumerate(factors.varied) for low, high in _asked(factor)
+        (n, low, high)
+        for n, factor in enumerate(factors.varied)
+        for low, high in level_pairs(factor)
     ]
-    differences = _differences(parts, model, asked, basis)
+    differences = _differences(parts, model, asked, basis, settings)
     effects = []
     for n, factor in enumerate(factors.varied):
         own = tuple(d for (m, _, _), d in zip(asked, differences, strict=True) if m == n)
         mixed = dict.fromkeys(label for d in own for label in d.mixed_with)
         effects.append(FactorEffect(factor, any(d.separable for d in own), tuple(mixed), own))
+    possible = _combinations(factors)
     return Effects(
-        metric, lower_is_better, basis, misfit_p, tuple(effects), factors.constant, left_out
+        metric=metric,
+        lower_is_better=lower_is_better,
+        basis=basis,
+        misfit_p=misfit_p,
+        factors=tuple(effects),
+        constant=factors.constant,
+        left_out=left_out,
+        collapsed=collapsed,
+        combinations=possible,
+        complete=possible is not None and possible == len(factors.arms),
     )
 
 
-def _asked(factor: Factor) -> list[tuple[int, int]]:
-    """Pairs of levels: neighbours and ends if ordered; all if up to 4; else against the usual."""
-    last = len(factor.levels) - 1
-    if factor.on_a_line:
-        return [(0, last)]
-    if factor.values is not None:
-        first = 1 if factor.values[0] is None else 0
-        steps = list(pairwise(range(first, last + 1)))
-        return steps if last - first < 2 else [*steps, (first, last)]
-    if last < 4:
-        return list(combinations(range(last + 1), 2))
-    usual = max(range(last + 1), key=factor.level_A.count)
-    return [(usual, level) for level in range(last + 1) if level != usual]
-
-
-def _misfit_p(parts: Components, model: Model) -> float | None:
-    """Wald F test of the arms' misfit to the additive model against seed and example noise."""
-    spare = len(parts.arms) - model.rank
-    if spare < 1 or not parts.pools:
-        return None
-    left, _, _ = np.linalg.svd(model.design_AP)
-    return wald_p(parts, left[:, model.rank :].T)
-
-
-def wald_p(parts: Components, c_KA: Floats) -> float:
-    """p of the hypothesis that all K contrasts are zero; F with the middle of their df."""
-    each = parts.contrasts(c_KA)
-    cov_KK = parts.covariance(c_KA)
-    rank = int(np.linalg.matrix_rank(cov_KK, hermitian=True))
-    if rank == 0:
-        return 1.0 if np.all(each.value == 0) else 0.0
-    f = float(each.value @ np.linalg.pinv(cov_KK, hermitian=True) @ each.value) / rank
-    return float(stats.f.sf(f, rank, float(np.median(each.df))))
-
-
-def _basis(parts: Components, model: Model, misfit_p: float | None) -> Basis:
-    spare = len(parts.arms) - model.rank
-    if parts.pools:
-        return "misfit" if misfit_p is not None and misfit_p < LEVEL else "noise"
-    if spare > 0:
-        return "misfit"
-    return "examples" if parts.claim == "examples" else "nothing"
+def _combinations(factors: Factors) -> int | None:
+    """Number of all combinations of levels, where every factor has some that all arms can have."""
+    for factor in factors.varied:
+        if factor.degree or any(ABSENT in level.split(" / ") for level in factor.levels):
+            return None
+    return math.prod(len(factor.levels) for factor in factors.varied)
 
 
 def _differences(
-    parts: Components, model: Model, asked: list[tuple[int, int, int]], basis: Basis
+    parts: Components,
+    model: Model,
+    asked: list[tuple[int, int, int]],
+    basis: Basis,
+    settings: Mapping[str, Settings],
 ) -> list[LevelDifference]:
-    c_KP = np.array([model.contrast(*one) for one in asked]).reshape(len(asked), -1)
-    mixed = [model.mixed_with(c_P, n) for c_P, (n, _, _) in zip(c_KP, asked, strict=True)]
-    estimates = contrast_estimates(parts, model, c_KP @ model.inverse_PA, basis)
+    found = asked_contrasts(parts, model, asked, basis)
+    estimates = found.estimates(parts, model)
     low_K, high_K = estimates.interval()
-    known = np.array([m is None and basis != "nothing" for m in mixed], dtype=bool)
+    known = np.array([m is None and basis != "nothing" for m in found.mixed], dtype=bool)
     p_K = np.full(len(asked), np.nan)
     adjusted_K = p_K.copy()
     if known.any():
         p_K[known] = estimates.p_value()[known]
         adjusted_K[known] = holm(p_K[known])
+    narrow = narrow_factors(model.factors, asked, settings)
     differences = []
     for k, (n, low, high) in enumerate(asked):
-        factor = model.factors.varied[n]
-        pairs = () if factor.on_a_line else isolated_pairs(model.factors, factor, low, high)
+        factor, mixed = model.factors.varied[n], found.mixed[k]
         differences.append(
             LevelDifference(
                 factor=factor.label,
                 low=factor.levels[low],
                 high=factor.levels[high],
-                separable=mixed[k] is None,
-                mixed_with=mixed[k] or (),
-                value=float(estimates.value[k]) if mixed[k] is None else None,
+                separable=mixed is None,
+                mixed_with=mixed or (),
+                value=float(estimates.value[k]) if mixed is None else None,
                 low_bound=float(low_K[k]) if known[k] else None,
                 high_bound=float(high_K[k]) if known[k] else None,
                 p=float(p_K[k]) if known[k] else None,
                 p_adjusted=float(adjusted_K[k]) if known[k] else None,
-                pairs=tuple(pairs),
+                pairs=tuple(found.pairs[k]),
+                basis=found.basis[k],
+                by_pairs=bool(found.by_pairs_K[k]),
+                narrow=narrow[k],
             )
         )
     return differences
 
 
-def contrast_estimates(parts: Components, model: Model, c_KA: Floats, basis: Basis) -> Estimates:
-    """Contrasts of arms with the error that `basis` names."""
-    if basis != "misfit":
-        return parts.contrasts(c_KA)
-    y_A = parts.fitted_A
-    off_A = y_A - model.design_AP @ (model.inverse_PA @ y_A)
-    df = len(y_A) - model.rank
-    error_K = np.sqrt(off_A @ off_A / df * (c_KA**2).sum(axis=1))
-    return Estimates(c_KA @ y_A, error_K, np.full(len(c_KA), float(df)))
+def narrow_factors(
+    factors: Factors, asked: list[tuple[int, int, int]], settings: Mapping[str, Settings]
+) -> list[tuple[str, ...]]:
+    """For each (factor, low, high): numeric factors of which the arms there share at most half.
+
+    Every arm of `settings` counts, for a value that failed was tried. A factor without levels (see
+    `Factor.degree`) counts by the ranges of its values. A curve has no two levels to compare.
+    """
+    tried = [_tried(factors, factor, settings) for factor in factors.varied]
+    found = []
+    for n, low, high in asked:
+        narrow = []
+        for other, at in tried[n].items():
+            one, two = at[low], at[high]
+            ranges = factors.varied[other].degree > 0
+            if one and two and _shared(one, two, ranges) <= 0.5:
+                narrow.append(factors.varied[other].label)
+        found.append(tuple(narrow))
+    return found
+
+
+def _tried(
+    factors: Factors, factor: Factor, settings: Mapping[str, Settings]
+) -> dict[int, list[set[float]]]:
+    """For each other numeric factor its values, on its scale, at every level of this factor."""
+    if factor.degree:
+        return {}
+    others = {n: f for n, f in enumerate(factors.varied) if f is not factor and f.values}
+    found = {n: [set[float]() for _ in factor.levels] for n in others}
+    level_of = {text: level for level, text in enumerate(factor.levels)}
+    for own in settings.values():
+        level = level_of.get(" / ".join(text_of(own.get(name)) for name in factor.settings))
+        for n, other in others.items():
+            value = own.get(other.settings[0])
+            if level is not None and is_number(value):
+                x = float(str(value))
+                found[n][level].add(math.log2(x) if other.scale == "log" and x > 0 else x)
+    return found
+
+
+def _shared(one: set[float], two: set[float], ranges: bool) -> float:
+    """Share of the values, or of the range, of the two together that both have."""
+    if not ranges or min(map(len, (one, two))) < 2:
+        return len(one & two) / len(one | two)
+    both = min(max(one), max(two)) - max(min(one), min(two))
+    return both / (max(*one, *two) - min(*one, *two))

@@ -1,13 +1,14 @@
 """From the settings of arms to factors: what varies, what moves together, what is isolated.
 
-The learning rate is the factor that hides others: was it tuned for every structure, and is the best
-value at an end of those tried?
+Array suffixes: A arms, L levels of a factor, P columns of a factor in the additive model.
 """
 
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import combinations, pairwise
 from typing import Literal
 
 import numpy as np
@@ -17,6 +18,23 @@ from rankwise.text import names, number
 
 Settings = Mapping[str, object]
 ABSENT = "not set"
+# Fewer values that hardly repeat are levels.
+FEWEST_OF_A_CURVE = 6
+# Shares and momenta act by their difference; other positive numbers by their ratio.
+LINEAR = ("dropout", "ratio", "beta", "smoothing", "momentum")
+Scale = Literal["log", "linear"]
+
+
+def scale_of(name: str, values: Sequence[float]) -> Scale:
+    """ "log" where all values are positive, save for shares such as the dropout."""
+    share = any(word in name.rpartition(".")[2] for word in LINEAR)
+    return "log" if values and min(values) > 0 and not share else "linear"
+
+
+def on_scale(values: Sequence[float], scale: Scale) -> Floats:
+    """Values on their scale: their log2, so that a doubling is 1, or themselves."""
+    x = np.array(values, dtype=np.float64)
+    return np.log2(x) if scale == "log" else x
 
 
 @dataclass(frozen=True)
@@ -28,21 +46,25 @@ class Factor:
     values    the numbers of the first numeric setting, one per level, None for a level without it
               (the rank of full fine-tuning); None for a categorical factor
     level_A   level of each arm, by position
+    degree    0: one column a level. 1 or 2: values rarely repeat, as in a random search, so a line
+              or a quadratic through all values on their scale takes the place of the levels
     """
 
     settings: tuple[str, ...]
     levels: tuple[str, ...]
     values: tuple[float | None, ...] | None
     level_A: tuple[int, ...]
+    degree: int = 0
 
     @property
-    def on_a_line(self) -> bool:
-        """Whether values rarely repeat, as in a random search: a line is fitted instead of levels.
+    def scale(self) -> Scale:
+        """Of a numeric factor."""
+        return scale_of(self.settings[0], [v for v in self.values or () if v is not None])
 
-        The line is straight in the logarithm where all values are positive.
-        """
-        whole = self.values is not None and None not in self.values
-        return whole and len(self.levels) >= max(6, 0.8 * len(self.level_A))
+    @cached_property
+    def position_L(self) -> Floats:
+        """Each level on the factor's scale; NaN for a level without a value."""
+        return on_scale([np.nan if v is None else v for v in self.values or ()], self.scale)
 
     @property
     def label(self) -> str:
@@ -68,17 +90,54 @@ def find_factors(arms: Sequence[str], settings: Mapping[str, Settings]) -> Facto
     keys = list(dict.fromkeys(key for arm in arms for key in settings[arm]))
     constant, by_partition = [], dict[tuple[int, ...], list[str]]()
     for key in keys:
-        texts = [_text(settings[arm].get(key)) for arm in arms]
+        texts = [text_of(settings[arm].get(key)) for arm in arms]
         first_seen = list(dict.fromkeys(texts))
         if len(first_seen) == 1:
             constant.append((key, texts[0]))
         else:
             by_partition.setdefault(tuple(map(first_seen.index, texts)), []).append(key)
+    own = [settings[arm] for arm in arms]
     varied = tuple(
-        _factor(keys, partition, [settings[arm] for arm in arms])
+        _factor(together, partition, own)
         for partition, keys in by_partition.items()
+        for together in _moving_together(keys, partition, own)
     )
-    return Factors(tuple(arms), varied, tuple(constant))
+    return Factors(tuple(arms), _with_degrees(varied, len(arms)), tuple(constant))
+
+
+def _moving_together(
+    keys: list[str], partition: tuple[int, ...], settings: Sequence[Settings]
+) -> list[list[str]]:
+    """Settings that change at the same places, in groups that are one factor each.
+
+    That is one group, save where every arm has its own values, as in a random search: there numbers
+    move together only if they have the same order, or the opposite one.
+    """
+    if len(set(partition)) < max(FEWEST_OF_A_CURVE, len(partition)):
+        return [keys]
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for key in keys:
+        values = [one.get(key) for one in settings]
+        if all(map(is_number, values)):
+            order = tuple(np.argsort(np.array(values, dtype=np.float64)).tolist())
+            groups.setdefault(min(order, order[::-1]), []).append(key)
+    found = list(groups.values()) or [[]]
+    return [[*found[0], *(key for key in keys if not any(key in g for g in found))], *found[1:]]
+
+
+def _with_degrees(varied: tuple[Factor, ...], arms: int) -> tuple[Factor, ...]:
+    """Quadratics for factors whose values rarely repeat; lines where the arms are too few."""
+    curved = [f for f in varied if _rarely_repeats(f)]
+    for degree in (2, 1):
+        found = tuple(replace(f, degree=degree) if f in curved else f for f in varied)
+        if 1 + sum(level_columns(f).shape[1] for f in found) < arms - 1:
+            break
+    return found
+
+
+def _rarely_repeats(factor: Factor) -> bool:
+    whole = factor.values is not None and None not in factor.values
+    return whole and len(factor.levels) >= max(FEWEST_OF_A_CURVE, 0.8 * len(factor.level_A))
 
 
 def isolated_pairs(factors: Factors, factor: Factor, low: int, high: int) -> list[tuple[str, str]]:
@@ -92,24 +151,56 @@ def isolated_pairs(factors: Factors, factor: Factor, low: int, high: int) -> lis
     return [(one, two) for lows, highs in rest.values() for one in lows for two in highs]
 
 
-def columns(factor: Factor) -> Floats:
-    """Columns of a factor in the additive model, with its first level as the reference.
+def middle_level(factor: Factor) -> int:
+    """The level nearest to the middle of the range of a factor of three values or more."""
+    x_L = factor.position_L
+    nearest = int(np.argmin(np.abs(x_L - (x_L[0] + x_L[-1]) / 2)))
+    return min(max(nearest, 1), len(x_L) - 2)
 
-    One indicator per further level (A, levels - 1); for a factor on a line one column (A, 1) that
-    runs from 0 at the lowest value to 1 at the highest.
+
+def level_pairs(factor: Factor) -> list[tuple[int, int]]:
+    """Pairs of levels to compare.
+
+    Neighbours and ends if ordered; all if up to 4; else each against the most frequent. Without
+    levels: the two halves of the range, so that a U does not hide, and its ends.
     """
-    if not factor.on_a_line:
-        return np.eye(len(factor.levels))[list(factor.level_A)][:, 1:]
-    x = np.array([0.0 if v is None else v for v in factor.values or ()])
-    x = np.log(x) if x.min() > 0 else x
-    return np.asarray(((x - x.min()) / (x.max() - x.min()))[list(factor.level_A)][:, None])
+    last = len(factor.levels) - 1
+    if factor.degree:
+        middle = middle_level(factor)
+        return [(0, middle), (middle, last), (0, last)]
+    if factor.values is not None:
+        first = 1 if factor.values[0] is None else 0
+        steps = list(pairwise(range(first, last + 1)))
+        return steps if last - first < 2 else [*steps, (first, last)]
+    if last < 4:
+        return list(combinations(range(last + 1), 2))
+    usual = max(range(last + 1), key=factor.level_A.count)
+    return [(usual, level) for level in range(last + 1) if level != usual]
+
+
+def level_columns(factor: Factor) -> Floats:
+    """What each level adds to the additive model (L, P); the first level is the reference, zero.
+
+    One indicator per further level; with a degree, the powers of a position that runs from 0 at the
+    lowest value to 1 at the highest.
+    """
+    if factor.degree == 0:
+        return np.eye(len(factor.levels))[:, 1:]
+    x_L = factor.position_L
+    z_L = (x_L - x_L.min()) / (x_L.max() - x_L.min())
+    return np.stack([z_L**power for power in range(1, factor.degree + 1)], axis=1)
+
+
+def columns(factor: Factor) -> Floats:
+    """The columns of a factor in the additive model (A, P)."""
+    return level_columns(factor)[list(factor.level_A)]
 
 
 def _factor(keys: list[str], partition: tuple[int, ...], settings: list[Settings]) -> Factor:
     examples = [settings[partition.index(level)] for level in range(max(partition) + 1)]
     numeric = next((key for key in keys if _is_numeric([e.get(key) for e in examples])), None)
     if numeric is None:
-        texts = [" / ".join(_text(e.get(key)) for key in keys) for e in examples]
+        texts = [" / ".join(text_of(e.get(key)) for key in keys) for e in examples]
         return Factor(tuple(keys), tuple(texts), None, partition)
     found = [e.get(numeric) for e in examples]
     values = [None if value is None else float(str(value)) for value in found]
@@ -118,7 +209,7 @@ def _factor(keys: list[str], partition: tuple[int, ...], settings: list[Settings
     keys = [numeric, *(key for key in keys if key != numeric)]
     return Factor(
         settings=tuple(keys),
-        levels=tuple(" / ".join(_text(examples[n].get(key)) for key in keys) for n in order),
+        levels=tuple(" / ".join(text_of(examples[n].get(key)) for key in keys) for n in order),
         values=tuple(values[n] for n in order),
         level_A=tuple(order.index(level) for level in partition),
     )
@@ -126,14 +217,15 @@ def _factor(keys: list[str], partition: tuple[int, ...], settings: list[Settings
 
 def _is_numeric(values: Sequence[object]) -> bool:
     """At least two numbers; all others are settings that an arm does not have."""
-    return sum(map(_is_number, values)) > 1 and all(_is_number(v) for v in values if v is not None)
+    return sum(map(is_number, values)) > 1 and all(is_number(v) for v in values if v is not None)
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """Whether a setting's value is a number; true and false are none."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
-def _text(value: object) -> str:
+def text_of(value: object) -> str:
     """One text a value; numbers that are equal have the same text."""
     if value is None:
         return ABSENT
@@ -142,85 +234,3 @@ def _text(value: object) -> str:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:g}" if abs(value) < 1e6 else number(float(value))
     return json.dumps(value, sort_keys=True, default=str)
-
-
-Kind = Literal["not varied", "at the lowest", "at the highest", "inside"]
-
-
-@dataclass(frozen=True)
-class LearningRateFlag:
-    """One structure, that is one set of all other settings that vary, and its learning rates.
-
-    tried     learning rates in ascending order, those of failed arms included
-    finished  those whose arm has a score
-    best      the one with the best score; None if no arm finished
-    kind      "not varied": only one learning rate; "at the lowest" or "at the highest": the best is
-              at an end of the range tried, so a better one may lie outside; "inside": neither
-    """
-
-    structure: tuple[tuple[str, str], ...]
-    arms: tuple[str, ...]
-    tried: tuple[float, ...]
-    finished: tuple[float, ...]
-    best: float | None
-    kind: Kind
-
-
-def learning_rate_flags(
-    settings: Mapping[str, Settings],
-    score: Mapping[str, float | None],
-    lower_is_better: bool = True,
-    key: str = "learning_rate",
-) -> tuple[LearningRateFlag, ...]:
-    """A flag for each structure of `settings`; `score` is None for an arm without a finished run.
-
-    `key` names the learning rate, with or without a prefix such as `training.`. Arms that do not
-    have it are left out.
-    """
-    found = {arm: _rate(own, key) for arm, own in settings.items()}
-    arms = [arm for arm, rate in found.items() if rate is not None]
-    others = {arm: {k: v for k, v in settings[arm].items() if not _is(k, key)} for arm in arms}
-    varied = find_factors(arms, others).varied if arms else ()
-    structures: dict[tuple[tuple[str, str], ...], list[str]] = {}
-    for a, arm in enumerate(arms):
-        levels = tuple((f.label, f.levels[f.level_A[a]]) for f in varied)
-        structures.setdefault(levels, []).append(arm)
-    rates = {arm: rate for arm, rate in found.items() if rate is not None}
-    return tuple(
-        _flag(structure, members, rates, score, lower_is_better)
-        for structure, members in structures.items()
-    )
-
-
-def _is(name: str, key: str) -> bool:
-    return name == key or name.endswith(f".{key}")
-
-
-def _rate(settings: Settings, key: str) -> float | None:
-    for name, value in settings.items():
-        if _is(name, key) and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-    return None
-
-
-def _flag(
-    structure: tuple[tuple[str, str], ...],
-    arms: list[str],
-    rates: Mapping[str, float],
-    score: Mapping[str, float | None],
-    lower_is_better: bool,
-) -> LearningRateFlag:
-    tried = tuple(sorted({rates[arm] for arm in arms}))
-    scored = [(value, rates[arm]) for arm in arms if (value := score.get(arm)) is not None]
-    best = (min(scored) if lower_is_better else max(scored))[1] if scored else None
-    kind = _kind(tried, best)
-    finished = tuple(sorted({rate for _, rate in scored}))
-    return LearningRateFlag(structure, tuple(arms), tried, finished, best, kind)
-
-
-def _kind(tried: tuple[float, ...], best: float | None) -> Kind:
-    if len(tried) == 1:
-        return "not varied"
-    if best == tried[0]:
-        return "at the lowest"
-    return "at the highest" if best == tried[-1] else "inside"

@@ -1,9 +1,10 @@
 """Quality against cost: the Pareto front, and the recommended arm."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rankwise.analysis.verdict import Difference, Verdict
+from rankwise.analysis.verdict import Difference, Distance, Verdict
 
 
 @dataclass(frozen=True)
@@ -18,7 +19,7 @@ class Dominated:
 class Front:
     """Arms by cost, cheapest first, and those off the front.
 
-    An arm is dominated if another costs no more and is better after Holm over all pairs (5 %).
+    An arm is dominated if another costs no more and is better, by bounds for all pairs at once.
     Arms that are tied in quality do not dominate one another, whatever they cost. `unpriced`: arms
     whose cost is not known.
     """
@@ -46,19 +47,25 @@ class Alternative:
 
 @dataclass(frozen=True)
 class Recommendation:
-    """The cheapest arm that could be the best.
+    """The arm to use, how far behind the best it may be, and a cheaper one that may be as good.
 
     arm         None where nothing can be recommended
     price       its cost named `cost`; None if unknown
+    within      whether it is shown to be within the tolerance of the best
     candidates  the arms it was chosen from, best first; unpriced: those without a known cost
+    distance    how far it may be behind the best; None where that is unknown
+    cheaper     the cheapest arm of the tie group, where that costs less; None otherwise
     """
 
     arm: str | None
     cost: str
-    price: float | None
-    candidates: tuple[str, ...]
-    unpriced: tuple[str, ...]
-    alternative: Alternative | None
+    price: float | None = None
+    within: bool = False
+    candidates: tuple[str, ...] = ()
+    unpriced: tuple[str, ...] = ()
+    distance: Distance | None = None
+    cheaper: Distance | None = None
+    alternative: Alternative | None = None
 
 
 def front(verdict: Verdict, cost: str, price: Mapping[str, float | None]) -> Front:
@@ -80,26 +87,41 @@ def recommend(
     price: Mapping[str, float | None],
     memory: Mapping[str, float | None] | None = None,
 ) -> Recommendation:
-    """The recommendation from the tie group, by the cost named `cost`.
+    """The recommendation, by the cost named `cost`.
 
-    `memory` maps arms to peak memory (any unit) for the alternative. An arm without a price is not
-    recommended unless no arm of the tie group has one; then the best mean decides. Left out are the
-    arms of `verdict.behind`: adjusting for the number of arms keeps them from being called worse,
-    but they are probably not the best.
+    Where arms are shown to be within the tolerance of the best, the cheapest of them. Otherwise the
+    best mean: what is not shown to be as good may be worse by more than is tolerated. Beside it
+    stands the cheapest arm of the tie group. `memory` maps arms to peak memory (any unit) for the
+    alternative. An arm without a price counts as dear.
     """
-    tied = tuple(arm for arm in verdict.tie_group if arm not in verdict.behind)
-    if not tied or (verdict.claim == "nothing" and len(tied) > 1):
-        return Recommendation(None, cost, None, tied, (), None)
-    priced = {arm: p for arm in tied if (p := price.get(arm)) is not None}
-    arm = min(priced, key=lambda a: (priced[a], _place(verdict, a))) if priced else tied[0]
+    tied = verdict.tie_group
+    if not tied or (verdict.claim == "nothing" and len(verdict.pairs.arms) > 1):
+        return Recommendation(None, cost, candidates=tied)
+    equal = tuple(arm.arm for arm in verdict.arms if arm.equal)
+    candidates = tuple(one.arm for one in verdict.distances if one.arm in equal) or tied
+    arm = _cheapest(verdict, price, candidates) if equal else str(verdict.best)
+    cheapest = _cheapest(verdict, price, tied)
+    saves = _cost(price, cheapest) < _cost(price, arm)
     return Recommendation(
         arm=arm,
         cost=cost,
-        price=priced.get(arm),
-        candidates=tied,
-        unpriced=tuple(a for a in tied if a not in priced),
+        price=price.get(arm),
+        within=arm in equal,
+        candidates=candidates,
+        unpriced=tuple(a for a in candidates if price.get(a) is None),
+        distance=verdict.distance(arm),
+        cheaper=verdict.distance(cheapest) if saves else None,
         alternative=_alternative(verdict, arm, memory or {}, tied),
     )
+
+
+def _cheapest(verdict: Verdict, price: Mapping[str, float | None], arms: tuple[str, ...]) -> str:
+    return min(arms, key=lambda arm: (_cost(price, arm), _place(verdict, arm)))
+
+
+def _cost(price: Mapping[str, float | None], arm: str) -> float:
+    known = price.get(arm)
+    return math.inf if known is None else known
 
 
 def _place(verdict: Verdict, arm: str) -> int:

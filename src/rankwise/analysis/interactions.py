@@ -1,32 +1,30 @@
-"""How settings act beyond one effect each: interactions of two, and the shape of an ordered one.
+"""How settings act beyond one effect each: interactions of two, and simple effects where they are.
 
-The shape of an ordered factor, such as the rank, is steady, saturating, turning, or not shown.
-Array suffixes: A arms with a finished run, K contrasts of arms or steps between levels.
+Array suffixes: A arms with a finished run, P columns of the two-way model, K contrasts of arms.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
-from typing import Literal
 
 import numpy as np
-from scipy import stats
 
+from rankwise.analysis.additive import LEVEL, TOLERANCE, Errors, Model, build_model
 from rankwise.analysis.comparisons import holm
-from rankwise.analysis.effects import (
-    LEVEL,
-    TOLERANCE,
-    Effects,
-    Model,
-    build_model,
-    contrast_estimates,
-    wald_p,
+from rankwise.analysis.factors import (
+    Factor,
+    Settings,
+    columns,
+    find_factors,
+    level_columns,
+    level_pairs,
 )
-from rankwise.analysis.factors import Factor, Settings, columns, find_factors
 from rankwise.analysis.scores import Floats
-from rankwise.analysis.variance import Components, Estimates
+from rankwise.analysis.variance import Components
 
 MOST_FACTORS = 8
+# The test of the two-way model takes time with the cube of the arms.
+MOST_TESTED = 500
 
 
 @dataclass(frozen=True)
@@ -50,13 +48,68 @@ class Interaction:
     p: float | None
     p_adjusted: float | None
 
+    @property
+    def clear(self) -> bool:
+        """Whether it is significant (Holm, 5 %)."""
+        return self.p_adjusted is not None and self.p_adjusted < LEVEL
+
+
+@dataclass(frozen=True)
+class SimpleEffect:
+    """Metric at `high` minus metric at `low` of one factor, at one level of another.
+
+    The mean over the settings beside the two, by the two-way model. p_adjusted: Holm over all
+    simple effects of the study. Bounds and p are None where the noise is unknown.
+    """
+
+    factor: str
+    low: str
+    high: str
+    other: str
+    at: str
+    value: float
+    low_bound: float | None
+    high_bound: float | None
+    p: float | None
+    p_adjusted: float | None
+
 
 @dataclass(frozen=True)
 class Interactions:
-    """Tested pairs of factors, and those that the arms do not determine."""
+    """Tested pairs of factors, and those that the arms do not determine.
+
+    misfit_p  p of the test that the two-way model fits: below 5 % even the simple effects are
+              averages of effects that differ; None where it cannot be tested
+    simple    simple effects for the pairs whose interaction is significant
+    """
 
     tested: tuple[Interaction, ...]
     not_separable: tuple[tuple[str, str], ...]
+    misfit_p: float | None = None
+    simple: tuple[SimpleEffect, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class TwoWay:
+    """The full two-way model: the additive one and a block of products for each pair of factors."""
+
+    main: Model
+    pairs: tuple[tuple[int, int], ...]
+    design_AP: Floats
+    inverse_PA: Floats
+    blocks: tuple[slice, ...]
+
+    def determined(self, c_KP: Floats) -> bool:
+        """Whether the arms determine all of these functions of the columns."""
+        off_KP = c_KP - c_KP @ self.inverse_PA @ self.design_AP
+        return bool(np.abs(off_KP).max(initial=0.0) <= TOLERANCE)
+
+    def errors(self, parts: Components) -> Errors:
+        """The noise; with one seed the residuals of this model where there are any."""
+        spare = len(self.design_AP) - int(np.linalg.matrix_rank(self.design_AP, tol=TOLERANCE))
+        if parts.pools or spare < 1:
+            return Errors(parts, "noise")
+        return Errors(parts, "misfit", self.design_AP)
 
 
 def interactions(parts: Components, settings: Mapping[str, Settings]) -> Interactions:
@@ -70,43 +123,47 @@ def interactions(parts: Components, settings: Mapping[str, Settings]) -> Interac
     pairs = list(combinations(range(len(varied)), 2))
     if not pairs or len(varied) > MOST_FACTORS:
         return Interactions((), tuple((varied[a].label, varied[b].label) for a, b in pairs))
-    main = build_model(factors)
-    blocks = [_products(varied[a], varied[b]) for a, b in pairs]
-    full = np.hstack([main.design_AP, *blocks])
-    inverse = np.linalg.pinv(full)
-    rest = _left_over(parts, full, inverse)
-    starts = np.cumsum([main.design_AP.shape[1], *(block.shape[1] for block in blocks)])
-    found, missing = [], []
-    for (a, b), start, end in zip(pairs, starts[:-1], starts[1:], strict=True):
-        asked = np.eye(full.shape[1])[start:end]
-        if np.abs(asked - asked @ inverse @ full).max() > TOLERANCE:
-            missing.append((varied[a].label, varied[b].label))
+    model = _two_way(build_model(factors), pairs)
+    errors = model.errors(parts)
+    found: list[tuple[tuple[int, int], Interaction]] = []
+    missing = []
+    for (a, b), block in zip(pairs, model.blocks, strict=True):
+        if model.determined(np.eye(model.design_AP.shape[1])[block]):
+            one = _interaction(errors, varied[a], varied[b], model.inverse_PA[block])
+            found.append(((a, b), one))
         else:
-            found.append(_interaction(parts, varied[a], varied[b], inverse[start:end], rest))
-    return Interactions(_adjusted(found), tuple(missing))
+            missing.append((varied[a].label, varied[b].label))
+    tested = _adjusted([one for _, one in found])
+    clear = [pair for (pair, _), one in zip(found, tested, strict=True) if one.clear]
+    return Interactions(
+        tested, tuple(missing), _misfit_p(parts, model), _simple_effects(errors, model, clear)
+    )
 
 
-def _products(a: Factor, b: Factor) -> Floats:
-    left, right = columns(a), columns(b)
+def _two_way(main: Model, pairs: Sequence[tuple[int, int]]) -> TwoWay:
+    varied = main.factors.varied
+    products = [_products(columns(varied[a]), columns(varied[b])) for a, b in pairs]
+    design_AP = np.hstack([main.design_AP, *products])
+    ends = np.cumsum([main.design_AP.shape[1], *(block.shape[1] for block in products)]).tolist()
+    blocks = tuple(slice(start, end) for start, end in pairwise(ends))
+    return TwoWay(main, tuple(pairs), design_AP, np.linalg.pinv(design_AP), blocks)
+
+
+def _products(left: Floats, right: Floats) -> Floats:
+    """Products of the columns of two factors, row by row."""
     return np.asarray(np.einsum("ap,aq->apq", left, right).reshape(len(left), -1))
 
 
-def _left_over(parts: Components, full: Floats, inverse: Floats) -> tuple[float, int] | None:
-    """Residual mean square and df of the full two-way model, if it is the error."""
-    spare = len(full) - int(np.linalg.matrix_rank(full, tol=TOLERANCE))
-    if parts.pools or spare < 1:
+def _misfit_p(parts: Components, model: TwoWay) -> float | None:
+    arms, rank = len(parts.arms), int(np.linalg.matrix_rank(model.design_AP, tol=TOLERANCE))
+    if not parts.pools or rank == arms or arms > MOST_TESTED:
         return None
-    off_A = parts.fitted_A - full @ (inverse @ parts.fitted_A)
-    return float(off_A @ off_A) / spare, spare
+    left, _, _ = np.linalg.svd(model.design_AP)
+    return Errors(parts, "noise").wald_p(left[:, rank:].T)
 
 
-def _interaction(
-    parts: Components, a: Factor, b: Factor, c_KA: Floats, rest: tuple[float, int] | None
-) -> Interaction:
-    if rest is None:
-        each, p = parts.contrasts(c_KA), wald_p(parts, c_KA)
-    else:
-        each, p = _by_rest(parts, c_KA, *rest)
+def _interaction(errors: Errors, a: Factor, b: Factor, c_KA: Floats) -> Interaction:
+    each = errors.estimates(c_KA)
     k = int(np.argmax(np.abs(each.value)))
     low, high = (float(bound[k]) for bound in each.interval())
     level_a, level_b = divmod(k, columns(b).shape[1])
@@ -114,23 +171,80 @@ def _interaction(
     return Interaction(
         first=a.label,
         second=b.label,
-        high=a.levels[-1] if a.on_a_line else a.levels[level_a + 1],
-        other=b.levels[-1] if b.on_a_line else b.levels[level_b + 1],
+        high=a.levels[-1] if a.degree else a.levels[level_a + 1],
+        other=b.levels[-1] if b.degree else b.levels[level_b + 1],
         value=float(each.value[k]),
         low_bound=low if known else None,
         high_bound=high if known else None,
-        p=p if known else None,
+        p=errors.wald_p(c_KA) if known else None,
         p_adjusted=None,
     )
 
 
-def _by_rest(parts: Components, c_KA: Floats, square: float, df: int) -> tuple[Estimates, float]:
-    value_K = c_KA @ parts.fitted_A
-    cov_KK = c_KA @ c_KA.T
-    error_K = np.sqrt(square * np.diagonal(cov_KK))
-    f = float(value_K @ np.linalg.solve(cov_KK, value_K)) / len(c_KA) / square
-    each = Estimates(value_K, error_K, np.full(len(c_KA), float(df)))
-    return each, float(stats.f.sf(f, len(c_KA), df))
+def _simple_effects(
+    errors: Errors, model: TwoWay, clear: Sequence[tuple[int, int]]
+) -> tuple[SimpleEffect, ...]:
+    """Ends of each factor of a pair at every level of the other, where both have levels."""
+    varied = model.main.factors.varied
+    asked = [
+        (one, two, level)
+        for pair in clear
+        for one, two in (pair, pair[::-1])
+        if not varied[one].degree and not varied[two].degree and len(varied[one].levels) <= 4
+        for level in range(len(varied[two].levels))
+    ]
+    rows = [
+        (one, low, high, two, level)
+        for one, two, level in asked
+        for low, high in level_pairs(varied[one])
+    ]
+    weights = [_simple(model, *row) for row in rows]
+    kept = [n for n, c_P in enumerate(weights) if model.determined(c_P[None])]
+    if not kept:
+        return ()
+    each = errors.estimates(np.array([weights[n] for n in kept]) @ model.inverse_PA)
+    low_K, high_K = each.interval()
+    known = not np.isnan(low_K).any()
+    p_K = each.p_value()
+    adjusted_K = holm(p_K) if known else p_K
+    found = []
+    for k, n in enumerate(kept):
+        one, low, high, two, level = rows[n]
+        found.append(
+            SimpleEffect(
+                factor=varied[one].label,
+                low=varied[one].levels[low],
+                high=varied[one].levels[high],
+                other=varied[two].label,
+                at=varied[two].levels[level],
+                value=float(each.value[k]),
+                low_bound=float(low_K[k]) if known else None,
+                high_bound=float(high_K[k]) if known else None,
+                p=float(p_K[k]) if known else None,
+                p_adjusted=float(adjusted_K[k]) if known else None,
+            )
+        )
+    return tuple(found)
+
+
+def _simple(model: TwoWay, one: int, low: int, high: int, two: int, level: int) -> Floats:
+    """Weights of the columns (P,): high minus low of one factor at a level of another.
+
+    The factors beside the two are at the mean of their columns over the arms.
+    """
+    varied = model.main.factors.varied
+    change = level_columns(varied[one])[high] - level_columns(varied[one])[low]
+    c_P = np.zeros(model.design_AP.shape[1])
+    c_P[model.main.slices[one]] = change
+    for (a, b), block in zip(model.pairs, model.blocks, strict=True):
+        if one in (a, b):
+            other = b if a == one else a
+            at = columns(varied[other]).mean(axis=0)
+            if other == two:
+                at = level_columns(varied[two])[level]
+            left, right = (change, at) if a == one else (at, change)
+            c_P[block] = np.outer(left, right).ravel()
+    return c_P
 
 
 def _adjusted(found: list[Interaction]) -> tuple[Interaction, ...]:
@@ -139,152 +253,3 @@ def _adjusted(found: list[Interaction]) -> tuple[Interaction, ...]:
         return tuple(found)
     adjusted = iter(holm(np.array(known)).tolist())
     return tuple(one if one.p is None else replace(one, p_adjusted=next(adjusted)) for one in found)
-
-
-Kind = Literal[
-    "saturating", "steady", "accelerating", "turning", "trend", "not shown", "cannot tell"
-]
-
-
-@dataclass(frozen=True)
-class Step:
-    """Gain from one level to the next; positive is better for every metric. 95 % interval.
-
-    per_doubling  gain divided by log2(high / low); by (high - low) where a value is not positive
-    p             two-sided, Holm over the steps
-    """
-
-    low: float
-    high: float
-    gain: float
-    low_bound: float | None
-    high_bound: float | None
-    per_doubling: float
-    p: float | None
-
-
-@dataclass(frozen=True)
-class Shape:
-    """The shape of one ordered factor.
-
-    kind   (significance of steps: Holm over steps, 5 %)
-           "turning": one step is a significant gain and another a significant loss;
-           "saturating": the first step is a significant gain, and the gain per doubling of the last
-           step is significantly smaller: diminishing returns;
-           "accelerating": the last step is a significant gain, and its gain per doubling is
-           significantly larger than that of the first;
-           "steady": every step is a significant gain (or every one a significant loss), and no
-           change of the gain per doubling was found;
-           "trend": only the difference of the two ends is significant;
-           "not shown": none of these; "cannot tell": the noise is unknown
-    drop   gain per doubling of the first step minus that of the last; None with two levels
-    ends   gain from the lowest to the highest level
-    """
-
-    factor: str
-    kind: Kind
-    steps: tuple[Step, ...]
-    drop: float | None
-    drop_low: float | None
-    drop_high: float | None
-    ends: float
-    ends_low: float | None
-    ends_high: float | None
-
-
-def shapes(
-    parts: Components, settings: Mapping[str, Settings], effects: Effects
-) -> tuple[Shape, ...]:
-    """The shape of every ordered factor of three levels or more, if its steps can be separated."""
-    model = build_model(find_factors(parts.arms, settings))
-    found = []
-    for n, factor in enumerate(model.factors.varied):
-        levels = _ordered(factor)
-        if len(levels) < 3 or factor.on_a_line:
-            continue
-        c_KP = np.array([model.contrast(n, low, high) for low, high in pairwise(levels)])
-        if all(model.mixed_with(c_P, n) is None for c_P in c_KP):
-            found.append(_shape(parts, model, effects, factor, levels, c_KP))
-    return tuple(found)
-
-
-def _ordered(factor: Factor) -> list[int]:
-    """Levels that have a value, lowest first."""
-    return [n for n, value in enumerate(factor.values or ()) if value is not None]
-
-
-def _shape(
-    parts: Components,
-    model: Model,
-    effects: Effects,
-    factor: Factor,
-    levels: list[int],
-    c_KP: Floats,
-) -> Shape:
-    sign = -1.0 if effects.lower_is_better else 1.0
-    x = [float((factor.values or ())[n] or 0.0) for n in levels]
-    width_K = np.log2(np.divide(x[1:], x[:-1])) if min(x) > 0 else np.diff(x)
-    c_KA = sign * c_KP @ model.inverse_PA
-    drop_A = c_KA[0] / width_K[0] - c_KA[-1] / width_K[-1]
-    rows = np.vstack([c_KA, drop_A, c_KA.sum(axis=0)])
-    estimates = contrast_estimates(parts, model, rows, effects.basis)
-    low, high = (_optional(bound) for bound in estimates.interval())
-    p = _holm(estimates.p_value()[: len(c_KA)])
-    steps = tuple(
-        Step(x[k], x[k + 1], float(estimates.value[k]), low[k], high[k],
-             float(estimates.value[k] / width_K[k]), p[k])
-        for k in range(len(c_KA))
-    )  # fmt: skip
-    drop, ends = len(c_KA), len(c_KA) + 1
-    return Shape(
-        factor=factor.label,
-        kind=_kind(steps, (low[drop], high[drop]), (low[ends], high[ends])),
-        steps=steps,
-        drop=float(estimates.value[drop]),
-        drop_low=low[drop],
-        drop_high=high[drop],
-        ends=float(estimates.value[ends]),
-        ends_low=low[ends],
-        ends_high=high[ends],
-    )
-
-
-def _optional(bounds: Floats) -> list[float | None]:
-    return [None if np.isnan(b) else float(b) for b in bounds]
-
-
-def _holm(p_K: Floats) -> list[float | None]:
-    if np.isnan(p_K).any():
-        return [None] * len(p_K)
-    return [float(p) for p in holm(p_K)]
-
-
-def _kind(
-    steps: tuple[Step, ...],
-    drop: tuple[float | None, float | None],
-    ends: tuple[float | None, float | None],
-) -> Kind:
-    sure = [_direction(step) for step in steps]
-    if any(step.p is None for step in steps):
-        return "cannot tell"
-    if 1 in sure and -1 in sure:
-        return "turning"
-    if sure[0] == 1 and _sign(*drop) == 1:
-        return "saturating"
-    if sure[-1] == 1 and _sign(*drop) == -1:
-        return "accelerating"
-    if 0 not in sure:
-        return "steady"
-    return "trend" if _sign(*ends) else "not shown"
-
-
-def _direction(step: Step) -> int:
-    """1 for a significant gain, -1 for a loss, 0 for neither."""
-    return int(np.sign(step.gain)) if step.p is not None and step.p < LEVEL else 0
-
-
-def _sign(low: float | None, high: float | None) -> int:
-    """1 if the interval is above zero, -1 if below, 0 if it holds zero or is unknown."""
-    if low is None or high is None:
-        return 0
-    return int(low > 0) - int(high < 0)

@@ -9,7 +9,9 @@ import numpy as np
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
-from rankwise.analysis.scores import Floats, Ints, Pool, Scores
+from rankwise.analysis.clusters import spread_of_groups
+from rankwise.analysis.scores import Floats, Ints, Scores
+from rankwise.analysis.seed_noise import Pool
 from rankwise.analysis.variance import Components
 
 
@@ -62,12 +64,12 @@ def mean_intervals(scores: Scores, parts: Components) -> tuple[Floats, Floats]:
         low_A, high_A = proportion_confint(hits_A, parts.examples, 0.05, method="wilson")
         return np.asarray(low_A), np.asarray(high_A)
     seed_A, residual_A, seed_df_A = _seed_parts(parts)
-    known_A, residual = _example_parts(parts)
+    known_A, example_df, residual = _example_parts(parts)
     variance_A = np.maximum(known_A, seed_A + known_A - residual * residual_A)
-    spread_A = seed_A**2 / seed_df_A + known_A**2 / parts.example_df
+    spread_A = seed_A**2 / seed_df_A + known_A**2 / example_df
     with np.errstate(divide="ignore", invalid="ignore"):
         df_A = np.where(spread_A > 0, variance_A**2 / spread_A, np.inf)
-    df_A = np.maximum(df_A, np.minimum(seed_df_A, parts.example_df))
+    df_A = np.maximum(df_A, np.minimum(seed_df_A, example_df))
     half_A = stats.t.ppf(0.975, df_A) * np.sqrt(variance_A)
     return parts.mean_A - half_A, parts.mean_A + half_A
 
@@ -85,13 +87,16 @@ def _seed_noise(parts: Components, pool: Pool) -> tuple[float, float]:
     degrees of freedom (seeds - 1), so the df is Satterthwaite's.
     """
     in_R = pool.runs_R > 0
+    if pool.family == "common":  # its mean square rests on the runs of the unclear arms as well
+        for other in parts.pools:
+            in_R = in_R | ((other.runs_R > 0) & (other.family == "unclear"))
     arm_R = parts.runs.arm_R[in_R]
     off_R = parts.runs.mean_R[in_R] - parts.mean_A[arm_R]
     total, df = float(off_R @ off_R), len(arm_R) - len(np.unique(arm_R))
     own = pool.mean_square * pool.df
-    if pool.arm is not None:
-        # Its runs may agree by chance although its misfit to the blocks is large.
-        return max(total, own) / df, float(df)
+    if pool.family != "common":
+        # Their runs may agree by chance although their misfit to the blocks is large.
+        return max(total / df, pool.mean_square), pool.df
     shared, shared_df = max(total - own, 0.0), df - pool.df
     spread = own**2 / pool.df + (shared**2 / shared_df if shared_df > 0 else 0.0)
     return total / df, total**2 / spread if total > 0 and spread > 0 else float(df)
@@ -110,23 +115,26 @@ def _seed_parts(parts: Components) -> tuple[Floats, Floats, Floats]:
     return seed_A, share_A, df_A
 
 
-def _example_parts(parts: Components) -> tuple[Floats, float]:
-    """Variance of each plain mean over examples (A,), and the residual of a run mean in it."""
+def _example_parts(parts: Components) -> tuple[Floats, float, float]:
+    """Variance of each plain mean over examples (A,), its df, and the residual of a run mean."""
     if parts.runs.u_RG is None:
         known = parts.example_AA
-        return np.zeros(len(parts.arms)) if known is None else np.diagonal(known), 0.0
+        known_A = np.zeros(len(parts.arms)) if known is None else np.diagonal(known)
+        return known_A, np.inf, 0.0
     u_RG, arm_R = parts.runs.u_RG, parts.runs.arm_R
     groups = u_RG.shape[1]
     if groups < 2:
-        return np.zeros(len(parts.arms)), 0.0
+        return np.zeros(len(parts.arms)), np.inf, 0.0
     mean_AR = np.eye(len(parts.arms))[arm_R].T / parts.seeds_A[:, None]
-    y_AG = mean_AR @ u_RG
-    known_A = y_AG.var(axis=1, ddof=1) / groups
+    s_AG = mean_AR @ u_RG / groups
+    s_AG -= s_AG.mean(axis=1, keepdims=True)
+    factor, example_df = spread_of_groups(parts.runs.share_G, s_AG)
+    known_A = factor * (s_AG**2).sum(axis=1)
     if parts.runs.binary:
         known_A = known_A + 1 / groups**2
-    df = (len(arm_R) - len(parts.arms)) * (groups - 1)
+    df = len(arm_R) - len(parts.arms)
     if df < 1:
-        return known_A, 0.0
-    rest_RG = u_RG - y_AG[arm_R]
+        return known_A, example_df, 0.0
+    rest_RG = u_RG / groups - s_AG[arm_R]
     rest_RG -= rest_RG.mean(axis=1, keepdims=True)
-    return known_A, float(np.einsum("rg,rg->", rest_RG, rest_RG)) / df / groups
+    return known_A, example_df, factor * float(np.einsum("rg,rg->", rest_RG, rest_RG)) / df

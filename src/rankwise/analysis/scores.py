@@ -1,7 +1,6 @@
-"""The input of the verdict, one metric by arm, seed and example; and how much it varies by seed.
+"""The input of the verdict: one metric by arm, seed and example, and its finished runs.
 
-Seed noise is pooled over arms with equal variance. Array suffixes: A arms, S seeds, E examples,
-G groups of examples, R finished runs, I the runs of one arm.
+Array suffixes: A arms, S seeds, E examples, G groups of examples, R finished runs.
 """
 
 from collections.abc import Hashable, Sequence
@@ -9,7 +8,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from rankwise.errors import DataError
 
@@ -58,6 +56,7 @@ class Runs:
     mean_R         the metric of each run
     u_RG           None without a record by example; else one value per run and group whose plain
                    mean over groups is `mean_R`, so that groups can be treated as the sampled units
+    share_G        the weight of each group in the mean, summing to 1; None where all are equal
     binary         every score by example is 0 or 1
     """
 
@@ -65,6 +64,7 @@ class Runs:
     seed_R: Ints
     mean_R: Floats
     u_RG: Floats | None
+    share_G: Floats | None
     binary: bool
 
 
@@ -79,14 +79,15 @@ def finished_runs(scores: Scores) -> Runs:
     if scores.x_ASE is None:
         x_AS = np.asarray(scores.x_AS, dtype=np.float64)
         arm_R, seed_R = np.nonzero(np.isfinite(x_AS))
-        return Runs(arm_R, seed_R, x_AS[arm_R, seed_R], None, False)
+        return Runs(arm_R, seed_R, x_AS[arm_R, seed_R], None, None, False)
     x_ASE = np.asarray(scores.x_ASE, dtype=np.float64)
     arm_R, seed_R = np.nonzero(np.isfinite(x_ASE).all(axis=2))
     x_RE = x_ASE[arm_R, seed_R]
     w_E = _weights(scores, x_RE.shape[1])
     mean_R = x_RE @ w_E / w_E.sum()
     binary = bool(np.isin(x_RE, (0.0, 1.0)).all())
-    return Runs(arm_R, seed_R, mean_R, _by_group(x_RE, mean_R, w_E, scores.groups_E), binary)
+    u_RG, share_G = _by_group(x_RE, mean_R, w_E, scores.groups_E)
+    return Runs(arm_R, seed_R, mean_R, u_RG, share_G, binary)
 
 
 def _weights(scores: Scores, examples: int) -> Floats:
@@ -97,18 +98,21 @@ def _weights(scores: Scores, examples: int) -> Floats:
 
 def _by_group(
     x_RE: Floats, mean_R: Floats, w_E: Floats, groups_E: Sequence[Hashable] | None
-) -> Floats:
+) -> tuple[Floats, Floats | None]:
+    """u_RG and share_G of `Runs`."""
     if groups_E is None and np.all(w_E == w_E[0]):
-        return x_RE
+        return x_RE, None
     deviation_RE = w_E * (x_RE - mean_R[:, None])
     if groups_E is None:
-        return np.asarray(mean_R[:, None] + deviation_RE * (len(w_E) / w_E.sum()))
+        share_E = w_E / w_E.sum()
+        return np.asarray(mean_R[:, None] + deviation_RE * (len(w_E) / w_E.sum())), share_E
     numbers = {label: g for g, label in enumerate(dict.fromkeys(groups_E))}
     group_E = np.array([numbers[label] for label in groups_E])
     order_E = np.argsort(group_E, kind="stable")
     starts_G = np.searchsorted(group_E[order_E], np.arange(len(numbers)))
     sums_RG = np.add.reduceat(deviation_RE[:, order_E], starts_G, axis=1)
-    return np.asarray(mean_R[:, None] + sums_RG * (len(numbers) / w_E.sum()))
+    share_G = np.bincount(group_E, weights=w_E) / w_E.sum()
+    return np.asarray(mean_R[:, None] + sums_RG * (len(numbers) / w_E.sum())), share_G
 
 
 def _check_names(scores: Scores) -> None:
@@ -154,117 +158,3 @@ def _check_runs(scores: Scores, x_AS: Floats) -> None:
             f"{scores.metric}: with a test_size the scores must be shares from 0 to 1; "
             f"found {known[(known < 0) | (known > 1)][0]:g} (divide percentages by 100)"
         )
-
-
-UNSTABLE_LEVEL = 0.05
-
-
-@dataclass(frozen=True, eq=False)
-class Design:
-    """Least-squares fit of arms, and of seeds as blocks where shared seeds link all arms.
-
-    coef_AR   arm estimates = coef_AR @ run means; for a design with no run missing, plain means
-    rest_RR   residuals = rest_RR @ run means
-    df        residual degrees of freedom
-    paired    seeds are blocks
-    """
-
-    coef_AR: Floats
-    rest_RR: Floats
-    df: int
-    paired: bool
-
-
-@dataclass(frozen=True, eq=False)
-class Pool:
-    """Runs that share one variance: the mean square of their run means, its degrees of freedom.
-
-    `arm` is the position of the arm whose own spread is used, None for the common pool.
-    """
-
-    mean_square: float
-    df: float
-    runs_R: Floats
-    arm: int | None
-
-
-def fit_design(arm_R: Ints, seed_R: Ints) -> Design:
-    """The intra-block analysis (Cochran and Cox, Experimental Designs, 2nd ed. 1957, section 9.3).
-
-    `arm_R` counts arms from 0 without gaps. Without blocks, the effect of a seed on all
-    arms stays in the noise: wider, and correct when arms have no common seed.
-    """
-    arms = int(arm_R.max()) + 1 if len(arm_R) else 0
-    arms_RA = np.eye(arms)[arm_R]
-    seeds, seed_R = np.unique(seed_R, return_inverse=True)
-    both = np.hstack([arms_RA, np.eye(len(seeds))[seed_R]])
-    paired = bool(np.linalg.matrix_rank(both) == arms + len(seeds) - 1) if arms else False
-    design = both if paired else arms_RA
-    inverse = np.asarray(np.linalg.pinv(design), dtype=np.float64)
-    coef_AR = inverse[:arms]
-    if paired:
-        # The pseudo-inverse leaves arms free by a shift: put them at the mean over all seeds.
-        coef_AR = coef_AR + inverse[arms:].mean(axis=0)
-    rest_RR = np.eye(len(arm_R)) - design @ inverse
-    return Design(coef_AR, rest_RR, len(arm_R) - int(np.linalg.matrix_rank(design)), paired)
-
-
-def seed_pools(arm_R: Ints, seed_R: Ints, mean_R: Floats, design: Design) -> tuple[Pool, ...]:
-    """One pool for all arms, then one for each arm whose runs spread more than those of the rest.
-
-    Empty where no arm has a second run. An arm leaves the pool when the F test of its own misfit
-    against that of the rest is significant (5 %, Bonferroni over arms). In 1,500 simulated studies
-    with one arm of five times the spread, 95 % intervals of its differences included the truth in
-    76 % if pooled and in 88 % with this rule; without such an arm in 95.4 and 95.1 %.
-    """
-    in_R = np.ones(len(arm_R), dtype=bool)
-    own: list[Pool] = []
-    rest_RR, df = design.rest_RR, design.df
-    while df > 0:
-        misfit_R = rest_RR @ mean_R[in_R]
-        total = float(misfit_R @ misfit_R)
-        worst = _most_unstable(arm_R[in_R], misfit_R, rest_RR, df)
-        if worst is None:
-            return (Pool(total / df, float(df), in_R.astype(np.float64), None), *own)
-        arm, square, own_df = worst
-        own.append(Pool(square, float(own_df), (arm_R == arm).astype(np.float64), arm))
-        in_R &= arm_R != arm
-        rest_RR, df = _refit(arm_R[in_R], seed_R[in_R], design.paired)
-    return ()
-
-
-def _refit(arm_R: Ints, seed_R: Ints, paired: bool) -> tuple[Floats, int]:
-    columns = [np.eye(int(arm_R.max()) + 1)[arm_R]]
-    if paired:
-        columns.append(np.eye(int(seed_R.max()) + 1)[seed_R])
-    design = np.hstack(columns)
-    hat = design @ np.linalg.pinv(design)
-    return np.eye(len(arm_R)) - hat, len(arm_R) - int(np.linalg.matrix_rank(design))
-
-
-def _most_unstable(
-    arm_R: Ints, misfit_R: Floats, rest_RR: Floats, df: int
-) -> tuple[int, float, int] | None:
-    """(arm, mean square, df) of the arm whose runs misfit most, if that is significant.
-
-    Leaving out the runs I lowers the residual sum of squares by e_I' (M_II)^- e_I, with M the
-    residual maker and e the residuals (Cook and Weisberg, Residuals and Influence in Regression,
-    1982, section 3.6); what is left is independent of it, so their ratio is an exact F.
-    """
-    total = float(misfit_R @ misfit_R)
-    found: list[tuple[float, int, float, int]] = []
-    for arm in np.unique(arm_R):
-        of_I: NDArray[np.intp] = np.flatnonzero(arm_R == arm)
-        block_II = rest_RR[np.ix_(of_I, of_I)]
-        own_df = int(np.linalg.matrix_rank(block_II, tol=1e-9))
-        if own_df < 1 or own_df >= df:
-            continue
-        own = float(misfit_R[of_I] @ np.linalg.pinv(block_II, rcond=1e-9) @ misfit_R[of_I])
-        rest = (total - own) / (df - own_df)
-        if rest > 1e-12 * total:
-            p = float(stats.f.sf(own / own_df / rest, own_df, df - own_df))
-            found.append((p, int(arm), own / own_df, own_df))
-    if not found or min(found)[0] * len(found) >= UNSTABLE_LEVEL:
-        return None
-    _, arm, square, own_df = min(found)
-    return arm, square, own_df

@@ -151,10 +151,18 @@ def status(folder: Folder, as_json: AsJson = False) -> None:
 @app.command()
 def report(
     source: Annotated[
-        Path, typer.Argument(help="The folder of a study, a CSV file, or a folder of JSON files.")
+        Path,
+        typer.Argument(
+            help="The folder of a study, a table (CSV, TSV, JSON lines, JSON, parquet; a row for "
+            "each run), or a folder of PEFT's result files."
+        ),
     ],
     mapping: Annotated[
-        Path | None, typer.Option(help="CSV: a YAML file that says what each column means.")
+        Path | None,
+        typer.Option(
+            help="Table: a YAML file that says what its columns mean (docs/outside.md). What it "
+            "leaves open is guessed and reported."
+        ),
     ] = None,
     out: Annotated[
         Path | None,
@@ -166,12 +174,7 @@ def report(
     from rankwise.report.write import write_report
 
     ours = mapping is None and is_study(source)
-    if ours:
-        path = write_report(source, out)
-    else:
-        from rankwise.report.write import write_outside_report
-
-        path = write_outside_report(source, mapping, out)
+    path = write_report(source, out) if ours else _report_outside(source, mapping, out)
     if as_json:
         from rankwise.report.json import read_facts
 
@@ -284,6 +287,18 @@ def check(study: Any, base_dir: Path, download: bool) -> Any:
 def folder_of(study: Any) -> Path:
     """Where the results of a study are, unless the user says otherwise."""
     return Path("studies", study.study)
+
+
+def _report_outside(source: Path, mapping: Path | None, out: Path | None) -> Path:
+    """Write the report on a table, and say on the error output what was guessed of its columns."""
+    from rankwise.report.write import outside_folder, write_records_report
+    from rankwise.results.from_table import read_outside
+    from rankwise.results.roles import guessed_words
+
+    records = read_outside(source, mapping)
+    for line in guessed_words(records.study["roles"]):
+        print(printable_text(f"rankwise: {line}"), file=sys.stderr)
+    return write_records_report(records, out or outside_folder(source))
 
 
 def _dry_run(study: Any, base_dir: Path, folder: Path, train_dropped: bool, as_json: bool) -> None:

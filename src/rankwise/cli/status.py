@@ -61,6 +61,7 @@ def status_facts(folder: Path) -> dict[str, Any]:
         ],
         "recommended": chosen,
         "why": judgement.choice.basis,
+        "declared": judgement.verdict.declared,
         "withdrawn": judgement.choice.withdrawn,
         "reloaded": _reloaded(records, chosen),
         "report": str(folder / "report.html") if (folder / "report.html").exists() else None,
@@ -104,6 +105,7 @@ def print_status(facts: dict[str, Any]) -> None:
         console.print(f"{failure['run']}: {failure['state']}: {failure['cause']}", highlight=False)
     if facts["recommended"]:
         what = "not recommended" if facts["why"] == "look" else "recommended"
+        what = what if facts["declared"] else "so far"
         console.print(f"{what}: [bold]{facts['recommended']}[/bold] ({BASES[facts['why']]})")
     if facts["withdrawn"]:
         said = f"[bold]NO RECOMMENDATION[/bold]: {facts['withdrawn']} {BASES[facts['why']]}"

@@ -48,8 +48,8 @@ MOST_PROMPTS = 5
 class MetricDifference:
     """One metric of both arms on one part of the data; difference is first minus second.
 
-    low, high are a 95 % interval and p two-sided; None where the noise is unknown. better names an
-    arm only where the interval excludes zero.
+    low, high and p hold for all pairs of the study at once, 95 %; None where the noise is unknown.
+    better names an arm only where the interval excludes zero.
     """
 
     metric: str
@@ -188,8 +188,8 @@ def _metric_blocks(
     caption = (
         f"Means over seeds. Validation: {read_where(records)}. Test: each run at its best step. "
         "Difference is the first minus the second. The noise is estimated from the whole study. "
-        "The intervals are not adjusted for the number of metrics: of twenty metrics of equal "
-        "configurations, one is expected to differ significantly."
+        "The intervals hold for all pairs of configurations of the study at once, as these two may "
+        "have been picked for their results; they are not adjusted for the number of metrics."
     )
     return (table(head, rows, numeric=(1, 2, 3, 4), caption=caption),)
 

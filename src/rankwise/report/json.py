@@ -6,15 +6,20 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rankwise.analysis.comparisons import Settlement
+from rankwise.analysis.blocks import AcrossColumn, OrderOfPair, Reversal
 from rankwise.analysis.curves import Curve
 from rankwise.analysis.effects import Effects
-from rankwise.analysis.factors import LearningRateFlag
 from rankwise.analysis.front import Alternative, Front
 from rankwise.analysis.groups import Group
-from rankwise.analysis.interactions import Interactions, Shape
+from rankwise.analysis.interactions import Interactions
 from rankwise.analysis.means import NoiseFloor
-from rankwise.analysis.verdict import ArmResult, DetectableEffect, Difference, Verdict
+from rankwise.analysis.planning import Settlement
+from rankwise.analysis.proposals import Proposal
+from rankwise.analysis.rates import LearningRateFlag
+from rankwise.analysis.shapes import Shape
+from rankwise.analysis.smooth import Smooth
+from rankwise.analysis.tuned import TunedStructure
+from rankwise.analysis.verdict import ArmResult, DetectableEffect, Distance, Verdict
 from rankwise.report.chapters.groups import group_runs
 from rankwise.report.chapters.recommendation import flag_sentence, would_change
 from rankwise.report.chapters.runs import described
@@ -24,7 +29,7 @@ from rankwise.report.trainers import recommended_spec
 from rankwise.report.words import alternative, reason, settlement, verdict_sentences
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import Judgement, judge_records
-from rankwise.results.records import Answer, ArmFacts, Records, RunFacts
+from rankwise.results.records import Answer, ArmFacts, Records, RunFacts, own_runs
 from rankwise.store.reader import Reader
 from rankwise.store.schema import FILE
 
@@ -78,6 +83,9 @@ class VerdictFacts:
     seeds: int
     examples: int
     unit: str
+    tolerance: float | None
+    share: float
+    declared: bool
     arms: tuple[ArmResult, ...]
     best: str | None
     tie_group: tuple[str, ...]
@@ -85,7 +93,7 @@ class VerdictFacts:
     stands_out: str | None
     noise: NoiseFloor | None
     detectable: DetectableEffect | None
-    with_best: tuple[Difference, ...]
+    distances: tuple[Distance, ...]
     settlements: tuple[SettlementFacts, ...]
     sentences: tuple[str, ...]
 
@@ -97,6 +105,9 @@ class RecommendationDetail:
     arm: str | None
     cost: str
     price: float | None
+    within: bool
+    distance: Distance | None
+    cheaper: Distance | None
     sentence: str
     alternative: AlternativeFacts | None
     would_change: tuple[str, ...]
@@ -104,12 +115,37 @@ class RecommendationDetail:
 
 @dataclass(frozen=True)
 class RecommendationFacts:
-    """The recommended arm; basis (winner, runs, only, tie, look, ...) as in `Choice`."""
+    """The recommended arm; basis (winner, within, tie, look, ...) as in `Choice`."""
 
     arm: str | None
     basis: str
     detail: RecommendationDetail
     spec: dict[str, Any] | None
+
+
+@dataclass(frozen=True)
+class BlockFacts:
+    """The verdict of one block of a table."""
+
+    name: str
+    context: dict[str, Any]
+    claim: str
+    arms: tuple[ArmResult, ...]
+    best: str | None
+    tie_group: tuple[str, ...]
+    winner: str | None
+
+
+@dataclass(frozen=True)
+class ByBlockFacts:
+    """A `ByBlock` with a short form of its verdicts."""
+
+    blocks: tuple[BlockFacts, ...]
+    mean_ranks: dict[str, float]
+    blocks_led: dict[str, int]
+    order: tuple[OrderOfPair, ...]
+    reversals: tuple[Reversal, ...]
+    across: tuple[AcrossColumn, ...]
 
 
 @dataclass(frozen=True)
@@ -126,12 +162,17 @@ class Facts:
     interactions: Interactions | None
     shapes: tuple[Shape, ...]
     learning_rate: tuple[RateFacts, ...]
+    tuned: tuple[TunedStructure, ...]
+    collapsed: dict[str, str]
+    smooth: Smooth | None
+    proposals: tuple[Proposal, ...]
     groups: tuple[Group, ...]
     arms: tuple[ArmFacts, ...]
     curves: dict[str, Curve]
     runs: tuple[RunFacts, ...]
     diagnoses: dict[str, Explanation]
     answers: tuple[Answer, ...]
+    by_block: ByBlockFacts | None
 
 
 def facts_of(judgement: Judgement) -> Facts:
@@ -159,12 +200,30 @@ def facts_of(judgement: Judgement) -> Facts:
             RateFacts(**vars(flag), sentence=clean(flag_sentence(flag)))
             for flag in judgement.rate_flags
         ),
+        tuned=judgement.tuned,
+        collapsed=dict(judgement.collapsed),
+        smooth=judgement.smooth,
+        proposals=judgement.proposals,
         groups=group_runs(judgement),
         arms=records.arms,
         curves={name: curve for name, curve in curves.items() if curve is not None},
-        runs=records.runs,
+        runs=own_runs(records),
         diagnoses={run: explained(found) for run, found in judgement.diagnoses.items()},
         answers=records.answers,
+        by_block=_by_block(judgement),
+    )
+
+
+def _by_block(judgement: Judgement) -> ByBlockFacts | None:
+    found = judgement.by_block
+    if found is None:
+        return None
+    blocks = tuple(
+        BlockFacts(name, context, v.claim, v.arms, v.best, v.tie_group, v.winner)
+        for name, context, v in zip(found.names, found.contexts, found.verdicts, strict=True)
+    )
+    return ByBlockFacts(
+        blocks, found.rank_A, found.won_A, found.order, found.reversals, found.across
     )
 
 
@@ -202,6 +261,9 @@ def _recommendation(judgement: Judgement) -> RecommendationDetail:
         arm=found.arm,
         cost=found.cost,
         price=found.price,
+        within=found.within,
+        distance=found.distance,
+        cheaper=found.cheaper,
         sentence=clean(f"{code(found.arm or 'No recommendation')}: {reason(judgement)}."),
         alternative=None
         if other is None

@@ -1,131 +1,110 @@
-"""What the literature reports on each setting, in a sentence with its source.
+"""What the literature reports on each setting and advises: `literature.yaml`, read and checked."""
 
-`expects` is the direction from a smaller (or absent) to a larger (or present) value that the source
-reports: "better", "same", or None where it reports neither or sources disagree. The guide compares
-studies with it and reports differences.
-"""
-
-from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Literal
 
+from pydantic import BaseModel, ConfigDict, model_validator
 
-@dataclass(frozen=True)
-class Finding:
-    """One finding of one source on one setting."""
+from rankwise.spec.read_yaml import read_yaml_file
 
-    text: str
+FILE = Path(__file__).with_name("literature.yaml")
+READ = {"memory": "from memory, not checked", "quoted": "as others quote it"}
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Source(_Frozen):
+    """Authors and year, title, and arXiv number or address."""
+
+    by: str
+    title: str
+    at: str
+
+
+class Statement(_Frozen):
+    """What one source reports on one setting.
+
+    source   key of `Literature.sources`; where: section or appendix
+    checked  what was read to check it: the passage ("text"), the "abstract", the passage as others
+             quote it ("quoted"), or nothing ("memory")
+    expects  the metric from a smaller (or absent) to a larger (or present) value, as the source
+             reports it: "better" or "same"; None where it says nothing so general
+    """
+
     source: str
+    text: str
+    checked: Literal["text", "abstract", "quoted", "memory"]
+    where: str = ""
     expects: Literal["better", "same"] | None = None
 
 
-HU = "Hu et al. 2021, LoRA, arXiv:2106.09685"
-DETTMERS = "Dettmers et al. 2023, QLoRA, arXiv:2305.14314"
-BIDERMAN = "Biderman et al. 2024, LoRA Learns Less and Forgets Less, arXiv:2405.09673"
-RSLORA = "Kalajdzievski 2023, rsLoRA, arXiv:2312.03732"
+class Advice(_Frozen):
+    """An advice that follows from `sources`; from arithmetic alone where there are none."""
 
-FINDINGS: dict[str, tuple[Finding, ...]] = {
-    "learning_rate": (
-        Finding(
-            "LoRA is sensitive to it, and its best value lies about ten times above that of full "
-            "fine-tuning.",
-            BIDERMAN,
-        ),
-    ),
-    "r": (
-        Finding(
-            "On GPT-3 ranks of 1 to 4 on the query and value projections were already "
-            "competitive; more rank gained little.",
-            f"{HU}, section 7.2",
-            "same",
-        ),
-        Finding(
-            "With the usual scaling by alpha/r a larger rank learns more slowly; scaled by "
-            "alpha/sqrt(r), larger ranks do improve.",
-            RSLORA,
-        ),
-        Finding(
-            "On code and mathematics, low ranks fall short of full fine-tuning and higher ones "
-            "narrow the gap.",
-            BIDERMAN,
-        ),
-    ),
-    "lora_alpha": (
-        Finding(
-            "With Adam, changing it does roughly what changing the learning rate does, so it can "
-            "be left at its first value.",
-            f"{HU}, section 4.1",
-        ),
-    ),
-    "lora_dropout": (
-        Finding(
-            "0.05 helped models of 7 and 13 billion parameters, not those of 33 and 65.",
-            f"{DETTMERS}, appendix A",
-        ),
-    ),
-    "target_modules": (
-        Finding(
-            "At one parameter budget, query and value together did better than either alone at a "
-            "higher rank.",
-            f"{HU}, section 7.1",
-        ),
-        Finding(
-            "Adapters on all linear layers of the blocks were needed to reach full fine-tuning; "
-            "the rank mattered little.",
-            f"{DETTMERS}, section 4",
-        ),
-    ),
-    "quantization": (
-        Finding("NF4 reached the quality of 16-bit fine-tuning.", f"{DETTMERS}, section 4", "same"),
-    ),
-    "use_rslora": (Finding("Larger ranks improve the result.", RSLORA, "better"),),
-    "use_dora": (
-        Finding(
-            "Better than LoRA at the same rank on reasoning and instruction tasks.",
-            "Liu et al. 2024, DoRA, arXiv:2402.09353",
-            "better",
-        ),
-    ),
-    "loraplus_lr_ratio": (
-        Finding(
-            "A larger learning rate for B than for A gains one to two percent and learns faster.",
-            "Hayou et al. 2024, LoRA+, arXiv:2402.12354",
-            "better",
-        ),
-    ),
-    "init_lora_weights": (
-        Finding(
-            "Starting from the principal components of the weights (pissa) converged faster and "
-            "ended better than the usual start.",
-            "Meng et al. 2024, PiSSA, arXiv:2404.02948",
-        ),
-    ),
-    "strategy": (
-        Finding(
-            "Ranks given to layers by importance did better than uniform ones at one budget, most "
-            "of all at small budgets.",
-            "Zhang et al. 2023, AdaLoRA, arXiv:2303.10512",
-        ),
-    ),
-    "method": (
-        Finding(
-            "On code and mathematics full fine-tuning learned more and forgot more than LoRA.",
-            BIDERMAN,
-        ),
-    ),
-    "factor": (
-        Finding(
-            "Word-level augmentation helped with few training rows and little with many.",
-            "Wei and Zou 2019, EDA, arXiv:1901.11196",
-        ),
-    ),
-    "bias": (
-        Finding(
-            "Training the biases alone came close to full fine-tuning of BERT on small data; that "
-            "is not the same as adding them to LoRA.",
-            "Ben Zaken et al. 2021, BitFit, arXiv:2106.10199",
-        ),
-    ),
-}
+    text: str
+    sources: tuple[str, ...] = ()
+
+
+class Notes(_Frozen):
+    """A setting: what is reported, where sources disagree, and what to do.
+
+    free                it changes no work, so that runs at all its values cost the same
+    start, more, less   what to start with, when to raise (or change) it, how to spend less
+    """
+
+    title: str
+    statements: tuple[Statement, ...]
+    disagreement: str = ""
+    free: bool = False
+    start: Advice
+    more: Advice
+    less: Advice
+
+
+class Literature(_Frozen):
+    """Sources by a short key, and notes by the name of the setting (`setting_key`)."""
+
+    sources: dict[str, Source]
+    settings: dict[str, Notes]
+
+    @model_validator(mode="after")
+    def _sources_are_known(self) -> "Literature":
+        """Every source that is named is there, and every source that is there is named."""
+        named = set[str]()
+        for notes in self.settings.values():
+            named |= {statement.source for statement in notes.statements}
+            named |= {key for one in (notes.start, notes.more, notes.less) for key in one.sources}
+        if named != set(self.sources):
+            raise ValueError(f"sources unknown or not used: {sorted(named ^ set(self.sources))}")
+        return self
+
+    def is_free(self, setting: str) -> bool:
+        """Whether a setting is known to change no work."""
+        notes = self.settings.get(setting_key(setting))
+        return notes is not None and notes.free
+
+    def cite(self, statement: Statement) -> str:
+        """The source of a statement in short, with what was not checked."""
+        parts = (self.by(statement.source), statement.where, READ.get(statement.checked, ""))
+        return ", ".join(part for part in parts if part)
+
+    def by(self, *keys: str) -> str:
+        """`Hu et al. 2021; Schulman et al. 2025`."""
+        return "; ".join(self.sources[key].by for key in keys)
+
+    def advice(self, advice: Advice) -> str:
+        """An advice with its sources."""
+        return f"{advice.text} ({self.by(*advice.sources)})" if advice.sources else advice.text
+
+
+@cache
+def literature() -> Literature:
+    """The literature that comes with the package."""
+    return Literature.model_validate(read_yaml_file(FILE))
+
 
 ALIASES = {
     "rank": "r",
@@ -133,6 +112,7 @@ ALIASES = {
     "alpha": "lora_alpha",
     "dropout": "lora_dropout",
     "lr": "learning_rate",
+    "batch_size": "per_device_train_batch_size",
     "scheduler": "lr_scheduler_type",
     "lr_scheduler": "lr_scheduler_type",
     "targets": "target_modules",

@@ -156,6 +156,10 @@ def _repaired(data: Mapping[str, Any]) -> str:
     )
 
 
+def _look(data: Mapping[str, Any]) -> str:
+    return f"look {data['number']} at the results, of {count(data['runs'], 'finished run')}"
+
+
 WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "versions": ("versions", _changed("versions")),
     "device": ("device", _changed("device")),
@@ -173,6 +177,7 @@ WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "reload": ("export", _reload),
     "not_checked": ("export", _not_checked),
     "repaired": ("study.db", _repaired),
+    "look": ("looks", _look),
 }
 
 

@@ -4,8 +4,8 @@ Names are marked as code (`document.code`); `document.clean` takes the marks awa
 decimals of the metric.
 """
 
-from rankwise.analysis.comparisons import MOST_SEEDS, Settlement
-from rankwise.analysis.verdict import ArmResult, Verdict
+from rankwise.analysis.planning import MOST_SEEDS, MOST_TIMES_EXAMPLES, Settlement
+from rankwise.analysis.verdict import ArmResult, DetectableEffect, Verdict
 from rankwise.report.document import code, strong
 from rankwise.results.judge import Judgement, words
 from rankwise.results.records import ArmFacts, Cost
@@ -25,6 +25,7 @@ from rankwise.text import (
 FEW_GROUPS = 10
 FEW_SEEDS = 3
 LEAST_SAVING = 0.02
+UNLIKE = 6.0
 CLAIMS = {
     "seeds and examples": "The intervals hold for other seeds and other examples of the same kind.",
     "seeds": "The intervals hold for other seeds on the same examples. Without scores by example, "
@@ -39,18 +40,30 @@ BASES = {
     "winner": "significantly better than all others",
     "runs": "best of these runs, one seed each",
     "only": "the only one with a result",
-    "tie": "cheapest of those tied for best",
+    "within": "cheapest of those within the tolerance of the best",
+    "tie": "best mean of those that can be the best",
     "look": "best mean; no recommendation, the noise is unknown",
     "withdrawn": "withdrawn: its adapter, loaded from disk by peft, gives another loss",
     "none": "no finished run",
 }
 
 
+def claim(verdict: Verdict) -> str:
+    """What the intervals hold for, or why there are none."""
+    if verdict.unit == "groups of examples" and "examples" not in verdict.claim:
+        what = "The examples form too few groups to say anything about other groups"
+        what += f" ({count(verdict.examples, 'group')}, or most examples in few of them)"
+        if verdict.claim == "seeds":
+            return f"{what}; the intervals hold for other seeds on the same examples."
+        return f"{what}, and with one seed per configuration there are no intervals."
+    return CLAIMS[verdict.claim]
+
+
 def verdict_sentences(verdict: Verdict, digits: int) -> tuple[str, ...]:
     """Headline, noise floor, detectable difference, claim, what would decide ties, cautions."""
     said = [headline(verdict, digits)]
     if verdict.best is not None:
-        said += [noise(verdict, digits), detectable(verdict, digits), CLAIMS[verdict.claim]]
+        said += [noise(verdict, digits), detectable(verdict, digits), claim(verdict)]
     return (*(text for text in said if text), *deciding(verdict), *cautions(verdict))
 
 
@@ -82,18 +95,25 @@ def headline(verdict: Verdict, digits: int, trained_once: bool = False) -> str:
             f"{strong('Best of these runs:')} {_better_than_all(verdict, best, digits)}. With one "
             "seed per configuration, another seed may change the order, so no winner is declared."
         )
+    if len(verdict.tie_group) == 1 and not verdict.declared:
+        return f"{strong('Not finished:')} {looks}; no winner is declared while runs are missing."
+    if len(verdict.tie_group) == 1:
+        return (
+            f"{strong('Nearly decided:')} {looks}. It is the only one in the 95 % confidence set "
+            "of the best, but not in the 97.5 % set that a winner needs."
+        )
     tied = names([code(name) for name in verdict.tie_group], 4)
     title = f"{len(verdict.tie_group)} of {len(ranked)} configurations are tied for best:"
     return f"{strong(title)} {tied}. {looks}, but this may be chance."
 
 
 def _better_than_all(verdict: Verdict, best: ArmResult, digits: int) -> str:
-    nearest, others = verdict.with_best[0], len(verdict.with_best)
+    nearest, others = verdict.distances[1], len(verdict.distances) - 1
     rest = code(nearest.arm) if others == 1 else f"each of the {others} others"
     return (
         f"{code(best.arm)}, {words(verdict.metric)} {number(best.mean, digits)}, is significantly "
-        f"better than {rest}; {code(nearest.arm)} differs from it by "
-        f"{signed(nearest.value, digits)} ({interval(nearest.low, nearest.high, digits)})"
+        f"better than {rest}; {code(nearest.arm)} is behind by {number(nearest.value, digits)} "
+        f"({interval(nearest.low, nearest.high, digits)})"
     )
 
 
@@ -120,9 +140,20 @@ def detectable(verdict: Verdict, digits: int) -> str:
     seeds += "s" if each[-1] > 1 else ""
     examples = f" and {found.examples:,} {verdict.unit}" if found.examples else ""
     return (
-        f"Detectable difference: with {seeds} per configuration{examples}, a true difference of "
-        f"{number(found.value, digits)} from the best is detected with a probability of "
-        f"{percent(found.power, 0)} or more. Smaller differences may exist."
+        f"Detectable difference: with {seeds} per configuration{examples}, a configuration that is "
+        f"better than all others by {number(found.value, digits)} or more is found with a "
+        f"probability of {percent(found.power, 0)} or more{_unlike(found, digits)}. Smaller "
+        "differences may exist."
+    )
+
+
+def _unlike(found: DetectableEffect, digits: int) -> str:
+    """A remark where some configurations have much less noise between them than others."""
+    if found.value < UNLIKE * found.smallest:
+        return ""
+    return (
+        " (configurations with little noise between them are distinguished from "
+        f"{number(found.smallest, digits)} on)"
     )
 
 
@@ -130,56 +161,69 @@ def deciding(verdict: Verdict, most: int = 3) -> tuple[str, ...]:
     """What would decide between the best and the tied configurations next to it."""
     if verdict.claim == "nothing":
         return ()
-    open_ = [s for s in verdict.settlements if s.difference and not (s.seeds or s.examples)]
+    open_ = [s for s in verdict.settlements if s.difference and not (s.seeds or s.only_examples)]
     if len(open_) < 2:
         return tuple(settlement(verdict, s) for s in verdict.settlements[:most])
     return (
         *[settlement(verdict, s) for s in verdict.settlements if s not in open_][:most],
-        f"{names([code(s.arm) for s in open_], 6)} against {code(open_[0].best)}: neither "
-        f"{MOST_SEEDS:,} seeds per configuration nor more examples alone would be enough to decide "
-        "any of these comparisons.",
+        f"{names([code(s.arm) for s in open_], 6)} against {code(open_[0].best)}: "
+        f"{_not_even(verdict)} would not be enough to decide any of these comparisons.",
     )
 
 
+def _not_even(verdict: Verdict) -> str:
+    more = [f"{MOST_SEEDS:,} seeds per configuration"] if "seeds" in verdict.claim else []
+    if "examples" in verdict.claim:
+        more.append(f"{MOST_TIMES_EXAMPLES:,} times as many {verdict.unit}")
+    return " and ".join(more)
+
+
 def settlement(verdict: Verdict, found: Settlement) -> str:
-    """How many seeds or examples would decide one comparison."""
+    """How many seeds and examples would decide one comparison, and what they take."""
     pair = f"{code(found.arm)} against {code(found.best)}"
     if found.difference == 0:
         return (
             f"{pair}: the observed difference is zero, so the seeds or examples needed cannot be "
             "computed."
         )
-    ways = []
+    end = "" if "seeds" in verdict.claim else "; a second seed is needed to say more about seeds"
     if found.seeds is not None:
-        ways.append(f"{found.seeds:,} seeds per configuration instead of {found.seeds_now:.2g}")
-    if found.examples is not None:
-        ways.append(f"{found.examples:,} {verdict.unit} instead of {verdict.examples:,}")
-    if not ways:
-        return (
-            f"{pair}: neither {MOST_SEEDS:,} seeds per configuration nor more examples alone would "
-            "be enough to decide."
-        )
-    end = (
-        ""
-        if "seeds" in verdict.claim
-        else "; a second seed is needed to compute the number of seeds"
-    )
+        ways = f"{found.seeds:,} seeds per configuration instead of {found.seeds_now:.2g}"
+        if found.examples and found.examples != verdict.examples:
+            ways += f" on {found.examples:,} {verdict.unit} instead of {verdict.examples:,}"
+        end = f": {count(found.runs or 0, 'run')}"
+        if found.hours is not None:
+            end += f", about {duration(3600 * found.hours)}"
+    elif found.only_examples is not None:
+        ways = f"{found.only_examples:,} {verdict.unit} instead of {verdict.examples:,}"
+    else:
+        return f"{pair}: {_not_even(verdict)} would not be enough to decide."
     return (
-        f"{pair}: if the true difference is the observed one ({abs(found.difference):.3g}), "
-        f"{' or '.join(ways)} would detect it with a probability of about "
-        f"{percent(found.power, 0)}{end}."
+        f"{pair}: if the true difference is the observed one ({abs(found.difference):.3g}), {ways} "
+        f"would detect it with a probability of about {percent(found.power, 0)}{end}."
     )
 
 
 def cautions(verdict: Verdict) -> tuple[str, ...]:
     """What a reader must know before using the verdict."""
-    found = [*_run_cautions(verdict), *_claim_cautions(verdict)]
+    found = [*_look_cautions(verdict), *_run_cautions(verdict), *_claim_cautions(verdict)]
     if verdict.unit == "groups of examples" and 0 < verdict.examples < FEW_GROUPS:
         found.append(
             f"The examples form only {count(verdict.examples, 'group')}. With so few groups, the "
             "intervals rest on the assumption that group means are normally distributed."
         )
     return tuple(found)
+
+
+def _look_cautions(verdict: Verdict) -> list[str]:
+    if verdict.share == 1:
+        return []
+    return [
+        "This study was judged before, with fewer runs. Looking until something is significant "
+        "finds chance, so this look uses a smaller level: what stands here as 95 % or as 0.05 is "
+        f"computed at {percent(1 - 0.05 * verdict.share, 2)} or {0.05 * verdict.share:.2g}; p "
+        "values are adjusted."
+    ]
 
 
 def _run_cautions(verdict: Verdict) -> list[str]:
@@ -197,26 +241,47 @@ def _run_cautions(verdict: Verdict) -> list[str]:
             spread = number(arm.spread, decimals_for(arm.spread))
             found.append(
                 f"{code(arm.arm)} has a standard deviation of {spread} over seeds, significantly "
-                "more than the other configurations (F test, 5 % over all of them); its intervals "
-                "use its own standard deviation."
+                "more than most configurations (F test, 5 % over all of them); its intervals use "
+                "the standard deviation of the noisier ones."
             )
+    unclear = [code(arm.arm) for arm in verdict.arms if arm.unclear]
+    if unclear:
+        found.append(
+            f"The runs of {names(unclear, 6)} differ more than those of most configurations. With "
+            "so few seeds this may be chance, so their own standard deviation is used and their "
+            "intervals are wide; a third or fourth seed would tell."
+        )
     return found
+
+
+def _test_items(verdict: Verdict) -> str:
+    """What is not known where there is a test size and no scores by example."""
+    if verdict.claim == "examples":
+        return (
+            "It is not recorded which test items each run got right, so the intervals treat "
+            "configurations as if tested on different items. They are wider than needed where the "
+            "items are the same; scores by example would make them narrower."
+        )
+    best = next((arm.mean for arm in verdict.arms if arm.place == 1), None) or 0.0
+    half = 1.96 * (best * (1 - best) / verdict.examples) ** 0.5
+    return (
+        f"With {verdict.examples:,} test items, a share such as {number(best, 3)} varies by about "
+        f"{number(half, decimals_for(half))} (95 %) from one such set of items to another. Much of "
+        "that is common to all configurations. How much is not recorded, so the differences hold "
+        "for these test items only; scores by example would show what holds for others."
+    )
 
 
 def _claim_cautions(verdict: Verdict) -> list[str]:
     found = []
     if verdict.unit == "test items" and verdict.examples:
-        found.append(
-            "It is not recorded which test items each run got right, so the intervals treat "
-            "configurations as if tested on different items; scores by example would make them "
-            "narrower."
-        )
-    if "seeds" in verdict.claim and verdict.seeds <= FEW_SEEDS:
+        found.append(_test_items(verdict))
+    if "seeds" in verdict.claim and verdict.seeds <= FEW_SEEDS and len(verdict.pairs.arms) > 2:
         found.append(
             f"With {count(verdict.seeds, 'seed')}, a configuration that is less stable than the "
-            "others is rarely detected. Where one had four times the standard deviation of the "
-            "others over seeds, 95 % intervals of its differences included the truth in 83 to "
-            "85 % of simulated studies (docs/calibration.md)."
+            "others is not always recognised. Where one had ten times the standard deviation of "
+            "the others over seeds, 95 % intervals of its differences included the truth in 91 to "
+            "94 % of simulated studies (docs/calibration.md)."
         )
     if "seeds" in verdict.claim and not verdict.paired:
         found.append(
@@ -245,21 +310,35 @@ def reason(judgement: Judgement) -> str:
         return "it is the best of these runs; with one seed each, another seed may change the order"
     if choice.basis == "only":
         return "it is the only configuration with a result"
-    if len(found.candidates) == 1:
-        return (
-            f"it has the best {words(verdict.metric)}; each other tied configuration is worse by "
-            "its own 95 % interval, which is not adjusted for the number of configurations"
-        )
-    cost = words(found.cost)
-    if found.price is None:
-        return f"it has the best mean of the tied configurations ({cost}: not known)"
-    lowest = "fewest" if found.cost.endswith("params") else "lowest"
-    text = f"it has the {lowest} {cost} of the configurations that are tied for best"
-    if verdict.behind:
-        text += f", {names([code(name) for name in verdict.behind], 6)} left out"
+    cost, lowest = words(found.cost), "fewest" if found.cost.endswith("params") else "lowest"
+    if choice.basis == "within":
+        within = number(verdict.tolerance, judgement.digits + 1)
+        among = f"the configurations shown to be within {within} of the best"
+        if found.price is None:
+            return f"it has the best mean of {among} ({cost}: not known)"
+        text = f"it has the {lowest} {cost} of {among}"
+    else:
+        text = f"it has the best mean of those that can be the best ({len(found.candidates)})"
     if found.unpriced:
         text += f"; {cost} not known for {len(found.unpriced)} of them"
     return text
+
+
+def may_be_worse(judgement: Judgement) -> str:
+    """What the recommended configuration and the cheaper one may cost; empty where unknown."""
+    found, digits = judgement.choice.recommendation, judgement.digits
+    if found.distance is None or found.distance.high is None or judgement.choice.arm is None:
+        return ""
+    text = ""
+    if found.distance.high > 0:
+        text = f"It may be worse than the best by up to {number(found.distance.high, digits)}."
+    if found.cheaper is not None:
+        price = price_of(judgement.records.arm(found.cheaper.arm), found.cost)
+        text += (
+            f" The cheapest that can be the best is {code(found.cheaper.arm)} ({price}): it may be "
+            f"worse than the best by up to {number(found.cheaper.high, digits)}."
+        )
+    return f"{text} These bounds hold for all configurations at once, with 95 %." if text else ""
 
 
 def alternative(judgement: Judgement) -> str:

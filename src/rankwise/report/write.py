@@ -12,7 +12,9 @@ from typing import Any
 from rankwise.errors import WrongFolderError
 from rankwise.files import full_disk_told, write_whole
 from rankwise.report import trainers
+from rankwise.report.chapters import block_order, blocks
 from rankwise.report.chapters.answers import answers
+from rankwise.report.chapters.columns import columns_read
 from rankwise.report.chapters.cost import costs, front
 from rankwise.report.chapters.effects import effects
 from rankwise.report.chapters.groups import groups, ranks
@@ -20,6 +22,8 @@ from rankwise.report.chapters.ranking import lead, ranking
 from rankwise.report.chapters.recommendation import against_full, learning_rate, recommendation
 from rankwise.report.chapters.repeat import repeat
 from rankwise.report.chapters.runs import curves, failures
+from rankwise.report.chapters.smooth import smooth
+from rankwise.report.chapters.tuned import tuned
 from rankwise.report.charts import svg_file
 from rankwise.report.document import Document, Section, figures_of, to_html, to_markdown
 from rankwise.report.json import OUTSIDE_FILE, as_json, facts_of
@@ -37,12 +41,27 @@ CHAPTERS: tuple[Callable[[Judgement], Section | None], ...] = (
     against_full,
     effects,
     learning_rate,
+    tuned,
+    smooth,
     costs,
     groups,
     ranks,
     curves,
     failures,
     answers,
+    columns_read,
+    repeat,
+)
+CHAPTERS_OF_BLOCKS: tuple[Callable[[Judgement], Section | None], ...] = (
+    blocks.over_all,
+    block_order.order,
+    block_order.block_by_block,
+    front,
+    effects,
+    learning_rate,
+    costs,
+    groups,
+    columns_read,
     repeat,
 )
 
@@ -95,9 +114,11 @@ def _unwritable_told(folder: Path) -> Iterator[None]:
 
 def tell(judgement: Judgement) -> Document:
     """The document of a judged study."""
-    found = [chapter(judgement) for chapter in CHAPTERS]
+    in_blocks = judgement.by_block is not None
+    found = [chapter(judgement) for chapter in (CHAPTERS_OF_BLOCKS if in_blocks else CHAPTERS)]
     title = f"Which configuration? {judgement.records.title}"
-    return Document(title, lead(judgement), tuple(s for s in found if s is not None))
+    first = blocks.lead(judgement) if in_blocks else lead(judgement)
+    return Document(title, first, tuple(s for s in found if s is not None))
 
 
 def write_document(document: Document, folder: Path) -> Path:
@@ -119,9 +140,10 @@ def write_outside_report(
     """Writes the report on outside results into `out` and returns the path of report.html.
 
     Args:
-        path: a CSV or TSV file with a row a run, or a folder of PEFT's result files.
-        mapping: the fields of `Columns`, or a YAML file of them; None for PEFT's files, or where
-            the columns have the standard names.
+        path: a table with a row a run (CSV, TSV, JSON lines, JSON, parquet), or a folder of PEFT's
+            result files.
+        mapping: the fields of `Columns`, or a YAML file of them; what it leaves open is guessed
+            from the names and contents of the columns.
         out: folder to write report.md, report.html, facts.json and figures/ into; beside `path`
             with -report added to its name where not given.
 
@@ -130,8 +152,17 @@ def write_outside_report(
         WrongFolderError: the folder of the report cannot be written.
     """
     path = Path(path)
-    folder = out or path.parent / f"{path.stem}-report"
-    judgement = judge_records(read_outside(path, mapping))
+    return write_records_report(read_outside(path, mapping), out or outside_folder(path))
+
+
+def outside_folder(path: Path) -> Path:
+    """Where the report on a table goes if nothing else is said."""
+    return path.parent / f"{path.stem}-report"
+
+
+def write_records_report(records: Records, folder: Path) -> Path:
+    """The report on outside results that are read already, as `write_outside_report`."""
+    judgement = judge_records(records)
     facts = json.dumps(as_json(facts_of(judgement)), indent=1, allow_nan=False)
     with _unwritable_told(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -59,6 +59,7 @@ def read_records(store: Reader, every: bool = False) -> Records:
         metric=metric,
         lower_is_better=lower_is_better(metric),
         cost=str(objective.get("cost", "trainable_params")),
+        tolerance=objective.get("tolerance"),
         study=_study(study, store.base_metrics()),
         varying=varying_settings([arm.settings for arm in arms]),
         seeds=seeds,

@@ -1,21 +1,23 @@
 """Results from elsewhere: a table with a row per run, or PEFT's folder of JSON files.
 
-They become the same `Records` as a study and get the same verdicts and the same report.
+They become the same `Records` as a study and get the same verdicts and the same report. Where
+columns are blocks (`context`), each block has records of its own, and the whole has a mean of each
+configuration in each block.
 """
 
 import hashlib
-import math
 import statistics
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from rankwise.errors import DataError, SpecError
+from rankwise.errors import DataError
+from rankwise.results.columns import UNITS, Columns, mapping_file
 from rankwise.results.records import (
     ArmFacts,
+    Block,
     Cost,
     Records,
     RunFacts,
@@ -23,145 +25,158 @@ from rankwise.results.records import (
     is_failure,
     varying_settings,
 )
-from rankwise.results.tables import PEFT_COLUMNS, csv_rows, peft_rows
-from rankwise.spec.read_yaml import read_yaml_file
-from rankwise.spec.tasks import lower_is_better
+from rankwise.results.role_names import bare
+from rankwise.results.roles import direction_words, guess_roles
+from rankwise.results.table_runs import OPEN, Table, read_rows, run_facts
+from rankwise.results.tables import PEFT_COLUMNS, peft_rows, table_rows
 from rankwise.store.schema import Fact
-from rankwise.text import columns_words, shorten
+from rankwise.text import columns_words, count, setting, shorten
 
-CostName = Literal["trainable_params", "memory", "time", "storage"]
-UNITS = {"trainable_params": "parameters", "memory": "bytes", "time": "seconds", "storage": "bytes"}
-KNOWN_METRICS = ("eval_loss", "val_loss", "eval_accuracy", "accuracy", "test_accuracy", "loss")
-DONE = ("", "done", "success", "ok", "finished", "completed", "stopped_early")
-FAILURES = {  # part of a state name used elsewhere -> the state here
-    "memory": "out_of_memory",
-    "oom": "out_of_memory",
-    "nan": "diverged",
-    "diverg": "diverged",
-    "prun": "pruned",
-    "interrupt": "interrupted",
-    "kill": "interrupted",
-}
-
-
-class Columns(BaseModel):
-    """Which column of a table means what. Columns not named here are not read."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    metric: str = Field(description="Column of the objective metric.")
-    lower_is_better: bool | None = Field(
-        None, description="Direction; read from the metric's name where not given."
-    )
-    arm: str | None = Field(None, description="Column of the configuration's name.")
-    seed: str | None = Field(None, description="Column of the seed.")
-    factors: tuple[str, ...] | None = Field(
-        None, description="Columns of settings; all that have no other meaning where not given."
-    )
-    state: str | None = Field(None, description="Column with the state of a run.")
-    costs: dict[CostName, str] = Field(default_factory=dict, description="Columns of costs.")
-    cost: CostName = Field("trainable_params", description="Cost to keep low among equals.")
-    test_size: int | str | None = Field(
-        None, description="Test items behind each metric (an accuracy), or their column."
-    )
-    title: str | None = Field(None, description="Title of the report.")
+Rows = Sequence[Mapping[str, Any]]
+MOST_ARMS = 2000  # every pair of configurations of a contest has a place in tables of pairs
 
 
 def read_outside(path: Path, mapping: Mapping[str, Any] | Path | None = None) -> Records:
     """Outside results as Records. Arguments and errors as for `write_outside_report`."""
-    if isinstance(mapping, Path):
-        mapping = _mapping_file(mapping)
+    given = mapping_file(mapping) if isinstance(mapping, Path) else dict(mapping or {})
     if path.is_dir():
-        rows, columns = peft_rows(path), _columns(PEFT_COLUMNS | dict(mapping or {}), path)
+        rows = peft_rows(path)
+        given = PEFT_COLUMNS | given
     else:
-        rows = csv_rows(path)
-        columns = _columns(mapping if mapping else _guess(rows[0], path), path)
-    _check_columns(columns, rows[0], path)
-    return _records(rows, columns, path)
-
-
-def _mapping_file(path: Path) -> dict[str, Any]:
-    try:
-        found = read_yaml_file(path)
-    except SpecError as error:
-        raise DataError(f"mapping: {error}") from None
-    if not isinstance(found, dict):
-        raise DataError(f"{path}: holds no mapping; write lines such as `metric: eval_loss`")
-    return found
-
-
-def _columns(mapping: Mapping[str, Any], path: Path) -> Columns:
-    try:
-        return Columns.model_validate(dict(mapping))
-    except ValidationError as error:
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"]) or "mapping"
-        fields = ", ".join(Columns.model_fields)
-        raise DataError(
-            f"mapping of {path.name}: {place}: {first['msg']}; the fields are {fields}"
-        ) from None
-
-
-def _guess(row: Mapping[str, Any], path: Path) -> dict[str, Any]:
-    found = [name for name in KNOWN_METRICS if name in row]
-    if not found:
-        first = shorten(next(iter(row)), 60)
-        raise DataError(
-            f"{path}: name the column of the objective metric, such as metric={first}; the columns "
-            f"are {columns_words(row)}"
-        )
-    guess: dict[str, Any] = {"metric": found[0]}
-    guess |= {name: name for name in ("arm", "seed", "state") if name in row}
-    guess["costs"] = {name: name for name in UNITS if name in row}
-    if "test_size" in row:
-        guess["test_size"] = "test_size"
-    return guess
-
-
-def _check_columns(columns: Columns, row: Mapping[str, Any], path: Path) -> None:
-    named = [columns.metric, columns.arm, columns.seed, columns.state, *columns.costs.values()]
-    named += list(columns.factors or ())
-    if isinstance(columns.test_size, str):
-        named.append(columns.test_size)
-    for name in named:
-        if name is not None and name not in row:
-            raise DataError(f"{path}: no column {name!r}; the columns are {columns_words(row)}")
-
-
-def _records(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) -> Records:
-    runs, settings, costs, said = _read_rows(rows, columns, path)
-    _check_twice(runs, path)
-    if columns.seed is None and len(settings) == len(rows):
-        runs = [replace(run, seed=0, id=f"{run.arm}/seed-0") for run in runs]
-    elif columns.seed is None:
-        said.append(UNPAIRED)
-    low = _lower(columns)
-    by_arm = {arm: tuple(run for run in runs if run.arm == arm) for arm in settings}
-    arms = tuple(_arm(arm, own, by_arm[arm], costs[arm], low) for arm, own in settings.items())
-    seeds = tuple(sorted({run.seed for run in runs}))
-    return Records(
-        title=columns.title or path.stem,
+        rows = table_rows(path)
+    columns, roles = guess_roles(rows, given, path)
+    done = [row for row in rows if row[columns.metric] is not None] or rows
+    naming = tuple(
+        bare(name) for name in columns.factors or () if len({repr(row[name]) for row in done}) > 1
+    )
+    records = _records(Table(rows, columns, path, naming))
+    return replace(
+        records,
         origin=path.name,
-        metric=columns.metric,
-        lower_is_better=low,
-        cost=columns.cost,
         study={
             "source": path.name,
             "sha256": _digest(path),
             "rows": len(rows),
             "mapping": columns.model_dump(mode="json", exclude_none=True),
+            "direction": direction_words(columns),
+            "roles": [vars(role) for role in roles],
         },
+    )
+
+
+def _records(table: Table) -> Records:
+    """Records of one contest, or of all blocks with an own one for each."""
+    blocks = _by_context(table)
+    if len(blocks) < 2:
+        return _contest(table)
+    return _over_blocks(table, [_block(context, rows, table) for context, rows in blocks])
+
+
+def _by_context(table: Table) -> list[tuple[dict[str, Any], list[Mapping[str, Any]]]]:
+    """The rows of each block, in the order of the table, with the values of its context."""
+    found: dict[str, tuple[dict[str, Any], list[Mapping[str, Any]]]] = {}
+    for row in table.rows:
+        context = {name: row[name] for name in table.columns.context}
+        found.setdefault(repr(context), (context, []))[1].append(row)
+    return list(found.values())
+
+
+def _block(context: dict[str, Any], rows: Rows, table: Table) -> Block:
+    name = ", ".join(f"{key} {setting(value)}" for key, value in context.items())
+    return Block(name, context, replace(_contest(replace(table, rows=rows)), title=name))
+
+
+def _over_blocks(table: Table, blocks: Sequence[Block]) -> Records:
+    """The mean of each configuration in each block, in the places of runs and seeds."""
+    names = list(dict.fromkeys(arm.name for block in blocks for arm in block.records.arms))
+    runs = [
+        _mean_run(name, place, block)
+        for name in names
+        for place, block in enumerate(blocks)
+        if any(arm.name == name for arm in block.records.arms)
+    ]
+    held: dict[str, list[ArmFacts]] = {name: [] for name in names}
+    for block in blocks:
+        for arm in block.records.arms:
+            held[arm.name].append(arm)
+    of: dict[str, list[RunFacts]] = {name: [] for name in names}
+    for run in runs:
+        of[run.arm].append(run)
+    said = [note for block in blocks for note in block.records.notes]
+    arms = tuple(
+        _arm(name, held[name][0].settings, of[name], _mean_costs(held[name]), table.lower)
+        for name in names
+    )
+    seeds = tuple(range(len(blocks)))
+    return replace(
+        blocks[0].records,
+        title=table.columns.title or table.path.stem,
         varying=varying_settings([arm.settings for arm in arms]),
         seeds=seeds,
         arms=arms,
-        runs=tuple(run for arm in by_arm.values() for run in sorted(arm, key=lambda r: r.seed)),
+        runs=tuple(runs),
+        notes=tuple({str(note.data): note for note in said}.values()),
+        x_AS=by_run(arms, seeds, runs),
+        test_size=None,
+        blocks=tuple(blocks),
+    )
+
+
+def _mean_run(name: str, place: int, block: Block) -> RunFacts:
+    """A configuration in a block: the mean of its finished runs there."""
+    own = block.records.runs_of(name)
+    values = [run.value for run in own if run.finished and run.value is not None]
+    state = "done" if values else Counter(run.state for run in own).most_common(1)[0][0]
+    value = statistics.fmean(values) if values else None
+    cause = None if values else f"none of its {count(len(own), 'run')} there has a result"
+    return run_facts(name, place, f"{name}/{block.name}", state, cause, value, block.records.metric)
+
+
+def _mean_costs(arms: Sequence[ArmFacts]) -> list[dict[str, float]]:
+    return [{name: cost.value for name, cost in arm.costs.items()} for arm in arms]
+
+
+def _contest(table: Table) -> Records:
+    """Records of rows that are compared with one another."""
+    columns = table.columns
+    runs, settings, costs, said = read_rows(table)
+    if len(settings) > MOST_ARMS:
+        raise DataError(
+            f"{table.path}: {len(settings):,} different configurations in {len(table.rows):,} "
+            f"rows; {MOST_ARMS:,} can be compared with one another. Name the columns that are no "
+            "settings in the mapping: `seed` or `replicate`, and `context` for models and tasks"
+        )
+    _check_twice(runs, columns, table.path)
+    if columns.seed is None and len(settings) == len(runs):
+        runs = [replace(run, seed=0, id=f"{run.arm}/seed-0") for run in runs]
+    elif columns.seed is None:
+        said.append(RERUNS if columns.replicate else UNPAIRED)
+    by_arm: dict[str, list[RunFacts]] = {arm: [] for arm in settings}
+    for run in runs:
+        by_arm[run.arm].append(run)
+    arms = tuple(
+        _arm(arm, own, by_arm[arm], costs[arm], table.lower) for arm, own in settings.items()
+    )
+    seeds = tuple(sorted({run.seed for run in runs}))
+    return Records(
+        title=columns.title or table.path.stem,
+        origin=table.path.name,
+        metric=table.metric,
+        lower_is_better=table.lower,
+        cost=columns.cost,
+        study={},
+        varying=varying_settings([arm.settings for arm in arms]),
+        seeds=seeds,
+        arms=arms,
+        runs=tuple(run for own in by_arm.values() for run in sorted(own, key=lambda r: r.seed)),
         answers=(),
         notes=tuple(Fact("text", {"about": "table", "text": text}) for text in dict.fromkeys(said)),
         x_AS=by_run(arms, seeds, runs),
         x_ASE=None,
         groups_E=None,
         weights_E=None,
-        test_size=_test_size(rows, columns, path),
+        test_size=_test_size(table),
+        tolerance=columns.tolerance,
         extra_ASE={},
     )
 
@@ -170,119 +185,20 @@ UNPAIRED = (
     "no column holds the seed: rows of one configuration count as runs with different seeds, which "
     "cannot be paired across configurations"
 )
-Settings = dict[str, dict[str, Any]]
-Costs = dict[str, list[dict[str, float]]]
+RERUNS = "reruns with the same number are not paired: the number is not a seed"
 
 
-def _read_rows(
-    rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path
-) -> tuple[list[RunFacts], Settings, Costs, list[str]]:
-    """Runs, the settings and costs of each arm, and notes. Without a seed column rows number it."""
-    factors = _factors(rows[0], columns)
-    runs: list[RunFacts] = []
-    settings: Settings = {}
-    costs: Costs = {}
-    notes: list[str] = []
-    for number, row in enumerate(rows):
-        own = {name: row[name] for name in factors if row[name] is not None}
-        arm = _arm_name(row, columns, own, settings, path)
-        if settings.setdefault(arm, own) != own:
-            notes.append(f"{arm}: its rows have different settings; the first are shown")
-        costs.setdefault(arm, []).append(_row_costs(row, columns))
-        runs.append(_run(row, arm, _seed(row, columns, number, path), columns, path))
-    return runs, settings, costs, notes
-
-
-def _factors(row: Mapping[str, Any], columns: Columns) -> tuple[str, ...]:
-    if columns.factors is not None:
-        return columns.factors
-    taken = {columns.metric, columns.arm, columns.seed, columns.state, columns.test_size}
-    return tuple(name for name in row if name not in taken | set(columns.costs.values()))
-
-
-def _lower(columns: Columns) -> bool:
-    if columns.lower_is_better is not None:
-        return columns.lower_is_better
-    return lower_is_better(columns.metric)
-
-
-def _arm_name(
-    row: Mapping[str, Any],
-    columns: Columns,
-    own: dict[str, Any],
-    settings: Mapping[str, dict[str, Any]],
-    path: Path,
-) -> str:
-    if columns.arm is not None:
-        if row[columns.arm] is None:
-            raise DataError(f"{path}: a row has no name in column {columns.arm!r}")
-        return str(row[columns.arm])
-    same = [name for name, known in settings.items() if known == own]
-    return same[0] if same else " ".join(f"{k}={v}" for k, v in own.items()) or "all rows"
-
-
-def _seed(row: Mapping[str, Any], columns: Columns, number: int, path: Path) -> int:
-    if columns.seed is None:
-        return number
-    value = row[columns.seed]
-    if isinstance(value, bool) or not isinstance(value, int):
-        held = f"{path}: column {columns.seed!r} holds {shorten(repr(value))}"
-        raise DataError(f"{held}; seeds are whole numbers")
-    return value
-
-
-def _run(row: Mapping[str, Any], arm: str, seed: int, columns: Columns, path: Path) -> RunFacts:
-    value = row[columns.metric]
-    if isinstance(value, str) and value.lower() not in ("nan", "n/a", "na", "-"):
-        held = f"{path}: column {columns.metric!r} holds {shorten(repr(value))}"
-        raise DataError(f"{held}, which is not a number")
-    number = None if value is None or isinstance(value, str) else float(value)
-    state, cause = _outcome(row, columns, number, value)
-    done = state == "done" and number is not None
-    return RunFacts(
-        id=f"{arm}/seed-{seed}",
-        arm=arm,
-        seed=seed,
-        state=state,
-        cause=cause,
-        value=number if done else None,
-        best_step=None,
-        last_step=None,
-        validation={columns.metric: number} if done and number is not None else {},
-        test={},
-        curve=(),
-        train_curve=(),
-    )
-
-
-def _outcome(
-    row: Mapping[str, Any], columns: Columns, number: float | None, value: Any
-) -> tuple[str, str | None]:
-    said = "" if columns.state is None else str(row[columns.state] or "").strip().lower()
-    if said not in DONE:
-        known = [state for piece, state in FAILURES.items() if piece in said]
-        return (known or ["crashed"])[0], f"state in the table: {said}"
-    if number is not None and math.isfinite(number):
-        return "done", None
-    if value is None:
-        return "crashed", f"the table has no {columns.metric} for it"
-    return "diverged", f"{columns.metric} in the table is {value}"
-
-
-def _check_twice(runs: Sequence[RunFacts], path: Path) -> None:
+def _check_twice(runs: Sequence[RunFacts], columns: Columns, path: Path) -> None:
     seen: set[str] = set()
+    hint = "" if columns.context else ", those that are blocks (model, task) under `context`"
     for run in runs:
         if run.id in seen:
             raise DataError(
                 f"{path}: two rows are {shorten(run.id, 200)}; name the columns that distinguish "
-                "them under `factors`, or the one that holds the seed under `seed`"
+                f"them under `factors`{hint}, or the one that holds the seed under `seed`, or that "
+                "numbers reruns under `replicate`"
             )
         seen.add(run.id)
-
-
-def _row_costs(row: Mapping[str, Any], columns: Columns) -> dict[str, float]:
-    found = {name: row[column] for name, column in columns.costs.items()}
-    return {n: float(v) for n, v in found.items() if isinstance(v, int | float)}
 
 
 def _arm(
@@ -307,7 +223,7 @@ def _arm(
         },
         seeds_done=tuple(run.seed for run in done),
         failed=tuple(run.id for run in runs if is_failure(run)),
-        open=(),
+        open=tuple(run.id for run in runs if run.state in OPEN.values()),
         mean=statistics.fmean(values) if values else None,
         spread=statistics.stdev(values) if len(values) > 1 else None,
         best=(min(values) if low else max(values)) if values else None,
@@ -317,15 +233,16 @@ def _arm(
     )
 
 
-def _test_size(rows: Sequence[Mapping[str, Any]], columns: Columns, path: Path) -> int | None:
-    if not isinstance(columns.test_size, str):
-        return columns.test_size
-    sizes = {row[columns.test_size] for row in rows}
+def _test_size(table: Table) -> int | None:
+    column = table.columns.test_size
+    if not isinstance(column, str):
+        return column
+    sizes = {row[column] for row in table.rows}
     if len(sizes) != 1 or not isinstance(next(iter(sizes)), int):
         held = columns_words(sorted(map(str, sizes)))
         raise DataError(
-            f"{path}: column {columns.test_size!r} holds {held}; rows can only be compared with "
-            "one test size for all of them"
+            f"{table.path}: column {column!r} holds {held}; rows can only be compared with one "
+            "test size for all of them (in each block)"
         )
     return int(next(iter(sizes)))
 

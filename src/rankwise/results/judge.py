@@ -7,14 +7,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rankwise.analysis.blocks import ByBlock, compare_blocks
 from rankwise.analysis.curves import Diagnosis, Ending, diagnose
-from rankwise.analysis.effects import Effects, factor_effects
-from rankwise.analysis.factors import LearningRateFlag, learning_rate_flags
 from rankwise.analysis.front import Front, Recommendation, front, recommend
-from rankwise.analysis.interactions import Interactions, Shape, interactions, shapes
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.variance import Components, components
-from rankwise.analysis.verdict import Verdict, judge, judge_parts
+from rankwise.analysis.verdict import Verdict, judge, judge_parts, with_settlements
+from rankwise.results.looks import is_declared, look_number, share
 from rankwise.results.records import (
     ArmFacts,
     Records,
@@ -22,10 +21,10 @@ from rankwise.results.records import (
     best_run,
     distinct,
     is_failure,
-    varying_settings,
 )
+from rankwise.results.settings import SettingFindings, find_settings
 from rankwise.spec.tasks import decimals_of, lower_is_better, title_of, weighs_targets
-from rankwise.text import decimals_for, setting
+from rankwise.text import decimals_for
 
 COST_WORDS = {
     "trainable_params": "trainable parameters",
@@ -35,7 +34,6 @@ COST_WORDS = {
     "step_time": "time of a step",
     "total_params": "all parameters",
 }
-RATE_NAMES = ("learning_rate", "lr")
 GROUP_NAMES = (
     "ranks.strategy",
     "strategy",
@@ -52,7 +50,8 @@ class Choice:
 
     basis is "winner" (significantly better than all others, seeds included), "runs" (significantly
     better than all others on the examples, with one seed), "only" (no other arm has a result),
-    "tie" (cheapest of the tie group), "look" (the noise is unknown: `arm` has the best mean, and
+    "within" (cheapest of those shown to be within the tolerance of the best), "tie" (best mean of
+    those that can be the best), "look" (the noise is unknown: `arm` has the best mean, and
     there is no recommendation), "withdrawn" (the adapter of `withdrawn`, loaded from disk, does not
     give what was measured) or "none" (no run finished).
     """
@@ -64,12 +63,12 @@ class Choice:
 
 
 @dataclass(frozen=True, eq=False)
-class Judgement:
+class Judgement(SettingFindings):
     """Records and the results of all analyses. `digits`: decimals of the metric, from the noise.
 
     Arms that share a training are judged once; records hold them all (`ArmFacts.twin_of`).
-    on_test is the verdict on the test part, not used to choose, None without scores by example;
-    effects and interactions are None where arms with a result differ in no setting.
+    by_block: of a table whose columns make blocks; all else is then over the blocks.
+    on_test is the verdict on the test part, not used to choose, None without scores by example.
     """
 
     records: Records
@@ -78,13 +77,10 @@ class Judgement:
     choice: Choice
     digits: int
     front: Front
-    effects: Effects | None
-    interactions: Interactions | None
-    shapes: tuple[Shape, ...]
-    rate_flags: tuple[LearningRateFlag, ...]
     on_test: Verdict | None
     diagnoses: dict[str, Diagnosis]
     grouping: str | None
+    by_block: ByBlock | None = None
 
 
 def judge_records(records: Records) -> Judgement:
@@ -92,16 +88,10 @@ def judge_records(records: Records) -> Judgement:
     data = distinct(records)
     scores = scores_of(data)
     parts = components(scores)
-    verdict = judge_parts(scores, parts)
-    settings = {arm.name: plain_settings(arm) for arm in data.arms}
-    left_out = tuple(name for name in settings if name not in parts.arms)
-    effects = crossed = None
-    found: tuple[Shape, ...] = ()
-    if varying_settings([settings[name] for name in parts.arms]):
-        effects = factor_effects(records.metric, parts, settings, records.lower_is_better, left_out)
-        crossed = interactions(parts, settings)
-        found = shapes(parts, settings, effects)
-    rates = _rate_flags(data, settings)
+    used, declared = share(look_number(records)), is_declared(records)
+    verdict = judge_parts(scores, parts, tolerance_of(records, parts), used, declared)
+    hours = {name: t / 3600 for name, t in prices_of(data, "time").items() if t is not None}
+    verdict = with_settlements(verdict, parts, hours)
     return Judgement(
         records=records,
         parts=parts,
@@ -109,10 +99,7 @@ def judge_records(records: Records) -> Judgement:
         choice=choose(records, verdict),
         digits=_digits(verdict),
         front=front(verdict, records.cost, prices_of(records, records.cost)),
-        effects=effects,
-        interactions=crossed,
-        shapes=found,
-        rate_flags=rates,
+        **vars(find_settings(data, scores, parts)),
         on_test=(
             judge(scores_on_test(data, records.metric))
             if records.metric in records.test_ASE
@@ -120,7 +107,31 @@ def judge_records(records: Records) -> Judgement:
         ),
         diagnoses={run.id: diagnose(_ending(records, run)) for run in failed_runs(records)},
         grouping=grouping(records),
+        by_block=_by_block(records, scores, verdict),
     )
+
+
+def _by_block(records: Records, scores: Scores, verdict: Verdict) -> ByBlock | None:
+    if not records.blocks:
+        return None
+    return compare_blocks(
+        names=[block.name for block in records.blocks],
+        contexts=[block.context for block in records.blocks],
+        blocks=[scores_of(block.records) for block in records.blocks],
+        overall=verdict,
+        means=scores,
+    )
+
+
+def tolerance_of(records: Records, parts: Components) -> float | None:
+    """The tolerance in units of the metric; a share is one of the best mean's absolute value."""
+    given = records.tolerance
+    if given is None or not len(parts.fitted_A):
+        return None
+    if not isinstance(given, str):
+        return float(given)
+    best = parts.fitted_A.min() if records.lower_is_better else parts.fitted_A.max()
+    return float(given.rstrip(" %")) / 100 * abs(float(best))
 
 
 def failed_runs(records: Records) -> list[RunFacts]:
@@ -149,26 +160,6 @@ def _ending(records: Records, run: RunFacts) -> Ending:
 def grouping(records: Records) -> str | None:
     """The setting by which arms form groups to compare, if it has two values or more."""
     return next((name for name in GROUP_NAMES if name in records.varying), None)
-
-
-def plain_settings(arm: ArmFacts) -> dict[str, object]:
-    """The settings of an arm with lists and mappings as text; numbers stay numbers."""
-    return {
-        name: value if isinstance(value, int | float) or value is None else setting(value)
-        for name, value in arm.settings.items()
-        if not name.startswith("generation.")
-    }
-
-
-def _rate_flags(
-    records: Records, settings: dict[str, dict[str, object]]
-) -> tuple[LearningRateFlag, ...]:
-    names = {name.rpartition(".")[2] for one in settings.values() for name in one}
-    key = next((name for name in RATE_NAMES if name in names), None)
-    if key is None:
-        return ()
-    score = {arm.name: arm.mean for arm in records.arms}
-    return learning_rate_flags(settings, score, records.lower_is_better, key)
 
 
 def scores_of(records: Records) -> Scores:
@@ -221,15 +212,17 @@ def choose(records: Records, verdict: Verdict) -> Choice:
     reloaded = None if best is None else records.reloads.get(best.id)
     if reloaded is not None and not reloaded.agrees:
         return Choice(None, "withdrawn", replace(found, arm=None, alternative=None), found.arm)
-    return Choice(found.arm, _basis(verdict), found)
+    return Choice(found.arm, _basis(verdict, found), found)
 
 
-def _basis(verdict: Verdict) -> str:
-    if verdict.winner is not None:
+def _basis(verdict: Verdict, found: Recommendation) -> str:
+    if verdict.winner == found.arm:
         return "winner"
-    if verdict.stands_out is not None:
+    if verdict.stands_out == found.arm:
         return "runs"
-    return "only" if len(verdict.pairs.arms) == 1 else "tie"
+    if len(verdict.pairs.arms) == 1:
+        return "only"
+    return "within" if found.within else "tie"
 
 
 def prices_of(records: Records, cost: str) -> dict[str, float | None]:
@@ -238,12 +231,8 @@ def prices_of(records: Records, cost: str) -> dict[str, float | None]:
 
 
 def _digits(verdict: Verdict) -> int:
-    """Decimals that show two digits of the narrowest interval against the best."""
-    widths = [
-        (one.high - one.low) / 2
-        for one in verdict.with_best
-        if one.low is not None and one.high is not None and one.high > one.low
-    ]
+    """Decimals that show two digits of the narrowest bound on the distance from the best."""
+    widths = [one.high for one in verdict.distances if one.high is not None and one.high > 0]
     if widths:
         return min(6, decimals_for(min(widths)))
     return decimals_of(verdict.metric)
@@ -256,14 +245,14 @@ def words(name: str) -> str:
 
 def ranked(judgement: Judgement) -> list[ArmFacts]:
     """Arms in the order of the ranking, each followed by those that share its training."""
-    results = sorted(judgement.verdict.arms, key=lambda arm: arm.place or math.inf)
-    arms = judgement.records.arms
-    return [
-        arm
-        for result in results
-        for arm in sorted(arms, key=lambda arm: arm.twin_of is not None)
-        if result.arm in (arm.name, arm.twin_of)
-    ]
+    place = {arm.arm: arm.place or math.inf for arm in judgement.verdict.arms}
+    order = {arm.arm: n for n, arm in enumerate(judgement.verdict.arms)}
+
+    def key(arm: ArmFacts) -> tuple[float, int, bool]:
+        own = arm.twin_of or arm.name
+        return place[own], order[own], arm.twin_of is not None
+
+    return sorted(judgement.records.arms, key=key)
 
 
 def trained(judgement: Judgement) -> list[ArmFacts]:
@@ -272,13 +261,15 @@ def trained(judgement: Judgement) -> list[ArmFacts]:
 
 
 def against_best(verdict: Verdict, arm: str) -> tuple[float, float, float]:
-    """Fitted value of a ranked arm, and the interval of its difference from the best plus the best.
+    """Fitted value of a ranked arm, and its bounds behind the best, both added to the best mean.
 
-    The bounds are NaN for the best itself and where the noise is unknown.
+    The bounds are NaN where the noise is unknown.
     """
     fitted = {result.arm: result.fitted for result in verdict.arms}
     value, best = (float(fitted[name] or 0.0) for name in (arm, str(verdict.best)))
-    for one in verdict.with_best:
-        if one.arm == arm and one.low is not None and one.high is not None:
-            return value, best + one.low, best + one.high
-    return value, math.nan, math.nan
+    found = verdict.distance(arm)
+    if found.low is None or found.high is None:
+        return value, math.nan, math.nan
+    if verdict.lower_is_better:
+        return value, best + found.low, best + found.high
+    return value, best - found.high, best - found.low

@@ -8,6 +8,7 @@ import math
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -128,6 +129,18 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
+class Block:
+    """One block of a table: rows that are compared with one another, such as one model and task.
+
+    name     its context in words; context: the values of the columns that make it
+    """
+
+    name: str
+    context: dict[str, Any]
+    records: "Records"
+
+
+@dataclass(frozen=True, eq=False)
 class Records:
     """All of a study (or of a table of outside results) in one reading.
 
@@ -139,8 +152,11 @@ class Records:
                there was one; the best on the same examples, as the metric is not kept example by
                example or all of them form one group; or it is not known
     test_size  items behind each x_AS where no record by example exists, else None
+    tolerance  differences up to this do not matter: a number, or a share of the best mean ("1%")
     groups_E, weights_E  of the validation examples, with x_ASE
     reloads    by run id, what adapters gave that were loaded from disk
+    blocks     of a table: each with records of its own; here a "run" is then the mean of an arm in
+               a block, and a "seed" the number of a block
     """
 
     title: str
@@ -166,6 +182,8 @@ class Records:
     test_weights_E: Floats | None = None
     reloads: Mapping[str, Reload] = field(default_factory=dict)
     steps: StepChoice = "unknown"
+    blocks: tuple[Block, ...] = ()
+    tolerance: float | str | None = None
 
     def arm(self, name: str) -> ArmFacts:
         """The arm of this name (StopIteration where there is none)."""
@@ -173,7 +191,25 @@ class Records:
 
     def runs_of(self, name: str) -> tuple[RunFacts, ...]:
         """The runs of an arm, by seed."""
-        return tuple(run for run in self.runs if run.arm == name)
+        return self._by_arm.get(name, ())
+
+    @cached_property
+    def _by_arm(self) -> dict[str, tuple[RunFacts, ...]]:
+        found: dict[str, list[RunFacts]] = {}
+        for run in self.runs:
+            found.setdefault(run.arm, []).append(run)
+        return {name: tuple(runs) for name, runs in found.items()}
+
+
+def own_runs(records: Records) -> tuple[RunFacts, ...]:
+    """The runs as they are in the store or in the table, those of all blocks included."""
+    if not records.blocks:
+        return records.runs
+    return tuple(
+        replace(run, id=f"{block.name}: {run.id}")
+        for block in records.blocks
+        for run in block.records.runs
+    )
 
 
 def best_run(records: Records, name: str, seed: int | None = None) -> RunFacts | None:

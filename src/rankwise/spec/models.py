@@ -4,6 +4,8 @@ Unknown fields are errors: nothing in a spec is silently ignored. `load.py` read
 sections are defined in `sections.py` and `training.py`; other folders import them from here.
 """
 
+import math
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -37,14 +39,40 @@ __all__ = [
 ]
 
 
+SHARE = re.compile(r"\d+(\.\d+)? ?%")
+
+
 class ObjectiveSpec(Section):
     """The metric that decides, and the cost that is kept low."""
 
     metric: MetricName = Field("eval_loss", description="Validation metric that decides.")
     cost: Literal["trainable_params", "memory", "time"] = Field(
         "trainable_params",
-        description="What the recommendation keeps low among configurations that are tied.",
+        description="What the recommendation keeps low among configurations that are as good.",
     )
+    tolerance: float | str | None = Field(
+        None,
+        description="Differences up to this do not matter: a number in units of the metric, or a "
+        "share of the best mean such as 1%. The cheapest configuration that is shown to be no "
+        "further behind the best is recommended.",
+    )
+
+    @field_validator("tolerance")
+    @classmethod
+    def _positive(cls, value: float | str | None) -> float | str | None:
+        return checked_tolerance(value)
+
+
+def checked_tolerance(value: float | str | None) -> float | str | None:
+    """A tolerance: a number above 0, or a share such as 1%. ValueError for anything else."""
+    size = value
+    if isinstance(value, str):
+        size = float(value.rstrip(" %")) if SHARE.fullmatch(value) else None
+    if value is not None and not (isinstance(size, float) and 0 < size < math.inf):
+        raise ValueError(
+            f"must be a number above 0, or a share of the best mean such as 1%; found {value!r}"
+        )
+    return value
 
 
 class BudgetSpec(Section):

@@ -15,6 +15,8 @@ import torch
 
 from rankwise.base.origin import base_name
 from rankwise.errors import StoreError, is_shortage
+from rankwise.results.from_store import read_records
+from rankwise.results.looks import KIND, look_to_note
 from rankwise.spec.arms import Run
 from rankwise.spec.load import dump_spec
 from rankwise.store.links import link_names
@@ -84,6 +86,8 @@ def run_study(
             yield (_budget_is_spent(study),)
         else:
             yield from _at_the_end(study)
+        _note_look(store)
+        if not study.out_of_time():
             yield from _drop(study)
         store.set_seconds(study.seconds())
 
@@ -125,6 +129,13 @@ def _at_the_end(study: Study) -> Iterator[tuple[StudyEvent, ...]]:
     yield from check_adapters(study)
     for found in measure_merged(plan, store, study.folder, study.task):
         yield (Remark(found),)
+
+
+def _note_look(store: Store) -> None:
+    """Note that these results are looked at: what is read of them now leaves less for later."""
+    look = look_to_note(read_records(store))
+    if look is not None:
+        store.add_fact(KIND, **look)
 
 
 def _drop(study: Study) -> Iterator[tuple[StudyEvent, ...]]:

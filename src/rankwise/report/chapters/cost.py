@@ -85,7 +85,7 @@ def front(judgement: Judgement) -> Section | None:
         Paragraph(
             f"On the Pareto front of {words(judgement.verdict.metric)} against {cost}, lowest cost "
             f"first: {on}. A configuration is off the front only if another costs no more and is "
-            "significantly better (Holm over all pairs, 5 %)."
+            "significantly better (bounds for all pairs at once, 95 %)."
         ),
         _front_figure(judgement),
     ]
@@ -124,7 +124,7 @@ def _front_figure(judgement: Judgement) -> Figure:
         f"On the front, lowest cost first: {names(list(found.front), 6)}."
     )
     caption = (
-        f"{metric.capitalize()} against {cost}; bars are 95 % intervals of the difference from "
-        "the best mean, as in the ranking."
+        f"{metric.capitalize()} against {cost}; bars are the bounds behind the best, as in the "
+        "ranking."
     )
     return Figure("front", caption, alt, figures.quality_cost(points, (axis, metric), alt))

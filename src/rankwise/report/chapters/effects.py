@@ -1,8 +1,9 @@
 """What each setting does, and which effects cannot be separated."""
 
 from rankwise.analysis.effects import Effects, FactorEffect, LevelDifference
-from rankwise.analysis.interactions import Interaction, Shape
 from rankwise.report import figures
+from rankwise.report.chapters.interactions import interactions
+from rankwise.report.chapters.shapes import shapes
 from rankwise.report.document import (
     Block,
     Bullets,
@@ -27,18 +28,6 @@ BASES = {
     "nothing": "The noise is unknown, so there are differences but no intervals. Any difference "
     "may be chance.",
 }
-SHAPES = {
-    "saturating": "diminishing returns: the first step improves the metric, and the gain per "
-    "doubling is smaller at the end",
-    "accelerating": "increasing returns: the gain per doubling is larger at the end",
-    "steady": "every step is significant; no change of the gain per doubling was found",
-    "turning": "not monotone: one step is an improvement and another makes it worse",
-    "trend": "the lowest and the highest value differ significantly; no single step does, or the "
-    "steps show no simple shape",
-    "not shown": "no significant difference, neither of a step nor between the lowest and the "
-    "highest value",
-    "cannot tell": "cannot tell: the noise is unknown",
-}
 
 
 def effects(judgement: Judgement) -> Section | None:
@@ -47,7 +36,7 @@ def effects(judgement: Judgement) -> Section | None:
     if found is None or not found.factors:
         return None
     separable = [d for f in found.factors for d in f.differences if d.separable]
-    blocks: list[Block] = []
+    blocks: list[Block] = _set_aside(judgement)
     if separable:
         blocks.append(Paragraph(_method(found)))
         blocks.append(_table(judgement, separable))
@@ -55,8 +44,8 @@ def effects(judgement: Judgement) -> Section | None:
         if figure is not None:
             blocks.append(figure)
     blocks += _not_separable(found)
-    blocks += _shapes(judgement)
-    blocks += _interactions(judgement)
+    blocks += shapes(judgement)
+    blocks += interactions(judgement)
     if found.constant:
         same = names([f"{code(k)} = {code(v)}" for k, v in found.constant], 60)
         remark = f"The same in every configuration, so their effect is unknown: {same}."
@@ -64,30 +53,81 @@ def effects(judgement: Judgement) -> Section | None:
     return Section("What each setting does", "effects", tuple(blocks))
 
 
+def _set_aside(judgement: Judgement) -> list[Block]:
+    """The configurations that collapsed: an average with them would be one of two outcomes."""
+    said = {
+        "learned nothing": "learned nothing",
+        "diverged late": "lost again what they had learned",
+    }
+    if not judgement.collapsed:
+        return []
+    arms: dict[str, list[str]] = {}
+    for arm, how in judgement.collapsed.items():
+        arms.setdefault(how, []).append(code(arm))
+    groups = [f"{names(own)}, whose runs {said[how]}" for how, own in arms.items()]
+    text = (
+        f"Set aside: {'; '.join(groups)}. What follows holds for the configurations that learned; "
+        "the ranking contains all."
+    )
+    return [Paragraph(text, "warning")]
+
+
 def _method(found: Effects) -> str:
-    text = "Difference in the metric when one setting changes and the others stay equal. "
-    if found.basis != "misfit":
-        text += BASES[found.basis]
-    elif found.misfit_p is None:
-        text += BASES["misfit"]
-    else:
-        text += (
-            f"The effects of the settings are not additive (p {_less(found.misfit_p)}): the effect "
-            "of one depends on others. The values are averages over the other settings, and the "
-            "intervals use the residuals of the additive model. The interactions are listed below."
-        )
-    if found.basis == "noise" and found.misfit_p is not None:
-        text += f" A test found no deviation from additive effects (p {_less(found.misfit_p)})."
-    lines = [code(f.factor.label) for f in found.factors if f.factor.on_a_line]
-    if lines:
-        text += (
-            f" For {names(lines)}, whose values rarely repeat, the difference is that of a "
-            "straight line through all values (their logarithms, if positive)."
+    text = [
+        "Difference in the metric when one setting changes and the others stay equal.",
+        _error(found),
+        _additivity(found),
+    ]
+    curves = [code(f.factor.label) for f in found.factors if f.factor.degree]
+    if curves:
+        text.append(
+            f"For {names(curves)}, whose values rarely repeat, the difference is that of a curve "
+            "through all values."
         )
     if found.left_out:
         missing = names([code(a) for a in found.left_out])
-        text += f" Left out, because they have no result: {missing}."
-    return text
+        text.append(f"Left out, because they have no result: {missing}.")
+    return " ".join(part for part in text if part)
+
+
+def _error(found: Effects) -> str:
+    """What the intervals rest on."""
+    separable = [d for f in found.factors for d in f.differences if d.separable]
+    if found.basis != "misfit":
+        return BASES[found.basis]
+    if found.misfit_p is None:
+        return BASES["misfit"]
+    by_misfit = [code(f"{d.factor}: {d.low} to {d.high}") for d in separable if not d.by_pairs]
+    if not by_misfit:
+        return BASES["noise"]
+    return (
+        f"{BASES['noise']} Those of {names(by_misfit)} use the residuals of an additive model, for "
+        "no two configurations differ only in that."
+    )
+
+
+def _additivity(found: Effects) -> str:
+    """Whether averages over the other settings need that effects are additive, and whether so."""
+    if found.additive is False:
+        return (
+            f"The effects of the settings are not additive (p {_less(found.misfit_p or 0.0)}): the "
+            "effect of one depends on others. The values are averages over the pairs of "
+            "configurations that differ only in the one setting. The interactions are listed below."
+        )
+    tested = ""
+    if found.misfit_p is not None:
+        tested = f"A test found no deviation from additive effects (p {_less(found.misfit_p)})."
+    if found.complete or len(found.factors) < 2:
+        return tested
+    part = "not all combinations of these settings"
+    if found.combinations is not None:
+        arms = len(found.factors[0].factor.level_A)
+        part = f"{arms} of {found.combinations:,} combinations of these settings"
+    return (
+        f"The configurations are {part}, so the values assume that effects are additive: that the "
+        "effect of one setting does not depend on the others. "
+        f"{tested or 'These results cannot test that.'}"
+    )
 
 
 def _less(p: float) -> str:
@@ -97,6 +137,7 @@ def _less(p: float) -> str:
 
 def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
     digits = judgement.digits
+    depends = _depends_on(judgement)
     cells = [
         (
             code(d.factor),
@@ -106,7 +147,7 @@ def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
             interval(d.low_bound, d.high_bound, digits),
             p_value(d.p_adjusted),
             str(len(d.pairs)) if d.pairs else "0",
-            _said(judgement, d.value, d.low_bound, d.high_bound, d.p_adjusted),
+            _said(judgement, d, depends.get(d.factor, [])),
         )
         for d in rows[:MOST_ROWS]
     ]
@@ -114,6 +155,12 @@ def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
         "p: adjusted (Holm) over all differences shown. Pairs: pairs of configurations that differ "
         "only in this setting; with none, the difference is computed from several comparisons."
     )
+    if any(d.narrow and d.low_bound is not None for d in rows):
+        caption += (
+            " At other values of: the two were tried at values of that setting of which they share "
+            "at most half, and each may be best at one that the other does not have, so the "
+            "difference decides nothing between them."
+        )
     if len(rows) > MOST_ROWS:
         caption += f" The first {MOST_ROWS} of {len(rows)}; the others are in the JSON facts."
     head = (
@@ -129,20 +176,29 @@ def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
     return table(head, cells, numeric=(3, 4, 5, 6), caption=caption)
 
 
-def _said(
-    judgement: Judgement,
-    value: float | None,
-    low: float | None,
-    high: float | None,
-    p_adjusted: float | None,
-) -> str:
-    if low is None or high is None or value is None:
+def _depends_on(judgement: Judgement) -> dict[str, list[str]]:
+    """For each setting the others with which it has a significant interaction."""
+    found: dict[str, list[str]] = {}
+    for one in judgement.interactions.tested if judgement.interactions else ():
+        if one.clear:
+            found.setdefault(one.first, []).append(one.second)
+            found.setdefault(one.second, []).append(one.first)
+    return found
+
+
+def _said(judgement: Judgement, d: LevelDifference, depends: list[str]) -> str:
+    if d.low_bound is None or d.high_bound is None or d.value is None:
         return "cannot tell"
-    if low <= 0 <= high:
-        return "not significant"
-    better = (value < 0) == judgement.verdict.lower_is_better
-    word = "better" if better else "worse"
-    return word if p_adjusted is not None and p_adjusted < 0.05 else f"possibly {word}"
+    if d.narrow:
+        return f"at other values of {names([code(name) for name in d.narrow])}"
+    word = "better" if (d.value < 0) == judgement.verdict.lower_is_better else "worse"
+    if d.low_bound <= 0 <= d.high_bound:
+        word = "not significant"
+    elif not d.decided:
+        word = f"possibly {word}"
+    if depends:
+        return f"{word} on average; depends on {names([code(name) for name in depends], 3)}"
+    return word
 
 
 def _figure(judgement: Judgement, rows: list[LevelDifference]) -> Figure | None:
@@ -213,67 +269,3 @@ def _partly_mixed(own: list[LevelDifference]) -> list[str]:
         f"{names([code(name) for name in d.mixed_with])}."
         for d in own
     ]
-
-
-def _shapes(judgement: Judgement) -> list[Block]:
-    return [Paragraph(_shape(judgement, shape)) for shape in judgement.shapes]
-
-
-def _shape(judgement: Judgement, shape: Shape) -> str:
-    digits = judgement.digits
-    steps = "; ".join(
-        f"{step.low:g} to {step.high:g}: {signed(step.gain, digits)}"
-        + (f" ({interval(step.low_bound, step.high_bound, digits)})" if step.p is not None else "")
-        for step in shape.steps
-    )
-    text = f"{code(shape.factor)}: {SHAPES[shape.kind]}. Gains (positive is better): {steps}."
-    if shape.drop is not None and shape.drop_low is not None:
-        text += (
-            f" Gain per doubling of the first step minus that of the last: "
-            f"{signed(shape.drop, digits)} ({interval(shape.drop_low, shape.drop_high, digits)})."
-        )
-    return text
-
-
-def _interactions(judgement: Judgement) -> list[Block]:
-    found = judgement.interactions
-    if found is None or not (found.tested or found.not_separable):
-        return []
-    if not found.tested:
-        return [
-            Paragraph(
-                "Interactions cannot be estimated: these configurations do not separate any pair "
-                "of settings.",
-                "small",
-            )
-        ]
-    rows = [_interaction(judgement, one) for one in found.tested[:MOST_ROWS]]
-    caption = (
-        "How the effect of the first setting changes with the second: the largest difference of "
-        "differences, in the metric. p (Holm) tests all of them together."
-    )
-    if found.not_separable:
-        caption += f" Not separable: {count(len(found.not_separable), 'more pair')}."
-    head = ("setting", "and", "largest at", "difference of differences", "95 % interval", "p")
-    shown = table(head, rows, numeric=(3, 4, 5), caption=caption)
-    clear = [
-        f"{code(one.first)} and {code(one.second)}"
-        for one in found.tested
-        if one.p_adjusted is not None and one.p_adjusted < 0.05
-    ]
-    if not clear:
-        return [Details("Interactions: none is significant", (shown,))]
-    remark = f"Significant interactions: {'; '.join(clear)}."
-    return [Paragraph(remark, "warning"), shown]
-
-
-def _interaction(judgement: Judgement, one: Interaction) -> tuple[str, ...]:
-    digits = judgement.digits
-    return (
-        code(one.first),
-        code(one.second),
-        f"{code(one.high)}, {code(one.other)}",
-        signed(one.value, digits),
-        interval(one.low_bound, one.high_bound, digits),
-        p_value(one.p_adjusted),
-    )

@@ -1,16 +1,17 @@
 """The first lines of a report, and the ranking that they rest on."""
 
-from rankwise.analysis.verdict import ArmResult, Difference, Verdict
+from rankwise.analysis.verdict import ArmResult, Distance, Verdict
 from rankwise.report import figures
 from rankwise.report.chapters.recommendation import rate_mark
 from rankwise.report.document import Block, Bullets, Figure, Paragraph, Section, code, strong, table
 from rankwise.report.steps import READ_AT, caution
 from rankwise.report.words import (
-    CLAIMS,
     cautions,
+    claim,
     deciding,
     detectable,
     headline,
+    may_be_worse,
     noise,
     price_of,
     reason,
@@ -24,7 +25,7 @@ from rankwise.text import MISSING, count, interval, names, number, p_value, sign
 def ranking(judgement: Judgement) -> Section:
     """Every configuration: mean, interval, difference from the best, and whether it is tied."""
     verdict, records = judgement.verdict, judgement.records
-    against = {difference.arm: difference for difference in verdict.with_best}
+    against = {distance.arm: distance for distance in verdict.distances}
     results = sorted(verdict.arms, key=lambda arm: (arm.place is None, arm.place or 0))
     found, arms = {result.arm: result for result in results}, ranked(judgement)
     rows = [
@@ -34,7 +35,7 @@ def ranking(judgement: Judgement) -> Section:
         for arm in arms
     ]
     metric = words(verdict.metric)
-    head = ("", "configuration", "verdict", metric, "from best", "95 % interval", "p", "test")
+    head = ("", "configuration", "verdict", metric, "behind best", "95 % bounds", "p", "test")
     head_more = ("runs", "spread", "own 95 % interval", "learning rate")
     blocks: list[Block] = [
         table(
@@ -80,36 +81,38 @@ def _on_test(judgement: Judgement, test: Verdict) -> str:
 
 
 def _rank_row(
-    judgement: Judgement, result: ArmResult, arm: ArmFacts, difference: Difference | None
+    judgement: Judgement, result: ArmResult, arm: ArmFacts, distance: Distance | None
 ) -> tuple[str, ...]:
     verdict, digits = judgement.verdict, judgement.digits
-    if result.place is None:
+    if result.place is None or distance is None:
         why = "not yet run" if not arm.failed else "no result, not ranked"
         end = (_runs(arm), MISSING, MISSING, rate_mark(judgement, arm.name))
         return (MISSING, code(arm.name), why, *[MISSING] * 5, *end)
-    low = high = p = None
-    if difference is not None:
-        low, high, p = difference.low, difference.high, difference.p_adjusted
-    said = "best mean" if difference is None else "tied" if result.tied else "worse"
-    if difference is None and verdict.winner == result.arm:
-        said = "best"
-    if verdict.claim == "nothing" and difference is not None:
-        said = "cannot tell"
     test = arm.test.get(verdict.metric)
     return (
         str(result.place),
         code(arm.name),
-        said,
+        standing(verdict, result),
         number(result.mean, digits),
-        signed(difference.value, digits) if difference else MISSING,
-        interval(low, high, digits),
-        p_value(p),
+        number(distance.value, digits) if result.place > 1 else MISSING,
+        interval(distance.low, distance.high, digits),
+        p_value(distance.p if result.place > 1 else None),
         number(test, digits),
         _runs(arm),
         number(result.spread, digits),
         interval(result.low, result.high, digits),
         rate_mark(judgement, arm.name),
     )
+
+
+def standing(verdict: Verdict, result: ArmResult) -> str:
+    """What is said of an arm in the ranking, in a word or two."""
+    if verdict.winner == result.arm:
+        return "best"
+    if verdict.claim == "nothing":
+        return "best mean" if result.place == 1 else "cannot tell"
+    said = "best mean" if result.place == 1 else "tied" if result.tied else "ruled out"
+    return f"{said}, within tolerance" if result.equal else said
 
 
 def _twin_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
@@ -154,11 +157,11 @@ def _caption(judgement: Judgement) -> str:
     read = READ_AT[judgement.records.steps]
     text = (
         f"{words(judgement.verdict.metric).capitalize()}, {better} is better"
-        f"{f', {read}' if read else ''}; mean over seeds. "
-        "From best: difference from the configuration with the best mean, at equal seeds and "
-        "examples; its 95 % interval is narrower than those of the means. p is adjusted for all "
-        "comparisons with the best. Spread: standard deviation over seeds. The tie group is "
-        "highlighted in the HTML page."
+        f"{f', {read}' if read else ''}; mean over seeds. Behind best: how much worse than the "
+        "best mean, at equal seeds and examples. 95 % bounds: at least and at most so much worse "
+        "than the truly best configuration, right for all rows at once. p: of being the best, "
+        "adjusted for all comparisons; below 0.05 a configuration is ruled out. Spread: standard "
+        "deviation over seeds. The tie group is highlighted in the HTML page."
     )
     if any(judgement.verdict.metric in arm.test for arm in judgement.records.arms):
         text += (
@@ -181,8 +184,8 @@ def _figure(judgement: Judgement, results: list[ArmResult]) -> Figure:
     cut = f" The first {figures.MOST_ARMS} configurations." if len(rows) > figures.MOST_ARMS else ""
     caption = (
         f"{metric.capitalize()} of each configuration; grey ticks are single runs. The bar "
-        "is the 95 % interval of its difference from the best mean (dashed line), not adjusted "
-        f"for the number of configurations; p in the table is adjusted.{cut}"
+        "shows, from the best mean (dashed line), how much worse than the truly best configuration "
+        f"it is at least and at most; 95 %, right for all of them at once.{cut}"
     )
     return Figure("ranking", caption, alt, figures.ranking(rows, metric, alt))
 
@@ -195,7 +198,7 @@ def _figure_row(judgement: Judgement, result: ArmResult) -> figures.RankRow:
         value=value,
         low=low,
         high=high,
-        group="tie group" if result.tied else "worse",
+        group="tie group" if result.tied else "ruled out",
         runs=tuple(float(run.value or 0.0) for run in runs),
         seeds=tuple(run.seed for run in runs),
     )
@@ -208,7 +211,7 @@ def lead(judgement: Judgement) -> tuple[Block, ...]:
     items = [_failures(judgement)]
     if verdict.best is not None:
         first = [noise(verdict, digits), detectable(verdict, digits), _use(judgement)]
-        items = [*first, *items, CLAIMS[verdict.claim]]
+        items = [*first, *items, claim(verdict)]
     return (
         Paragraph(headline(verdict, digits, shared), "verdict"),
         Bullets(tuple(item for item in items if item)),
@@ -225,19 +228,7 @@ def _use(judgement: Judgement) -> str:
     name = strong(code(choice.arm)) + (f" ({price})" if price else "")
     if choice.basis == "look":
         return f"No recommendation: {reason(judgement)}. {name} has the best mean."
-    return f"Use {name}: {reason(judgement)}{_difference(judgement)}."
-
-
-def _difference(judgement: Judgement) -> str:
-    """How far the recommended configuration is from the best mean; empty if it has that."""
-    found = [d for d in judgement.verdict.with_best if d.arm == judgement.choice.arm]
-    if not found or found[0].low is None:
-        return ""
-    digits = judgement.digits
-    return (
-        f"; its {words(judgement.verdict.metric)} differs from the best by "
-        f"{signed(found[0].value, digits)} ({interval(found[0].low, found[0].high, digits)})"
-    )
+    return f"Use {name}: {reason(judgement)}. {may_be_worse(judgement).strip()}".strip()
 
 
 def _failures(judgement: Judgement) -> str:

@@ -1,7 +1,8 @@
 """The recommendation, and whether the learning rate was tuned for the configurations compared."""
 
-from rankwise.analysis.factors import LearningRateFlag
+from rankwise.analysis.rates import LearningRateFlag
 from rankwise.report import trainers
+from rankwise.report.chapters.shapes import parabola
 from rankwise.report.document import (
     Block,
     Bullets,
@@ -13,7 +14,7 @@ from rankwise.report.document import (
     code,
     table,
 )
-from rankwise.report.words import alternative, cost_text, deciding, reason
+from rankwise.report.words import alternative, cost_text, deciding, may_be_worse, reason
 from rankwise.results.judge import Judgement, words
 from rankwise.results.records import ArmFacts
 from rankwise.spec.tasks import decimals_of
@@ -42,6 +43,9 @@ def recommendation(judgement: Judgement) -> Section | None:
         if name in arm.settings
     ]
     blocks: list[Block] = [Paragraph(_choice(judgement))]
+    worse = may_be_worse(judgement)
+    if worse:
+        blocks.append(Paragraph(worse.strip()))
     if rows:
         caption = "Its settings among those that differ in this study."
         blocks.append(table(("setting", "value"), rows, caption=caption))
@@ -55,16 +59,10 @@ def recommendation(judgement: Judgement) -> Section | None:
 
 
 def _choice(judgement: Judgement) -> str:
-    choice, behind = judgement.choice, judgement.verdict.behind
+    choice = judgement.choice
     if choice.basis == "look":
         return f"No recommendation: {reason(judgement)}. {code(choice.arm)} has the best mean."
-    text = f"{code(choice.arm)} is recommended: {reason(judgement)}."
-    if choice.basis == "tie" and behind:
-        text += (
-            " Left out are configurations whose difference from the best has a 95 % interval, not "
-            "adjusted for the number of configurations, that excludes zero."
-        )
-    return text
+    return f"{code(choice.arm)} is recommended: {reason(judgement)}."
 
 
 def would_change(judgement: Judgement) -> tuple[str, ...]:
@@ -87,7 +85,7 @@ def would_change(judgement: Judgement) -> tuple[str, ...]:
     found += [
         flag_sentence(flag)
         for flag in judgement.rate_flags
-        if flag.kind != "inside" and (arm is None or arm in flag.arms)
+        if flag.kind not in ("inside", "open") and (arm is None or arm in flag.arms)
     ]
     return tuple(found)
 
@@ -115,7 +113,8 @@ def against_full(judgement: Judgement) -> Section | None:
     places = {r.arm: r.place for r in verdict.arms if r.place is not None}
     arms = [arm for arm in judgement.records.arms if arm.name in places]
     full = sorted((a for a in arms if a.method.startswith("full")), key=lambda a: places[a.name])
-    lora = sorted((a for a in arms if a not in full), key=lambda a: places[a.name])
+    lora = [arm for arm in arms if not arm.method.startswith("full")]
+    lora.sort(key=lambda a: places[a.name])
     if not full or not lora:
         return None
     chosen = [lora[0]]
@@ -189,6 +188,7 @@ MARKS = {
     "not varied": "only one tried",
     "at the lowest": "best at lower edge",
     "at the highest": "best at upper edge",
+    "open": "",
     "inside": "",
 }
 
@@ -239,13 +239,38 @@ def flag_sentence(flag: LearningRateFlag) -> str:
     if flag.best is None:
         return f"{where}: none of {span} finished."
     best = significant(flag.best)
+    if flag.kind == "open":
+        return f"{where}: the best of {span} is not known; {_open(flag)}."
     if flag.kind == "inside":
-        return f"{where}: the best of {span} is {best}, inside the range tried."
+        return f"{where}: the best of {span} is {best}, inside the range tried{_inside(flag)}."
     way = "lower" if flag.kind == "at the lowest" else "higher"
     end = flag.kind.removeprefix("at the ")
     return f"{where}: the best of {span} is {best}, the {end}; a {way} one may be better."
 
 
+def _inside(flag: LearningRateFlag) -> str:
+    """Where the best learning rate lies, with its interval."""
+    found = flag.optimum
+    if found is None or found.above is None or found.below is None:
+        return ""
+    low, high = significant(found.above), significant(found.below)
+    return f" (the best value lies between {low} and {high}{parabola(found)})"
+
+
+def _open(flag: LearningRateFlag) -> str:
+    """Which learning rates may be the best one."""
+    candidates = flag.optimum.candidates if flag.optimum is not None else ()
+    several = names([significant(rate) for rate in candidates], 8)
+    text = f"{several} may each be the best, and {significant(flag.best or 0.0)} has the best mean"
+    return text if len(candidates) < len(flag.tried) else f"{text}, so no edge is shown"
+
+
 def rate_mark(judgement: Judgement, arm: str) -> str:
-    """The remark on the learning rate beside a configuration in the ranking."""
-    return next((MARKS[flag.kind] for flag in judgement.rate_flags if arm in flag.arms), "")
+    """The remark on the learning rate beside a configuration in the ranking.
+
+    That the best one is at an edge is said beside the configuration that is there.
+    """
+    flag = next((flag for flag in judgement.rate_flags if arm in flag.arms), None)
+    if flag is None:
+        return ""
+    return "" if flag.at_the_edge and arm not in flag.best_arms else MARKS[flag.kind]

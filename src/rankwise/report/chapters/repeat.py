@@ -16,11 +16,12 @@ from rankwise.report.document import (
 from rankwise.report.remarks import remarks_of
 from rankwise.report.steps import read_where
 from rankwise.results.judge import Judgement, words
-from rankwise.results.records import ArmFacts, Records, RunFacts
+from rankwise.results.records import ArmFacts, Records, RunFacts, own_runs
 from rankwise.spec.tasks import decimals_of
 from rankwise.text import MISSING, count, names, number, setting, whole
 
 MOST_RUNS = 300
+MOST_SEEDS = 20
 
 
 def repeat(judgement: Judgement) -> Section:
@@ -38,7 +39,7 @@ def repeat(judgement: Judgement) -> Section:
             caption="The settings in which the configurations differ."
             + ("" if records.varying else " They differ in none."),
         ),
-        Details(f"All {count(len(records.runs), 'run')}", (_all_runs(judgement),)),
+        Details(f"All {count(len(own_runs(records)), 'run')}", (_all_runs(judgement),)),
     ]
     if records.notes:
         notes = tuple(f"{clean(kind)}: {clean(text)}" for kind, text in remarks_of(records))
@@ -64,7 +65,9 @@ def _study_rows(records: Records) -> list[tuple[str, str]]:
     study = records.study
     model, data, device = (study.get(part, {}) for part in ("model", "data", "device"))
     spec = study.get("spec", {})
-    finished = sum(run.finished for run in records.runs)
+    runs = own_runs(records)
+    counts = f"{len(records.arms)}, {len(runs)}, {sum(run.finished for run in runs)}"
+    seeds = () if records.blocks else records.seeds
     rows = [
         ("read from", code(study.get("source", ""))),
         ("sha256 of the table", code(str(study.get("sha256", ""))[:16])),
@@ -81,13 +84,26 @@ def _study_rows(records: Records) -> list[tuple[str, str]]:
             "labels",
             names([code(x) for x in data["label_names"]]) if data.get("label_names") else "",
         ),
-        ("seeds", ", ".join(map(str, records.seeds))),
-        ("configurations, runs, finished", f"{len(records.arms)}, {len(records.runs)}, {finished}"),
-        ("objective", f"{words(records.metric)}, cost: {words(records.cost)}"),
+        ("seeds", _seeds(seeds)),
+        ("configurations, runs, finished", counts),
+        ("objective", f"{words(records.metric)}, cost: {words(records.cost)}{_tolerance(records)}"),
         ("device", _pairs(device)),
         ("versions", _pairs(study.get("versions", {}))),
     ]
     return [(name, value) for name, value in rows if value not in ("", MISSING)]
+
+
+def _seeds(seeds: Sequence[int]) -> str:
+    """At most MOST_SEEDS of them; rows without a seed are numbered, and there may be many."""
+    shown = ", ".join(map(str, seeds[:MOST_SEEDS]))
+    return shown + (f" and {len(seeds) - MOST_SEEDS} more" if len(seeds) > MOST_SEEDS else "")
+
+
+def _tolerance(records: Records) -> str:
+    if records.tolerance is None:
+        return ""
+    given = records.tolerance
+    return f", tolerance: {given if isinstance(given, str) else format(given, 'g')}"
 
 
 def _held_out(records: Records) -> str:
@@ -113,7 +129,8 @@ def _pairs(values: object) -> str:
 
 def _all_runs(judgement: Judgement) -> Block:
     records, digits = judgement.records, judgement.digits
-    others = [n for n in _metric_names(records.runs) if n != records.metric][:4]
+    runs = own_runs(records)
+    others = [n for n in _metric_names(runs) if n != records.metric][:4]
     head = (
         "run",
         "state",
@@ -133,13 +150,17 @@ def _all_runs(judgement: Judgement) -> Block:
             number(run.test.get(records.metric), digits),
             *(number(run.ranked.get(name), decimals_of(name)) for name in others),
         )
-        for run in records.runs[:MOST_RUNS]
+        for run in runs[:MOST_RUNS]
     ]
+    ours = "spec" in records.study
     caption = "Best step: on all validation examples; the adapter of this step is kept."
     if records.steps != "unknown":
         caption += f" Validation metrics: {read_where(records)}."
-    if len(records.runs) > MOST_RUNS:
-        caption += f" The first {MOST_RUNS}; all of them are in runs.csv."
+    if not ours:
+        caption = ""
+    if len(runs) > MOST_RUNS:
+        rest = "in runs.csv" if ours else f"in {code(records.origin)}"
+        caption += f" The first {MOST_RUNS}; all of them are {rest}."
     return table(head, rows, numeric=range(2, len(head)), caption=caption)
 
 

@@ -3,7 +3,7 @@
 import math
 import statistics
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from rankwise.analysis.curves import Curve, describe_curve
 from rankwise.report import figures
@@ -22,6 +22,7 @@ from rankwise.report.document import (
 )
 from rankwise.report.remarks import cause_of, explained
 from rankwise.report.steps import ranked_and_best
+from rankwise.results.collapsed import predicts_one_class
 from rankwise.results.judge import Judgement, failed_runs, trained, words
 from rankwise.results.records import ArmFacts, Records, RunFacts, is_failure
 from rankwise.text import MISSING, count, names, number, percent, whole
@@ -77,23 +78,6 @@ def _never_learned(judgement: Judgement) -> list[str]:
                 "of that class in the validation part."
             )
     return found
-
-
-def predicts_one_class(metrics: Mapping[str, float]) -> bool:
-    """Whether these are the metrics of a constant prediction.
-
-    Its Matthews correlation is 0, its accuracy p is the share of the class, whose F1 is then
-    2 p / (1 + p); the macro F1 is that over the number of classes, two or more, the others' being
-    0. A correlation of 0 by chance has another macro F1.
-    """
-    names = ("eval_accuracy", "eval_macro_f1", "eval_matthews")
-    if any(name not in metrics for name in names):
-        return False
-    p, macro_f1, matthews = (metrics[name] for name in names)
-    if matthews != 0 or p <= 0 or macro_f1 <= 0:
-        return False
-    classes = 2 * p / (1 + p) / macro_f1
-    return round(classes) >= 2 and math.isclose(classes, round(classes), rel_tol=1e-9)
 
 
 def _curve_row(arm: ArmFacts, curve: Curve, digits: int) -> tuple[str, ...]:

@@ -14,7 +14,7 @@ from rankwise.store.lock import Holder, held_by, refuse_unheld
 from rankwise.store.reader import Reader
 from rankwise.store.schema import AGAIN, ENDED, FILE, FINISHED, RunRecord
 from rankwise.store.seal import BACKUP
-from rankwise.store.writer import moved_names
+from rankwise.store.study_writer import moved_names
 from rankwise.study.begin import with_stored_ranks
 from rankwise.study.changes import Changes, changes_words, compare
 from rankwise.study.checkpoints import Checkpoints

@@ -4,6 +4,7 @@ Names are marked as code (`document.code`); `document.clean` takes the marks awa
 decimals of the metric.
 """
 
+from rankwise.analysis.front import SAME_COST
 from rankwise.analysis.planning import MOST_SEEDS, MOST_TIMES_EXAMPLES, Settlement
 from rankwise.analysis.verdict import ArmResult, DetectableEffect, Verdict
 from rankwise.report.document import code, strong
@@ -24,7 +25,6 @@ from rankwise.text import (
 
 FEW_GROUPS = 10
 FEW_SEEDS = 3
-LEAST_SAVING = 0.02
 UNLIKE = 6.0
 CLAIMS = {
     "seeds and examples": "The intervals hold for other seeds and other examples of the same kind.",
@@ -57,6 +57,11 @@ def claim(verdict: Verdict) -> str:
             return f"{what}; the intervals hold for other seeds on the same examples."
         return f"{what}, and with one seed per configuration there are no intervals."
     return CLAIMS[verdict.claim]
+
+
+def of_these_runs(verdict: Verdict) -> str:
+    """What must be added to a claim that rests on one seed each."""
+    return " of these runs" if verdict.claim == "examples" else ""
 
 
 def verdict_sentences(verdict: Verdict, digits: int) -> tuple[str, ...]:
@@ -333,8 +338,8 @@ def alternative(judgement: Judgement) -> str:
     if other is None:
         return ""
     share = other.saved / (other.memory + other.saved)
-    if share < LEAST_SAVING:
-        return f"no other configuration needs less by {percent(LEAST_SAVING, 0)} or more."
+    if share < SAME_COST:
+        return f"no other configuration needs less by {percent(SAME_COST, 0)} or more."
     text = f"{code(other.arm)} needs {size(other.memory)}, {percent(share)} less"
     if other.difference is None:
         return f"{text}, and is tied for best as well."

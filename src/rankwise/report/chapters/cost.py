@@ -88,7 +88,7 @@ def front(judgement: Judgement) -> Section | None:
             f"first: {on}. Each of them may be the best of all that cost no more (for each cost "
             f"the 95 % confidence set of the best{of_these_runs(judgement.verdict)}; costs within "
             f"{percent(SAME_COST, 0)} count as equal). The others are ruled out by configurations "
-            "that cost no more."
+            "that cost no more" + _but_tied(judgement) + "."
         ),
         _front_figure(judgement),
     ]
@@ -101,6 +101,17 @@ def front(judgement: Judgement) -> Section | None:
     if records.cost != "trainable_params" and "trainable_params" not in records.arms[0].costs:
         blocks.append(Paragraph("Trainable parameters are not known.", "small"))
     return Section("Quality against cost", "front", tuple(blocks))
+
+
+def _but_tied(judgement: Judgement) -> str:
+    """Why some that are tied in the ranking are off the front; empty where none is."""
+    off = [d.arm for d in judgement.front.dominated if d.arm in judgement.verdict.tie_group]
+    if not off:
+        return ""
+    return (
+        f"; {names([code(arm) for arm in off], 6)} {'are' if len(off) > 1 else 'is'} tied in the "
+        "ranking, where the comparisons with dearer ones count as well"
+    )
 
 
 def _front_figure(judgement: Judgement) -> Figure:

@@ -132,7 +132,7 @@ def test_three_questions_are_answered_whatever_came_out(
         assert screen.worse_by == (0.0 if basis in ("winner", "runs") else bound)
     assert screen.changes
     assert len(list(screen.changes)) <= 3
-    lines = [line for part in screen_lines(screen) for line in textwrap.wrap(part, 100)]
+    lines = [line for part in screen_lines(screen) for line in textwrap.wrap(part, 120)]
     assert len(lines) <= 12
 
 
@@ -143,7 +143,7 @@ def test_a_rival_is_named_with_what_telling_it_apart_takes(make_study: Any) -> N
     assert change.hours is not None
     assert 0 < change.hours < change.runs  # a run of these takes seconds
     assert re.search(r"\d+ runs, about [0-9.,]+ (s|min|h), to tell `?\w+", change.sentence)
-    assert "likely if the observed difference is the true one" in change.sentence
+    assert "likely if they truly differ as observed" in change.sentence
 
 
 def test_a_second_seed_is_priced_where_there_is_one(by_basis: Callable[[str], Judgement]) -> None:

@@ -27,7 +27,7 @@ class Change:
 
 def changes(judgement: Judgement) -> tuple[Change, ...]:
     """What would change the recommendation, or make one possible; never empty."""
-    found = [*_missing(judgement), *_deciding(judgement.verdict), *_noise(judgement)]
+    found = [*_missing(judgement), *_noise(judgement), *_deciding(judgement.verdict)]
     found += [*_failed(judgement), *_rates(judgement), *_tolerance(judgement)]
     if not found:
         nothing = "Nothing among these configurations; others, or other data, were not tried."
@@ -104,7 +104,7 @@ def _more_runs(verdict: Verdict, found: Sequence[Settlement]) -> str:
 
 
 def _if_true(found: Settlement) -> str:
-    return f"{percent(found.power, 0)} likely if the observed difference is the true one"
+    return f"{percent(found.power, 0)} likely if they truly differ as observed"
 
 
 def not_even(verdict: Verdict) -> str:
@@ -128,11 +128,11 @@ def _noise(judgement: Judgement) -> list[Change]:
     candidates = verdict.tie_group if len(verdict.tie_group) > 1 else arms
     which = f"the {len(candidates)} that may be the best"
     which = which if len(candidates) < len(arms) else f"all {len(arms)}"
-    why = "it would show how much is chance"
+    why = "to see how much is chance"
     if verdict.claim == "examples":
-        why = "another seed may change the order"
+        why = "which may change the order"
     hours = _hours(judgement, candidates)
-    return [_told(f"A second seed for {which} ({why})", len(candidates), hours)]
+    return [_told(f"A second seed for {which}, {why}", len(candidates), hours)]
 
 
 def _failed(judgement: Judgement) -> list[Change]:
@@ -152,7 +152,9 @@ def _rates(judgement: Judgement) -> list[Change]:
             continue
         hours, seeds = _hours(judgement, [arm]), max(1, len(judgement.records.seeds))
         if flag.kind == "not varied":
-            sentence = f"Other learning rates: {code(arm)} was trained at one learning rate alone"
+            sentence = (
+                f"Another learning rate than {significant(flag.tried[0])}, the only one tried"
+            )
         elif flag.at_the_edge and arm in flag.best_arms:
             way = "lower" if flag.kind == "at the lowest" else "higher"
             end = flag.kind.removeprefix("at the ")

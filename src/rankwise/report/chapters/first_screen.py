@@ -186,7 +186,7 @@ def _worse(judgement: Judgement) -> tuple[str, float | None]:
     best = f"the best{of_these_runs(verdict)}"
     return (
         f"At most {at_most(distance.high, digits)} in {words(verdict.metric)}, against {best} "
-        "(95 %, for all configurations at once).",
+        "(95 %, all configurations at once).",
         distance.high,
     )
 
@@ -223,13 +223,13 @@ def _cheaper(judgement: Judgement, arm: ArmFacts) -> ArmFacts | None:
 
 def _lost(judgement: Judgement, arm: str) -> str:
     verdict, digits = judgement.verdict, judgement.digits
-    distance, runs = verdict.distance(arm), of_these_runs(verdict)
+    distance = verdict.distance(arm)
     if arm not in verdict.tie_group:
         return f"is {behind(distance, digits)}"
-    text = f"may be the best{runs} as well"
+    text = "may be the best as well"
     if distance.high is None:
         return text
-    return f"{text}, and is at most {at_most(distance.high, digits)} worse than the best{runs}"
+    return f"{text}, and is at most {at_most(distance.high, digits)} worse than the best"
 
 
 def _memory(judgement: Judgement, named: str) -> str:
@@ -271,8 +271,8 @@ def _holds(judgement: Judgement) -> str:
     return {
         "seeds and examples": f"Other seeds, and other {examples} of the same kind.",
         "seeds": f"Other seeds on the same examples; of other examples nothing is known{few}.",
-        "examples": f"These runs, on other {examples} of the same kind; of other seeds nothing is "
-        "known, as each configuration has one.",
+        "examples": f"These runs, on other {examples} of the same kind; not for other seeds, as each "
+        "configuration has one.",
         "nothing": f"These runs on these examples alone{few}.",
     }[verdict.claim]
 

@@ -271,8 +271,8 @@ def _holds(judgement: Judgement) -> str:
     return {
         "seeds and examples": f"Other seeds, and other {examples} of the same kind.",
         "seeds": f"Other seeds on the same examples; of other examples nothing is known{few}.",
-        "examples": f"These runs, on other {examples} of the same kind; not for other seeds, as each "
-        "configuration has one.",
+        "examples": f"These runs, on other {examples} of the same kind; not for other seeds, as "
+        "each configuration has one.",
         "nothing": f"These runs on these examples alone{few}.",
     }[verdict.claim]
 

@@ -300,6 +300,19 @@ def test_with_one_seed_each_claim_is_one_of_these_runs(make_study: Any) -> None:
     assert "of these runs;" in chapter(text, "Quality against cost")
 
 
+def test_a_setting_that_interacts_is_not_simply_called_without_effect(make_study: Any) -> None:
+    def crossed(settings: Settings) -> float:
+        high = settings["training.learning_rate"] > 0.002
+        return 0.5 + 0.1 * (high == (settings["lora.r"] > 4))
+
+    judgement = judged(make_study(truth=crossed, seeds=(0, 1, 2)))
+    own = chapter(markdown(judgement), "What each setting does")
+    said = {row[0].strip("`"): row[-1] for row in cells(own, "| setting | from | to | change")[1:]}
+    assert said["lora.target_modules"] == "not significant"
+    for one, other in (("lora.r", "training.learning_rate"), ("training.learning_rate", "lora.r")):
+        assert said[one].endswith(f"depends on `{other}`")
+
+
 def test_nobody_is_passed_over(make_study: Any) -> None:
     """The best mean is used, or the cheapest within a tolerance; no interval strikes one out."""
     judgement = judged(make_study())

@@ -24,6 +24,7 @@ from rankwise.results.from_table import read_outside
 from rankwise.results.judge import Judgement, judge_records
 from rankwise.store.schema import Reload
 from rankwise.store.writer import Store
+from rankwise.text import at_most, bounds
 
 Settings = dict[str, Any]
 
@@ -176,6 +177,29 @@ def test_no_number_has_more_digits_than_its_error_bears(
         for number in re.findall(r"([\d,.]+\d) (?:runs|s|min|h)\b", one.sentence):
             digits = number.replace(",", "").replace(".", "").strip("0")
             assert len(digits) <= 2, one.sentence
+
+
+def test_a_printed_bound_holds_as_it_is_printed() -> None:
+    values = np.random.default_rng(1).lognormal(-3, 2, 300)
+    for low, high in zip(np.minimum(values, 2 * values[::-1]), values * 3, strict=True):
+        below, above = map(float, bounds(low, high, 3).split(" to "))
+        assert below <= low < below + 0.001
+        assert above - 0.001 < high <= above
+    assert bounds(0.25, 0.5, 2) == "0.25 to 0.50"
+    assert at_most(0.07 * 3, 2) == "0.21"
+
+
+def test_a_winner_is_not_said_to_be_worse_than_another(
+    by_basis: Callable[[str], Judgement],
+) -> None:
+    """Its two-sided bound may be above zero where its one-sided test is clear."""
+    judgement = by_basis("winner")
+    found = judgement.choice.recommendation
+    assert found.distance is not None
+    wide = replace(found, distance=replace(found.distance, high=0.01))
+    screen = screen_of(replace(judgement, choice=replace(judgement.choice, recommendation=wide)))
+    assert screen.worse.startswith("No other is better; the next, small, is worse by ")
+    assert screen.worse_by == 0.0
 
 
 def test_status_says_the_first_screen_and_the_ranking(

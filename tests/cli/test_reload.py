@@ -169,7 +169,7 @@ def test_a_recommendation_is_withdrawn_when_its_adapter_loads_as_something_else(
     monkeypatch.setattr(run, "check_adapters", spoiled)
     code, out, err = rankwise("run", small.spec, "--out", small.out)
     assert code == 0, err
-    assert "NO RECOMMENDATION" in out
+    assert "No recommendation: the adapter of" in out
     assert small.facts()["recommendation"]["basis"] == "withdrawn"
     assert small.facts()["recommendation"]["arm"] is None
     text = (small.out / "report.md").read_text()

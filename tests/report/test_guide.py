@@ -201,7 +201,7 @@ def test_settings_that_no_study_varied_have_the_advice_of_the_literature(plain_s
 def test_little_memory_names_the_leanest_configuration_and_what_it_loses(plain_study: Path) -> None:
     text = section(write_guide([plain_study]), "With little memory")
     assert "`r4_lr0.001_q` needs the least memory, " in text or "`r4_lr0.005_q` needs" in text
-    assert "its difference from the best mean is +" in text
+    assert "; against the best mean it is worse by 0.0" in text
     assert "examples/start_little_memory.yaml" in text
 
 

@@ -60,7 +60,7 @@ def test_an_arm_with_a_shared_training_is_shown_and_said_to_be_so(twins: Path) -
         text = to_markdown(tell(judge_records(read_records(store))))
     ranking = text.split("## Ranking")[1].split("\n## ")[0]
     rows = [line for line in ranking.splitlines() if line.startswith("|")]
-    (place,) = (n for n, row in enumerate(rows) if "| `cool` |" in row)
+    place = next(n for n, row in enumerate(rows) if "| `cool` |" in row)
     assert rows[place + 1].startswith("| – | `warm` | shares the training of `cool` |")
     assert (
         "`warm` shares the training of `cool` and differs from it only in generation settings"

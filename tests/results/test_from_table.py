@@ -88,7 +88,7 @@ def test_without_a_recommendation_it_is_said_what_would_make_one_possible(tmp_pa
     detail = facts["recommendation"]["detail"]
     assert detail["arm"] is None
     assert any("second seed" in text for text in detail["would_change"])
-    assert any("one learning rate" in text for text in detail["would_change"])
+    assert any("the only one tried" in text for text in detail["would_change"])
 
 
 def test_nan_arms_are_counted_and_not_ranked(tmp_path: Path) -> None:

@@ -111,7 +111,7 @@ def test_only_the_chosen_adapters_stay_and_come_back_only_when_asked_for(study: 
     code, _, said = rankwise("run", study.spec, "--out", study.out, *kept)
     assert code == 0
     assert "keep_adapters: best has dropped 2 adapters" in said
-    best = rankwise("status", study.out)[1].split("recommended: ")[1].split()[0]
+    best = rankwise("status", study.out)[1].split("\nUse ")[1].split(":")[0].split(",")[0]
     (other,) = {"good", "bad"} - {best}
     assert {path.name for path in (study.out / ADAPTERS).iterdir()} == {
         best, folder_of(study, f"{best}/seed-0").name, folder_of(study, f"{best}/seed-1").name

@@ -24,7 +24,7 @@ from functools import cache
 import numpy as np
 from scipy import special, stats
 
-from rankwise.analysis.scores import Floats
+from rankwise.analysis.scores import Floats, Ints
 from rankwise.analysis.variance import Components, Estimates
 
 DRAWS = 4096
@@ -121,13 +121,18 @@ def _sequence(arms: int) -> tuple[Floats, Floats]:
     return np.asarray(special.ndtri(uniform[:, 1:])), uniform[:, 0]
 
 
-def _t_of(game: Contest, arm: int) -> Floats:
+def _t_of(game: Contest, arm: int, other_J: Ints | None = None) -> Floats:
     """Draws of the t values of `arm` minus each other arm (B, J), where all are equal."""
-    others = np.arange(len(game.t_AA)) != arm
-    z_BJ = game.z_BA[:, [arm]] - game.z_BA[:, others]
-    z_BJ /= game.sd_AA[arm, others]
+    if other_J is None:
+        other_J = _others(game, arm)
+    z_BJ = game.z_BA[:, [arm]] - game.z_BA[:, other_J]
+    z_BJ /= game.sd_AA[arm, other_J]
     z_BJ /= game.scale_B[:, None]
     return z_BJ
+
+
+def _others(game: Contest, arm: int) -> Ints:
+    return np.delete(np.arange(len(game.t_AA)), arm)
 
 
 def p_best(game: Contest) -> Floats:
@@ -135,19 +140,21 @@ def p_best(game: Contest) -> Floats:
 
     The arms whose p is not below 5 % are the 95 % confidence set of the best.
     """
-    arms = len(game.t_AA)
-    return np.array([_p_best(game, arm, np.delete(game.t_AA[arm], arm)) for arm in range(arms)])
+    arms = range(len(game.t_AA))
+    return np.array([p_best_among(game, arm, _others(game, arm)) for arm in arms])
 
 
-def _p_best(game: Contest, arm: int, t_J: Floats) -> float:
-    most = float(t_J.max())
+def p_best_among(game: Contest, arm: int, other_J: Ints) -> float:
+    """The smallest level at which `arm` is ruled out as the best of itself and these others."""
+    t_J = game.t_AA[arm, other_J]
+    most = float(t_J.max(initial=-np.inf))
     alone = float(stats.t.sf(most, game.df))
     bonferroni = len(t_J) * alone
     if most <= 0:
         return 1.0
     if len(t_J) == 1 or bonferroni < CLEAR:
         return bonferroni
-    drawn_BJ = _t_of(game, arm)
+    drawn_BJ = _t_of(game, arm, other_J)
     p = float((drawn_BJ.max(axis=1) >= most).mean())
     for _ in range(3):
         first = FIRST_STEP * max(p, alone)

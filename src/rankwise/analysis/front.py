@@ -4,12 +4,19 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rankwise.analysis.verdict import Difference, Distance, Verdict
+import numpy as np
+
+from rankwise.analysis.best import contest, p_best_among
+from rankwise.analysis.variance import Components
+from rankwise.analysis.verdict import LEVEL, Difference, Distance, Verdict
+
+# Costs that differ by less count as equal: measured ones vary by as much from run to run.
+SAME_COST = 0.02
 
 
 @dataclass(frozen=True)
 class Dominated:
-    """An arm off the front, and an arm that costs no more and is significantly better."""
+    """An arm off the front, and of those that cost no more the one that is most clearly better."""
 
     arm: str
     by: str
@@ -19,9 +26,10 @@ class Dominated:
 class Front:
     """Arms by cost, cheapest first, and those off the front.
 
-    An arm is dominated if another costs no more and is better, by bounds for all pairs at once.
-    Arms that are tied in quality do not dominate one another, whatever they cost. `unpriced`: arms
-    whose cost is not known.
+    The front has the arms that may be the best of all that cost no more: for each cost the 95 %
+    confidence set of the best, as the tie group is for all arms. So an arm that is ruled out by
+    others of equal or lower cost is off the front, and an arm that is tied with them is on it.
+    `unpriced`: arms whose cost is not known.
     """
 
     cost: str
@@ -68,17 +76,35 @@ class Recommendation:
     alternative: Alternative | None = None
 
 
-def front(verdict: Verdict, cost: str, price: Mapping[str, float | None]) -> Front:
-    """The quality-against-cost front of `verdict`; `price` maps arms to the cost named `cost`."""
+def front(
+    verdict: Verdict, parts: Components, cost: str, price: Mapping[str, float | None]
+) -> Front:
+    """The quality-against-cost front; `price` maps arms to the cost named `cost`.
+
+    `parts` are those that the verdict was made of.
+    """
     priced = {arm: p for arm in verdict.pairs.arms if (p := price.get(arm)) is not None}
     ordered = sorted(priced, key=lambda arm: (priced[arm], _place(verdict, arm)))
-    dominated = {arm: by for arm in ordered if (by := _dominator(verdict, priced, arm))}
+    found = _dominated(verdict, parts, priced)
     return Front(
         cost=cost,
-        front=tuple(arm for arm in ordered if arm not in dominated),
-        dominated=tuple(Dominated(arm, by) for arm, by in dominated.items()),
+        front=tuple(arm for arm in ordered if arm not in found),
+        dominated=tuple(Dominated(arm, found[arm]) for arm in ordered if arm in found),
         unpriced=tuple(arm for arm in verdict.pairs.arms if arm not in priced),
     )
+
+
+def _dominated(verdict: Verdict, parts: Components, priced: Mapping[str, float]) -> dict[str, str]:
+    """Arms ruled out as the best of those that cost no more, and the one that is clearest."""
+    if len(priced) < 2 or verdict.claim == "nothing":
+        return {}
+    game, found = contest(parts, verdict.lower_is_better), {}
+    for arm, own in priced.items():
+        rivals = [a for a, p in priced.items() if a != arm and p <= own * (1 + SAME_COST)]
+        row, rival_J = parts.arms.index(arm), np.array([parts.arms.index(a) for a in rivals], int)
+        if p_best_among(game, row, rival_J) / verdict.share < LEVEL:
+            found[arm] = rivals[int(np.argmax(game.t_AA[row, rival_J]))]
+    return found
 
 
 def recommend(
@@ -101,7 +127,7 @@ def recommend(
     candidates = tuple(one.arm for one in verdict.distances if one.arm in equal) or tied
     arm = _cheapest(verdict, price, candidates) if equal else str(verdict.best)
     cheapest = _cheapest(verdict, price, tied)
-    saves = _cost(price, cheapest) < _cost(price, arm)
+    saves = _cost(price, cheapest) * (1 + SAME_COST) < _cost(price, arm)
     return Recommendation(
         arm=arm,
         cost=cost,
@@ -116,7 +142,9 @@ def recommend(
 
 
 def _cheapest(verdict: Verdict, price: Mapping[str, float | None], arms: tuple[str, ...]) -> str:
-    return min(arms, key=lambda arm: (_cost(price, arm), _place(verdict, arm)))
+    """The best placed of the arms that cost least, or so little more that it counts as equal."""
+    most = (1 + SAME_COST) * min(_cost(price, arm) for arm in arms)
+    return min((a for a in arms if _cost(price, a) <= most), key=lambda a: _place(verdict, a))
 
 
 def _cost(price: Mapping[str, float | None], arm: str) -> float:
@@ -126,20 +154,6 @@ def _cost(price: Mapping[str, float | None], arm: str) -> float:
 
 def _place(verdict: Verdict, arm: str) -> int:
     return next(a.place or len(verdict.arms) for a in verdict.arms if a.arm == arm)
-
-
-def _dominator(verdict: Verdict, priced: Mapping[str, float], arm: str) -> str | None:
-    """The best placed arm that costs no more than `arm` and is significantly better."""
-    better = -1.0 if verdict.lower_is_better else 1.0
-    column = verdict.pairs.arms.index(arm)
-    found = [
-        other
-        for row, other in enumerate(verdict.pairs.arms)
-        if other in priced
-        and priced[other] <= priced[arm]
-        and verdict.pairs.decided_AA[row, column] == better
-    ]
-    return min(found, key=lambda other: _place(verdict, other), default=None)
 
 
 def _alternative(

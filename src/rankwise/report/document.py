@@ -91,10 +91,11 @@ class Quotes:
 
 @dataclass(frozen=True)
 class Details:
-    """Blocks that may be folded away under a summary."""
+    """Blocks folded away under a summary; in Markdown only where `folds`, else they stand open."""
 
     summary: str
     blocks: tuple["Block", ...]
+    folds: bool = True
 
 
 Block = Paragraph | Bullets | Table | Figure | CodeBlock | Quotes | Details
@@ -190,8 +191,10 @@ def _block(block: Block, folder: str) -> str:
             parts = [f"Prompt:\n\n{_fenced(prompt, 'text')}"]
             parts += [f"{_text(title)}:\n\n{_fenced(text, 'text')}" for title, text in answers]
             return "\n\n".join(parts)
-        case Details(summary, inner):
+        case Details(summary, inner, folds):
             body = "\n\n".join(_blocks(inner, folder))
+            if not folds:
+                return f"{_line_start(_text(summary))}:\n\n{body}"
             return f"<details><summary>{_html_text(summary)}</summary>\n\n{body}\n\n</details>"
 
 

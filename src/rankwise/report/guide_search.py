@@ -13,8 +13,9 @@ from rankwise.report.document import (
     strong,
     table,
 )
+from rankwise.report.words import compared
 from rankwise.results.judge import Judgement
-from rankwise.text import interval, signed, size
+from rankwise.text import size
 
 
 @dataclass(frozen=True)
@@ -132,10 +133,8 @@ def _least_memory(one: Judgement) -> str:
     text = f"{code(one.records.title)}: {code(least.arm)} needs the least memory, {need}"
     if least.arm != one.verdict.best:
         gap = one.verdict.difference(least.arm, one.verdict.best)
-        text += (
-            f"; its difference from the best mean is {signed(gap.value, one.digits)} "
-            f"({interval(gap.low, gap.high, one.digits)})"
-        )
+        said = compared(gap, one.verdict.lower_is_better, one.digits)
+        text += f"; against the best mean it is {said}"
     return f"{text}."
 
 

@@ -20,13 +20,15 @@ from rankwise.analysis.shapes import Shape
 from rankwise.analysis.smooth import Smooth
 from rankwise.analysis.tuned import TunedStructure
 from rankwise.analysis.verdict import ArmResult, DetectableEffect, Distance, Verdict
+from rankwise.report.changes import changes, settlement
+from rankwise.report.chapters.first_screen import FirstScreen, first_screen, plain
 from rankwise.report.chapters.groups import group_runs
-from rankwise.report.chapters.recommendation import flag_sentence, would_change
+from rankwise.report.chapters.recommendation import flag_sentence
 from rankwise.report.chapters.runs import described
 from rankwise.report.document import clean, code
 from rankwise.report.remarks import Explanation, explained, remarks_of
 from rankwise.report.trainers import recommended_spec
-from rankwise.report.words import alternative, reason, settlement, verdict_sentences
+from rankwise.report.words import alternative, reason, verdict_sentences
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import Judgement, judge_records
 from rankwise.results.records import Answer, ArmFacts, Records, RunFacts, own_runs
@@ -154,6 +156,7 @@ class Facts:
 
     format: int
     study: StudyFacts
+    first_screen: FirstScreen
     verdict: VerdictFacts
     on_test: VerdictFacts | None
     recommendation: RecommendationFacts
@@ -184,6 +187,7 @@ def facts_of(judgement: Judgement) -> Facts:
     return Facts(
         format=FORMAT,
         study=_study(records),
+        first_screen=plain(first_screen(judgement)),
         verdict=_verdict(judgement.verdict, judgement.digits),
         on_test=_verdict(test, judgement.digits) if test is not None else None,
         recommendation=RecommendationFacts(
@@ -268,7 +272,7 @@ def _recommendation(judgement: Judgement) -> RecommendationDetail:
         alternative=None
         if other is None
         else AlternativeFacts(**vars(other), sentence=clean(alternative(judgement))),
-        would_change=tuple(clean(text) for text in would_change(judgement)),
+        would_change=tuple(clean(one.sentence) for one in changes(judgement)),
     )
 
 

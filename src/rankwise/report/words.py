@@ -4,12 +4,15 @@ Names are marked as code (`document.code`); `document.clean` takes the marks awa
 decimals of the metric.
 """
 
-from rankwise.analysis.planning import MOST_SEEDS, MOST_TIMES_EXAMPLES, Settlement
-from rankwise.analysis.verdict import ArmResult, DetectableEffect, Verdict
+from rankwise.analysis.front import SAME_COST
+from rankwise.analysis.verdict import ArmResult, DetectableEffect, Difference, Distance, Verdict
+from rankwise.report.changes import deciding
 from rankwise.report.document import code, strong
 from rankwise.results.judge import Judgement, words
 from rankwise.results.records import ArmFacts, Cost
 from rankwise.text import (
+    at_most,
+    bounds,
     count,
     decimals_for,
     duration,
@@ -17,20 +20,19 @@ from rankwise.text import (
     names,
     number,
     percent,
-    signed,
     size,
     whole,
 )
 
 FEW_GROUPS = 10
 FEW_SEEDS = 3
-LEAST_SAVING = 0.02
 UNLIKE = 6.0
 CLAIMS = {
-    "seeds and examples": "The intervals hold for other seeds and other examples of the same kind.",
+    "seeds and examples": "The intervals hold for other seeds and other {examples} of the same "
+    "kind.",
     "seeds": "The intervals hold for other seeds on the same examples. Without scores by example, "
     "nothing is known about other examples.",
-    "examples": "The intervals hold for other examples of the same kind, but only for these "
+    "examples": "The intervals hold for other {examples} of the same kind, but only for these "
     "trained runs: with one seed per configuration, nothing is known about other seeds.",
     "nothing": "There are no intervals: with one seed per configuration and no scores by example, "
     "the noise cannot be estimated.",
@@ -56,7 +58,12 @@ def claim(verdict: Verdict) -> str:
         if verdict.claim == "seeds":
             return f"{what}; the intervals hold for other seeds on the same examples."
         return f"{what}, and with one seed per configuration there are no intervals."
-    return CLAIMS[verdict.claim]
+    return CLAIMS[verdict.claim].format(examples=verdict.unit)
+
+
+def of_these_runs(verdict: Verdict) -> str:
+    """What must be added to a claim that rests on one seed each."""
+    return " of these runs" if verdict.claim == "examples" else ""
 
 
 def verdict_sentences(verdict: Verdict, digits: int) -> tuple[str, ...]:
@@ -103,7 +110,8 @@ def headline(verdict: Verdict, digits: int, trained_once: bool = False) -> str:
             "of the best, but not in the 97.5 % set that a winner needs."
         )
     tied = names([code(name) for name in verdict.tie_group], 4)
-    title = f"{len(verdict.tie_group)} of {len(ranked)} configurations are tied for best:"
+    title = f"{len(verdict.tie_group)} of {len(ranked)} configurations are tied for best"
+    title += f"{of_these_runs(verdict)}:"
     return f"{strong(title)} {tied}. {looks}, but this may be chance."
 
 
@@ -112,9 +120,39 @@ def _better_than_all(verdict: Verdict, best: ArmResult, digits: int) -> str:
     rest = code(nearest.arm) if others == 1 else f"each of the {others} others"
     return (
         f"{code(best.arm)}, {words(verdict.metric)} {number(best.mean, digits)}, is significantly "
-        f"better than {rest}; {code(nearest.arm)} is behind by {number(nearest.value, digits)} "
-        f"({interval(nearest.low, nearest.high, digits)})"
+        f"better than {rest}; {code(nearest.arm)} is {behind(nearest, digits)}"
     )
+
+
+def behind(found: Distance, digits: int) -> str:
+    """`worse by 0.031 (0.012 to 0.050)`, or what is known of it.
+
+    Where a worse one may be worse by next to nothing, only the upper bound is said.
+    """
+    text = f"worse by {number(found.value, digits)}"
+    if found.low is None or found.high is None:
+        return text
+    if found.low > 0:
+        return f"{text} ({bounds(found.low, found.high, digits)})"
+    return f"{text} (at most {at_most(found.high, digits)})"
+
+
+def compared(found: Difference, lower_is_better: bool, digits: int) -> str:
+    """`worse by 0.007 (from 0.027 better to 0.041 worse)`: the first against the other."""
+    sign = 1 if lower_is_better else -1
+
+    def side(value: float) -> str:
+        return f"{number(abs(value), digits)} {'worse' if value > 0 else 'better'}"
+
+    word = "worse" if sign * found.value > 0 else "better"
+    text = f"{word} by {number(abs(found.value), digits)}"
+    if found.low is None or found.high is None:
+        return f"{text} (the noise is unknown)"
+    low, high = sorted((sign * found.low, sign * found.high))
+    if low <= 0 <= high:
+        return f"{text} (from {side(low)} to {side(high)})"
+    small, large = sorted((abs(low), abs(high)))
+    return f"{text} ({bounds(small, large, digits)})"
 
 
 def noise(verdict: Verdict, digits: int) -> str:
@@ -154,53 +192,6 @@ def _unlike(found: DetectableEffect, digits: int) -> str:
     return (
         " (configurations with little noise between them are distinguished from "
         f"{number(found.smallest, digits)} on)"
-    )
-
-
-def deciding(verdict: Verdict, most: int = 3) -> tuple[str, ...]:
-    """What would decide between the best and the tied configurations next to it."""
-    if verdict.claim == "nothing":
-        return ()
-    open_ = [s for s in verdict.settlements if s.difference and not (s.seeds or s.only_examples)]
-    if len(open_) < 2:
-        return tuple(settlement(verdict, s) for s in verdict.settlements[:most])
-    return (
-        *[settlement(verdict, s) for s in verdict.settlements if s not in open_][:most],
-        f"{names([code(s.arm) for s in open_], 6)} against {code(open_[0].best)}: "
-        f"{_not_even(verdict)} would not be enough to decide any of these comparisons.",
-    )
-
-
-def _not_even(verdict: Verdict) -> str:
-    more = [f"{MOST_SEEDS:,} seeds per configuration"] if "seeds" in verdict.claim else []
-    if "examples" in verdict.claim:
-        more.append(f"{MOST_TIMES_EXAMPLES:,} times as many {verdict.unit}")
-    return " and ".join(more)
-
-
-def settlement(verdict: Verdict, found: Settlement) -> str:
-    """How many seeds and examples would decide one comparison, and what they take."""
-    pair = f"{code(found.arm)} against {code(found.best)}"
-    if found.difference == 0:
-        return (
-            f"{pair}: the observed difference is zero, so the seeds or examples needed cannot be "
-            "computed."
-        )
-    end = "" if "seeds" in verdict.claim else "; a second seed is needed to say more about seeds"
-    if found.seeds is not None:
-        ways = f"{found.seeds:,} seeds per configuration instead of {found.seeds_now:.2g}"
-        if found.examples and found.examples != verdict.examples:
-            ways += f" on {found.examples:,} {verdict.unit} instead of {verdict.examples:,}"
-        end = f": {count(found.runs or 0, 'run')}"
-        if found.hours is not None:
-            end += f", about {duration(3600 * found.hours)}"
-    elif found.only_examples is not None:
-        ways = f"{found.only_examples:,} {verdict.unit} instead of {verdict.examples:,}"
-    else:
-        return f"{pair}: {_not_even(verdict)} would not be enough to decide."
-    return (
-        f"{pair}: if the true difference is the observed one ({abs(found.difference):.3g}), {ways} "
-        f"would detect it with a probability of about {percent(found.power, 0)}{end}."
     )
 
 
@@ -329,14 +320,14 @@ def may_be_worse(judgement: Judgement) -> str:
     found, digits = judgement.choice.recommendation, judgement.digits
     if found.distance is None or found.distance.high is None or judgement.choice.arm is None:
         return ""
-    text = ""
+    text, best = "", f"the best{of_these_runs(judgement.verdict)}"
     if found.distance.high > 0:
-        text = f"It may be worse than the best by up to {number(found.distance.high, digits)}."
+        text = f"It may be worse than {best} by up to {at_most(found.distance.high, digits)}."
     if found.cheaper is not None:
         price = price_of(judgement.records.arm(found.cheaper.arm), found.cost)
         text += (
             f" The cheapest that can be the best is {code(found.cheaper.arm)} ({price}): it may be "
-            f"worse than the best by up to {number(found.cheaper.high, digits)}."
+            f"worse than {best} by up to {at_most(found.cheaper.high, digits)}."
         )
     return f"{text} These bounds hold for all configurations at once, with 95 %." if text else ""
 
@@ -347,16 +338,14 @@ def alternative(judgement: Judgement) -> str:
     if other is None:
         return ""
     share = other.saved / (other.memory + other.saved)
-    if share < LEAST_SAVING:
-        return f"no other configuration needs less by {percent(LEAST_SAVING, 0)} or more."
-    text = f"{code(other.arm)} needs {size(other.memory)}, {percent(share)} less"
+    if share < SAME_COST:
+        return f"no other configuration needs less by {percent(SAME_COST, 0)} or more."
+    text = f"{code(other.arm)} needs {size(other.memory)}, {percent(share, 0)} less"
     if other.difference is None:
-        return f"{text}, and is tied for best as well."
-    found, digits = other.difference, judgement.digits
-    return (
-        f"{text}; its {words(judgement.verdict.metric)} differs by {signed(found.value, digits)} "
-        f"({interval(found.low, found.high, digits)})."
-    )
+        return f"{text}, and is tied for best{of_these_runs(judgement.verdict)} as well."
+    verdict = judgement.verdict
+    said = compared(other.difference, verdict.lower_is_better, judgement.digits)
+    return f"{text}; its {words(verdict.metric)} is {said}."
 
 
 def cost_text(cost: Cost) -> str:

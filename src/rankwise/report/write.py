@@ -17,8 +17,9 @@ from rankwise.report.chapters.answers import answers
 from rankwise.report.chapters.columns import columns_read
 from rankwise.report.chapters.cost import costs, front
 from rankwise.report.chapters.effects import effects
+from rankwise.report.chapters.first_screen import lead
 from rankwise.report.chapters.groups import groups, ranks
-from rankwise.report.chapters.ranking import lead, ranking
+from rankwise.report.chapters.ranking import ranking
 from rankwise.report.chapters.recommendation import against_full, learning_rate, recommendation
 from rankwise.report.chapters.repeat import repeat
 from rankwise.report.chapters.runs import curves, failures

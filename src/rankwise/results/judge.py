@@ -98,7 +98,7 @@ def judge_records(records: Records) -> Judgement:
         verdict=verdict,
         choice=choose(records, verdict),
         digits=_digits(verdict),
-        front=front(verdict, records.cost, prices_of(records, records.cost)),
+        front=front(verdict, parts, records.cost, prices_of(records, records.cost)),
         **vars(find_settings(data, scores, parts)),
         on_test=(
             judge(scores_on_test(data, records.metric))

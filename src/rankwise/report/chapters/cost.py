@@ -3,6 +3,7 @@
 import math
 from collections import defaultdict
 
+from rankwise.analysis.front import SAME_COST
 from rankwise.report import figures
 from rankwise.report.document import (
     Block,
@@ -15,7 +16,7 @@ from rankwise.report.document import (
     code,
     table,
 )
-from rankwise.report.words import cost_text
+from rankwise.report.words import cost_text, of_these_runs
 from rankwise.results.judge import Judgement, against_best, ranked, words
 from rankwise.results.records import ArmFacts
 from rankwise.text import MISSING, count, names, number, percent
@@ -75,7 +76,7 @@ def _cost_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
 
 
 def front(judgement: Judgement) -> Section | None:
-    """The configurations for which no cheaper one is significantly better."""
+    """The configurations that may be the best of all that cost no more."""
     found, records = judgement.front, judgement.records
     if len(found.front) + len(found.dominated) < 2:
         return None
@@ -84,20 +85,33 @@ def front(judgement: Judgement) -> Section | None:
     blocks: list[Block] = [
         Paragraph(
             f"On the Pareto front of {words(judgement.verdict.metric)} against {cost}, lowest cost "
-            f"first: {on}. A configuration is off the front only if another costs no more and is "
-            "significantly better (bounds for all pairs at once, 95 %)."
+            f"first: {on}. Each of them may be the best of all that cost no more (for each cost "
+            f"the 95 % confidence set of the best{of_these_runs(judgement.verdict)}; costs within "
+            f"{percent(SAME_COST, 0)} count as equal). The others are ruled out by configurations "
+            "that cost no more" + _but_tied(judgement) + "."
         ),
         _front_figure(judgement),
     ]
     if found.dominated:
         rows = [(code(d.arm), code(d.by)) for d in found.dominated]
-        blocks.append(Details("Off the front", (table(("configuration", "worse than"), rows),)))
+        blocks.append(Details("Off the front", (table(("configuration", "ruled out by"), rows),)))
     if found.unpriced:
         unpriced = names([code(name) for name in found.unpriced])
         blocks.append(Paragraph(f"Not shown, because {cost} is not known: {unpriced}.", "small"))
     if records.cost != "trainable_params" and "trainable_params" not in records.arms[0].costs:
         blocks.append(Paragraph("Trainable parameters are not known.", "small"))
     return Section("Quality against cost", "front", tuple(blocks))
+
+
+def _but_tied(judgement: Judgement) -> str:
+    """Why some that are tied in the ranking are off the front; empty where none is."""
+    off = [d.arm for d in judgement.front.dominated if d.arm in judgement.verdict.tie_group]
+    if not off:
+        return ""
+    return (
+        f"; {names([code(arm) for arm in off], 6)} {'are' if len(off) > 1 else 'is'} tied in the "
+        "ranking, where the comparisons with dearer ones count as well"
+    )
 
 
 def _front_figure(judgement: Judgement) -> Figure:

@@ -1,61 +1,91 @@
-"""The first lines of a report, and the ranking that they rest on."""
+"""The ranking that the first lines of a report rest on."""
 
 from rankwise.analysis.verdict import ArmResult, Distance, Verdict
 from rankwise.report import figures
+from rankwise.report.changes import deciding
 from rankwise.report.chapters.recommendation import rate_mark
-from rankwise.report.document import Block, Bullets, Figure, Paragraph, Section, code, strong, table
+from rankwise.report.document import (
+    Block,
+    Bullets,
+    Details,
+    Figure,
+    Paragraph,
+    Section,
+    code,
+    table,
+)
 from rankwise.report.steps import READ_AT, caution
 from rankwise.report.words import (
+    behind,
     cautions,
     claim,
-    deciding,
+    cost_text,
     detectable,
     headline,
-    may_be_worse,
     noise,
-    price_of,
-    reason,
+    of_these_runs,
 )
 from rankwise.results.judge import Judgement, against_best, ranked, words
 from rankwise.results.records import ArmFacts, Records
 from rankwise.spec.tasks import decimals_of
-from rankwise.text import MISSING, count, interval, names, number, p_value, signed
+from rankwise.text import MISSING, at_most, bounds, count, interval, names, number, p_value
 
 
 def ranking(judgement: Judgement) -> Section:
-    """Every configuration: mean, interval, difference from the best, and whether it is tied."""
+    """The verdict, and every configuration: what decides first, all other columns after it."""
+    verdict, records = judgement.verdict, judgement.records
+    shared = any(arm.twin_of == verdict.best for arm in records.arms)
+    blocks: list[Block] = [Paragraph(headline(verdict, judgement.digits, shared))]
+    blocks += _tables(judgement)
+    if verdict.best is not None:
+        results = sorted(verdict.arms, key=lambda arm: (arm.place is None, arm.place or 0))
+        blocks.append(_figure(judgement, results))
+    said = (*_untrained(records), *_twins(records), *deciding(verdict))
+    blocks += [Paragraph(text) for text in said]
+    if judgement.on_test is not None:
+        blocks.append(Paragraph(_on_test(judgement, judgement.on_test)))
+    if verdict.best is not None:
+        blocks.append(Bullets(_certainty(judgement)))
+    return Section("Ranking", "ranking", tuple(blocks))
+
+
+def _certainty(judgement: Judgement) -> tuple[str, ...]:
+    """The noise, what it lets this study find, what the intervals hold for, and cautions."""
+    verdict, digits = judgement.verdict, judgement.digits
+    said = (noise(verdict, digits), detectable(verdict, digits), claim(verdict))
+    return (*(text for text in said if text), *caution(judgement.records), *cautions(verdict))
+
+
+HEAD = ("", "configuration", "verdict")
+BEHIND = ("behind best", "at most")
+MORE = ("95 % bounds", "p", "test", "runs", "spread", "own 95 % interval", "learning rate")
+
+
+def _tables(judgement: Judgement) -> list[Block]:
+    """The columns that decide, and the others folded away."""
     verdict, records = judgement.verdict, judgement.records
     against = {distance.arm: distance for distance in verdict.distances}
-    results = sorted(verdict.arms, key=lambda arm: (arm.place is None, arm.place or 0))
-    found, arms = {result.arm: result for result in results}, ranked(judgement)
+    found, arms = {result.arm: result for result in verdict.arms}, ranked(judgement)
     rows = [
         _rank_row(judgement, found[arm.name], arm, against.get(arm.name))
         if arm.twin_of is None
         else _twin_row(judgement, arm)
         for arm in arms
     ]
-    metric = words(verdict.metric)
-    head = ("", "configuration", "verdict", metric, "behind best", "95 % bounds", "p", "test")
-    head_more = ("runs", "spread", "own 95 % interval", "learning rate")
-    blocks: list[Block] = [
-        table(
-            (*head, *head_more),
-            rows,
-            numeric=(0, 3, 4, 5, 6, 7, 8, 9, 10),
-            marked=[i for i, a in enumerate(arms) if found[a.twin_of or a.name].tied],
-            caption=_caption(judgement),
-        )
-    ]
-    if verdict.best is not None:
-        blocks.append(_figure(judgement, results))
-    said = (*_untrained(records), *_twins(records), *deciding(verdict))
-    blocks += [Paragraph(text) for text in said]
-    if judgement.on_test is not None:
-        blocks.append(Paragraph(_on_test(judgement, judgement.on_test)))
-    warnings = (*caution(records), *cautions(verdict))
-    if warnings and verdict.best is not None:
-        blocks.append(Bullets(warnings))
-    return Section("Ranking", "ranking", tuple(blocks))
+    marked = [i for i, arm in enumerate(arms) if found[arm.twin_of or arm.name].tied]
+    first = (*HEAD, words(verdict.metric), *BEHIND, words(records.cost))
+    cut = len(first)
+    main = table(
+        first, [row[:cut] for row in rows], (0, *range(3, cut)), marked, caption=_caption(judgement)
+    )
+    more = table(
+        (*HEAD[:2], *MORE),
+        [(*row[:2], *row[cut:]) for row in rows],
+        (0, 2, 3, 4, 5, 6, 7),
+        marked,
+        caption=_more_caption(judgement),
+    )
+    return [main, Details("More columns of the ranking", (more,), folds=False)]
 
 
 def _on_test(judgement: Judgement, test: Verdict) -> str:
@@ -71,12 +101,9 @@ def _on_test(judgement: Judgement, test: Verdict) -> str:
     else:
         text += "."
     if chosen != test.best:
-        found = test.difference(chosen, test.best)
-        text += (
-            f" The recommended {code(chosen)} differs from it by "
-            f"{signed(found.value, judgement.digits)} "
-            f"({interval(found.low, found.high, judgement.digits)})."
-        )
+        out = "" if chosen in test.tie_group else ", and is ruled out as the best there"
+        distance = test.distance(judgement.records.arm(chosen).twin_of or chosen)
+        text += f" The recommended {code(chosen)} is {behind(distance, judgement.digits)}{out}."
     return text
 
 
@@ -84,24 +111,29 @@ def _rank_row(
     judgement: Judgement, result: ArmResult, arm: ArmFacts, distance: Distance | None
 ) -> tuple[str, ...]:
     verdict, digits = judgement.verdict, judgement.digits
+    price = _price(judgement, arm)
+    mark = rate_mark(judgement, arm.name)
     if result.place is None or distance is None:
         why = "not yet run" if not arm.failed else "no result, not ranked"
-        end = (_runs(arm), MISSING, MISSING, rate_mark(judgement, arm.name))
-        return (MISSING, code(arm.name), why, *[MISSING] * 5, *end)
-    test = arm.test.get(verdict.metric)
+        start = (MISSING, code(arm.name), why, *[MISSING] * 3, price)
+        return (*start, *[MISSING] * 3, _runs(arm), MISSING, MISSING, mark)
+    first = result.place == 1
+    alone = verdict.winner == result.arm or verdict.stands_out == result.arm
     return (
         str(result.place),
         code(arm.name),
         standing(verdict, result),
         number(result.mean, digits),
-        number(distance.value, digits) if result.place > 1 else MISSING,
-        interval(distance.low, distance.high, digits),
-        p_value(distance.p if result.place > 1 else None),
-        number(test, digits),
+        MISSING if first else number(distance.value, digits),
+        MISSING if alone else at_most(distance.high, digits),
+        price,
+        MISSING if alone else bounds(distance.low, distance.high, digits),
+        MISSING if first else p_value(distance.p),
+        number(arm.test.get(verdict.metric), digits),
         _runs(arm),
         number(result.spread, digits),
         interval(result.low, result.high, digits),
-        rate_mark(judgement, arm.name),
+        mark,
     )
 
 
@@ -109,9 +141,12 @@ def standing(verdict: Verdict, result: ArmResult) -> str:
     """What is said of an arm in the ranking, in a word or two."""
     if verdict.winner == result.arm:
         return "best"
+    if verdict.stands_out == result.arm:
+        return "best of these runs"
     if verdict.claim == "nothing":
         return "best mean" if result.place == 1 else "cannot tell"
-    said = "best mean" if result.place == 1 else "tied" if result.tied else "ruled out"
+    out = "ruled out (these runs)" if of_these_runs(verdict) else "ruled out"
+    said = "best mean" if result.place == 1 else "tied" if result.tied else out
     return f"{said}, within tolerance" if result.equal else said
 
 
@@ -119,9 +154,14 @@ def _twin_row(judgement: Judgement, arm: ArmFacts) -> tuple[str, ...]:
     """A configuration that shares another's training: shown, and not counted again."""
     digits, metric = judgement.digits, judgement.verdict.metric
     said = f"shares the training of {code(arm.twin_of)}"
-    test = number(arm.test.get(metric), digits)
-    none = [MISSING] * 3
-    return (MISSING, code(arm.name), said, number(arm.mean, digits), *none, test, _runs(arm), *none)
+    test, price = number(arm.test.get(metric), digits), _price(judgement, arm)
+    start = (MISSING, code(arm.name), said, number(arm.mean, digits), MISSING, MISSING, price)
+    return (*start, MISSING, MISSING, test, _runs(arm), *[MISSING] * 3)
+
+
+def _price(judgement: Judgement, arm: ArmFacts) -> str:
+    cost = arm.costs.get(judgement.records.cost)
+    return MISSING if cost is None else cost_text(cost)
 
 
 def _untrained(records: Records) -> list[str]:
@@ -155,13 +195,27 @@ def _runs(arm: ArmFacts) -> str:
 def _caption(judgement: Judgement) -> str:
     better = "lower" if judgement.verdict.lower_is_better else "higher"
     read = READ_AT[judgement.records.steps]
+    verdict = judgement.verdict
     text = (
-        f"{words(judgement.verdict.metric).capitalize()}, {better} is better"
+        f"{words(verdict.metric).capitalize()}, {better} is better"
         f"{f', {read}' if read else ''}; mean over seeds. Behind best: how much worse than the "
-        "best mean, at equal seeds and examples. 95 % bounds: at least and at most so much worse "
-        "than the truly best configuration, right for all rows at once. p: of being the best, "
-        "adjusted for all comparisons; below 0.05 a configuration is ruled out. Spread: standard "
-        "deviation over seeds. The tie group is highlighted in the HTML page."
+        "best mean, at equal seeds and examples. At most: with 95 %, no more than so much worse "
+        "than the truly best configuration, right for all rows at once. Ruled out: not the best, "
+        "with 95 %, counting all comparisons. The tie group is highlighted in the HTML page."
+    )
+    if of_these_runs(verdict):
+        text += " With one seed each, all of this is said of these runs, not of other seeds."
+    return text
+
+
+def _more_caption(judgement: Judgement) -> str:
+    text = (
+        "95 % bounds: at least and at most so much worse than the truly best configuration, right "
+        "for all rows at once; where they begin at 0, one that is ruled out is worse, and by how "
+        "much at least is not known. p: of being the best, adjusted for all comparisons; below "
+        "0.05 a configuration is ruled out. Spread: standard deviation over seeds. Own interval: "
+        "of its mean alone; it decides nothing, as configurations are compared on the same seeds "
+        "and examples."
     )
     if any(judgement.verdict.metric in arm.test for arm in judgement.records.arms):
         text += (
@@ -202,47 +256,3 @@ def _figure_row(judgement: Judgement, result: ArmResult) -> figures.RankRow:
         runs=tuple(float(run.value or 0.0) for run in runs),
         seeds=tuple(run.seed for run in runs),
     )
-
-
-def lead(judgement: Judgement) -> tuple[Block, ...]:
-    """The verdict, noise floor, detectable difference, recommendation and failures, in order."""
-    verdict, digits = judgement.verdict, judgement.digits
-    shared = any(arm.twin_of == verdict.best for arm in judgement.records.arms)
-    items = [_failures(judgement)]
-    if verdict.best is not None:
-        first = [noise(verdict, digits), detectable(verdict, digits), _use(judgement)]
-        items = [*first, *items, claim(verdict)]
-    return (
-        Paragraph(headline(verdict, digits, shared), "verdict"),
-        Bullets(tuple(item for item in items if item)),
-    )
-
-
-def _use(judgement: Judgement) -> str:
-    choice, records = judgement.choice, judgement.records
-    if choice.withdrawn is not None:
-        return strong(f"No recommendation: {reason(judgement)}.")
-    if choice.arm is None:
-        return ""
-    price = price_of(records.arm(choice.arm), records.cost)
-    name = strong(code(choice.arm)) + (f" ({price})" if price else "")
-    if choice.basis == "look":
-        return f"No recommendation: {reason(judgement)}. {name} has the best mean."
-    return f"Use {name}: {reason(judgement)}. {may_be_worse(judgement).strip()}".strip()
-
-
-def _failures(judgement: Judgement) -> str:
-    records = judgement.records
-    failed = [run for run in records.runs if run.id in {f for a in records.arms for f in a.failed}]
-    still = [run for run in records.runs if run.state in ("planned", "running")]
-    parts = []
-    if failed:
-        states = dict.fromkeys(run.state for run in failed)
-        counts = [f"{sum(r.state == s for r in failed)} {s.replace('_', ' ')}" for s in states]
-        parts.append(
-            f"{count(len(failed), 'run')} ended without a result ({names(counts)}) and "
-            f"{'is' if len(failed) == 1 else 'are'} not ranked."
-        )
-    if still:
-        parts.append(f"{count(len(still), 'run')} of {len(records.runs)} not yet run.")
-    return " ".join(parts)

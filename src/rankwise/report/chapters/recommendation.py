@@ -2,6 +2,7 @@
 
 from rankwise.analysis.rates import LearningRateFlag
 from rankwise.report import trainers
+from rankwise.report.changes import changes
 from rankwise.report.chapters.shapes import parabola
 from rankwise.report.document import (
     Block,
@@ -14,19 +15,17 @@ from rankwise.report.document import (
     code,
     table,
 )
-from rankwise.report.words import alternative, cost_text, deciding, may_be_worse, reason
+from rankwise.report.words import alternative, compared, cost_text, of_these_runs, reason
 from rankwise.results.judge import Judgement, words
 from rankwise.results.records import ArmFacts
 from rankwise.spec.tasks import decimals_of
 from rankwise.text import (
     MISSING,
     count,
-    interval,
     names,
     number,
     percent,
     setting,
-    signed,
     significant,
 )
 
@@ -43,18 +42,13 @@ def recommendation(judgement: Judgement) -> Section | None:
         if name in arm.settings
     ]
     blocks: list[Block] = [Paragraph(_choice(judgement))]
-    worse = may_be_worse(judgement)
-    if worse:
-        blocks.append(Paragraph(worse.strip()))
     if rows:
         caption = "Its settings among those that differ in this study."
         blocks.append(table(("setting", "value"), rows, caption=caption))
     if choice.recommendation.alternative is not None:
         blocks.append(Paragraph(f"For little memory: {alternative(judgement)}"))
-    changes = would_change(judgement)
-    if changes:
-        blocks.append(Paragraph("What would change this answer:"))
-        blocks.append(Bullets(changes))
+    blocks.append(Paragraph("What would change this answer:"))
+    blocks.append(Bullets(tuple(one.sentence for one in changes(judgement))))
     return Section("The configuration to use", "configuration", (*blocks, *_spellings(judgement)))
 
 
@@ -63,31 +57,6 @@ def _choice(judgement: Judgement) -> str:
     if choice.basis == "look":
         return f"No recommendation: {reason(judgement)}. {code(choice.arm)} has the best mean."
     return f"{code(choice.arm)} is recommended: {reason(judgement)}."
-
-
-def would_change(judgement: Judgement) -> tuple[str, ...]:
-    """What would change the recommendation, or make one possible."""
-    verdict, arm = judgement.verdict, judgement.choice.recommendation.arm
-    if verdict.best is None:
-        return ()
-    found = list(deciding(verdict, most=2))
-    if verdict.claim == "nothing" and len(verdict.tie_group) > 1:
-        found.append(
-            "A second seed for each configuration, scores by example, or the size of the test set."
-        )
-    elif "seeds" not in verdict.claim:
-        found.append("More seeds: with one seed per configuration, another may change the order.")
-    elif verdict.claim == "seeds":
-        found.append("Scores by example: whether the order holds on other examples is not known.")
-    failed = [code(a.arm) for a in verdict.arms if a.finished == 0]
-    if failed:
-        found.append(f"A finished run of {names(failed, 6)}, not ranked now.")
-    found += [
-        flag_sentence(flag)
-        for flag in judgement.rate_flags
-        if flag.kind not in ("inside", "open") and (arm is None or arm in flag.arms)
-    ]
-    return tuple(found)
 
 
 def _spellings(judgement: Judgement) -> list[Block]:
@@ -163,17 +132,13 @@ def _share(arm: ArmFacts) -> float | None:
 def _against(judgement: Judgement, arm: ArmFacts, full: ArmFacts) -> str:
     found, digits = judgement.verdict.difference(arm.name, full.name), judgement.digits
     metric = words(judgement.verdict.metric)
-    said = (
-        "cannot tell, the noise is unknown"
-        if found.low is None
-        else "no significant difference"
-        if found.better is None
-        else f"{code(found.better)} is better"
-    )
-    text = (
-        f"{code(arm.name)} minus {code(full.name)}: {metric} {signed(found.value, digits)} "
-        f"({interval(found.low, found.high, digits)}): {said}."
-    )
+    difference = compared(found, judgement.verdict.lower_is_better, digits)
+    said = ""
+    if found.low is not None:
+        said = ": no significant difference"
+        if found.better is not None:
+            said = f": {code(found.better)} is better{of_these_runs(judgement.verdict)}"
+    text = f"{code(arm.name)} against {code(full.name)}: {metric} {difference}{said}."
     parts = []
     for name, verb in (("trainable_params", "trains"), ("memory", "needs"), ("time", "takes")):
         if name in arm.costs and name in full.costs and full.costs[name].value > 0:

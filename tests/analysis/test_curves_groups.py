@@ -1,4 +1,4 @@
-"""Curves, groups, the quality-against-cost front and the recommendation."""
+"""Curves and groups."""
 
 import json
 from dataclasses import asdict
@@ -7,11 +7,9 @@ import numpy as np
 import pytest
 
 from rankwise.analysis.curves import describe_curve
-from rankwise.analysis.front import front, recommend
 from rankwise.analysis.groups import GroupRun, at_equal_budget, summarize_groups
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.variance import components
-from rankwise.analysis.verdict import judge
 from rankwise.errors import DataError
 
 NAN = float("nan")
@@ -22,16 +20,6 @@ STRATEGIES = [
     GroupRun("rank 8", "baseline", 5.31471, 3145728),
     GroupRun("rank 16", "baseline", 4.89788, 6291456),
 ]
-
-
-def judged(offsets, tolerance=None, seeds=3, examples=200, noise=0.3):
-    rng = np.random.default_rng(0)
-    x_ASE = rng.standard_normal((1, 1, examples)) + noise * rng.standard_normal(
-        (len(offsets), seeds, examples)
-    )
-    x_ASE += np.array(offsets)[:, None, None]
-    arms = tuple("abcdefgh"[: len(offsets)])
-    return judge(Scores("eval_loss", arms, tuple(range(seeds)), x_ASE), tolerance)
 
 
 def test_improvement_is_measured_from_the_first_value():
@@ -106,53 +94,9 @@ def test_groups_are_compared_only_where_budgets_are_equal():
     assert one.low is None
 
 
-def test_a_cheaper_arm_dominates_only_where_intervals_part():
-    verdict = judged([0.0, 0.001, 1.0])
-    price = {"a": 2.0, "b": 3.0, "c": 4.0}
-    found = front(verdict, "time", price)
-    assert found.front == ("a", "b")
-    assert [(d.arm, d.by) for d in found.dominated] == [("c", verdict.best)]
-    assert front(verdict, "time", {"a": 2.0, "b": 3.0, "c": 1.0}).front == ("c", "a", "b")
-    assert front(verdict, "time", {"a": 2.0}).unpriced == ("b", "c")
-
-
-def test_without_a_tolerance_the_best_mean_is_recommended_beside_the_cheapest_of_the_tie():
-    verdict = judged([0.0, 0.001, 1.0])
-    choice = recommend(verdict, "time", {"a": 5.0, "b": 3.0, "c": 1.0}, {"a": 9, "b": 9, "c": 4})
-    assert choice.arm == "a"
-    assert choice.cheaper == verdict.distance("b")
-    assert choice.distance == verdict.distance("a")
-    assert choice.candidates == ("a", "b")
-    assert choice.alternative.arm == "c"
-    assert not choice.alternative.tied
-    assert (choice.alternative.memory, choice.alternative.saved) == (4, 5)
-    assert (choice.alternative.difference.arm, choice.alternative.difference.other) == ("c", "a")
-    assert choice.alternative.difference.low > 0
-
-
-def test_the_cheapest_arm_within_the_tolerance_is_recommended_though_it_is_ruled_out():
-    price = {"a": 5.0, "b": 3.0, "c": 1.0}
-    for tolerance, arm in ((2.0, "c"), (0.9, "b"), (1e-9, "a")):
-        verdict = judged([0.0, 0.001, 1.0], tolerance)
-        assert "c" not in verdict.tie_group
-        assert recommend(verdict, "time", price).arm == arm
-
-
-def test_a_winner_is_recommended_whatever_it_costs():
-    choice = recommend(judged([0.0, 1.0, 1.0]), "time", {"a": 99.0, "b": 1.0, "c": 1.0})
-    assert choice.arm == "a"
-    assert choice.candidates == ("a",)
-
-
-def test_nothing_is_recommended_where_nothing_can_be_told():
-    scores = Scores("eval_loss", ("a", "b"), (0,), x_AS=np.array([[1.2727], [1.2738]]))
-    assert recommend(judge(scores), "time", {"a": 1.0, "b": 2.0}).arm is None
-
-
 def test_facts_are_ready_for_json():
     facts = [
         describe_curve(range(5), [3.0, 2.0, 1.5, 1.2, 1.1]),
         *summarize_groups(STRATEGIES),
-        recommend(judged([0.0, 0.5]), "time", {"a": 1.0, "b": 2.0}),
     ]
     json.dumps([asdict(fact) for fact in facts], allow_nan=False)

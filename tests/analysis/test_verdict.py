@@ -21,8 +21,9 @@ from rankwise.analysis.scores import Scores
 from rankwise.analysis.variance import components
 from rankwise.analysis.verdict import judge, with_settlements
 from rankwise.errors import DataError
+from rankwise.report.changes import deciding, settlement
 from rankwise.report.document import clean
-from rankwise.report.words import deciding, headline, settlement, verdict_sentences
+from rankwise.report.words import headline, verdict_sentences
 
 
 def names(n):

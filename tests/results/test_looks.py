@@ -99,12 +99,12 @@ def test_status_says_so_far_while_runs_are_missing(
 ) -> None:
     folder = make_study(examples=40)
     print_status(status_facts(folder))
-    assert "recommended: " in capsys.readouterr().out
+    assert "\nUse " in capsys.readouterr().out
     with Store(folder) as store:
         store.restart_run(store.runs()[0].id)
     facts = status_facts(folder)
     print_status(facts)
     said = capsys.readouterr().out
     assert not facts["declared"]
-    assert "so far: " in said
-    assert "recommended" not in said
+    assert "\nSo far " in said
+    assert "\nUse " not in said

@@ -137,17 +137,15 @@ def duration(value: float | None) -> str:
 
 
 def about(seconds: float | None) -> str:
-    """A predicted time to two digits, in the unit that fits; a dash where there is none.
+    """A predicted time, rounded up to two digits, in the unit that fits; a dash where none is.
 
     >>> about(5.34), about(4900.0), about(4e6)
-    ('5.3 s', '82 min', '1,100 h')
+    ('5.4 s', '82 min', '1,200 h')
     """
     if seconds is None or not math.isfinite(seconds):
         return MISSING
-    for unit, length, most in (("s", 1.0, 120), ("min", 60.0, 7200)):
-        if seconds < most:
-            return f"{float(f'{seconds / length:.2g}'):,g} {unit}"
-    return f"{float(f'{seconds / 3600:.2g}'):,.12g} h"
+    unit, length = ("s", 1) if seconds < 120 else ("min", 60) if seconds < 7200 else ("h", 3600)
+    return f"{_two_digits_up(seconds / length):,.12g} {unit}"
 
 
 def planned(n: int) -> str:
@@ -156,8 +154,15 @@ def planned(n: int) -> str:
     >>> planned(7), planned(121), planned(17201)
     ('7', '130', '18,000')
     """
-    step = 10 ** max(0, len(str(n)) - 2)
-    return f"{-(-n // step) * step:,}"
+    return f"{_two_digits_up(n):,.0f}"
+
+
+def _two_digits_up(value: float) -> float:
+    if value <= 0:
+        return 0.0
+    decimals = 1 - math.floor(math.log10(value))
+    scaled = math.ceil(value * 10.0**decimals - 1e-9)
+    return scaled / 10.0**decimals
 
 
 def count(n: int, noun: str, nouns: str | None = None) -> str:

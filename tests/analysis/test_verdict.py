@@ -24,6 +24,7 @@ from rankwise.errors import DataError
 from rankwise.report.changes import deciding, settlement
 from rankwise.report.document import clean
 from rankwise.report.words import headline, verdict_sentences
+from rankwise.text import planned
 
 
 def names(n):
@@ -571,8 +572,9 @@ def test_seeds_and_examples_together_settle_what_neither_would_alone():
     assert found.runs == 2 * found.seeds
     assert found.hours == pytest.approx(found.runs)
     said = settlement(verdict, found)
-    assert f"{found.seeds} seeds per configuration instead of 3 on {found.examples:,} ex" in said
-    assert f"{found.runs:,} runs, about" in said
+    seeds, examples = planned(found.seeds), planned(found.examples)
+    assert f"{seeds} seeds per configuration instead of 3 on {examples} ex" in said
+    assert f"{planned(found.runs)} runs, about" in said
     plan, goal = _plan(components(by_example(x_ASE)), np.array([-1.0, 1.0])), _Goal(0.06, 0.05, 0.9)
     assert _enough(plan, found.seeds, found.examples, goal)
     assert not _enough(plan, found.seeds - 1, found.examples, goal)

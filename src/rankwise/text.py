@@ -259,7 +259,10 @@ def nearest(name: str, options: Iterable[str], most: int = 1) -> str:
 def reload_words(rows: int, stored: float, loss: float, agrees: bool) -> str:
     """What an adapter gives that was loaded from disk, beside what training measured."""
     if agrees:
-        return f"reloaded by peft: {number(loss)} = {number(stored)}, loss on {rows} examples"
+        return (
+            f"reloaded by peft: loss {number(loss)} on {rows} examples, {number(stored)} in "
+            f"training: the same within rounding"
+        )
     found = f"loss {number(loss)}" if math.isfinite(loss) else "no model"
     return (
         f"WARNING: reloaded by peft it gives {found}, where training measured {number(stored)} "

@@ -57,6 +57,7 @@ def test_every_block_has_its_own_verdict(report: Any) -> None:
     assert sum(line.startswith("| `") for line in section.splitlines()) >= 12
     assert "a, task u: method=lora/seed-0" in section
     blocks = facts["by_block"]["blocks"]
+    assert facts["first_screen"] is None  # seeds are no unit there
     assert len(blocks) == 12
     assert all(block["tie_group"] for block in blocks)
     assert blocks[0]["context"] == {"model": "a", "task": "u"}

@@ -156,7 +156,7 @@ class Facts:
 
     format: int
     study: StudyFacts
-    first_screen: FirstScreen
+    first_screen: FirstScreen | None
     verdict: VerdictFacts
     on_test: VerdictFacts | None
     recommendation: RecommendationFacts
@@ -187,7 +187,8 @@ def facts_of(judgement: Judgement) -> Facts:
     return Facts(
         format=FORMAT,
         study=_study(records),
-        first_screen=plain(first_screen(judgement)),
+        # of results in blocks `by_block` says it: seeds are no unit there
+        first_screen=None if judgement.by_block else plain(first_screen(judgement)),
         verdict=_verdict(judgement.verdict, judgement.digits),
         on_test=_verdict(test, judgement.digits) if test is not None else None,
         recommendation=RecommendationFacts(

@@ -198,7 +198,7 @@ def _cost(judgement: Judgement) -> str:
         return ""
     arm = records.arm(choice.arm)
     if records.cost not in arm.costs:
-        return f"The {words(records.cost)} of {code(arm.name)} is not known."
+        return f"Not known for {code(arm.name)} ({words(records.cost)})."
     other = _cheaper(judgement, arm)
     text = f"{_capital(price_of(arm, records.cost))}"
     if other is None:

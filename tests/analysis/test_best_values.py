@@ -205,6 +205,28 @@ def test_ranges_that_share_one_rate_decide_nothing_at_that_rate():
     assert not target.decided
 
 
+def test_settings_varied_one_at_a_time_decide_at_what_they_share():
+    """Only the first arm has its dropout varied; the ranks are compared at the common one."""
+    plain = {"lora.r": 16, "lora.lora_dropout": 0.1}
+    settings = {
+        "plain": plain,
+        "low": {**plain, "lora.r": 4},
+        "high": {**plain, "lora.r": 32},
+        "drop": {**plain, "lora.lora_dropout": 0.3},
+    }
+    effects = factor_effects(
+        "eval_loss", components(scores_of(settings, [0.0, 0.9, 0.0, 0.0])), settings
+    )
+    found = {
+        (d.low, d.high): d
+        for f in effects.factors
+        if "lora.r" in f.factor.settings
+        for d in f.differences
+    }
+    assert found["4", "16"].decided
+    assert all(d.narrow == () for d in found.values())
+
+
 def test_a_rate_that_failed_counts_as_tried():
     settings = sweep(1e-4, 1e-3, target="qv") | sweep(1e-4, 1e-3, 1e-2, 1e-1, target="all")
     lost = [arm for arm, own in settings.items() if own[RATE] > 1e-3]

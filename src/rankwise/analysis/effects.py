@@ -31,6 +31,7 @@ from rankwise.analysis.additive import (
 from rankwise.analysis.comparisons import holm
 from rankwise.analysis.factors import (
     ABSENT,
+    RATE_NAMES,
     Factor,
     Factors,
     Settings,
@@ -220,6 +221,8 @@ def narrow_factors(
 ) -> list[tuple[str, ...]]:
     """For each (factor, low, high): numeric factors of which the arms there share at most half.
 
+    Of another setting than the learning rate only where both were tried at two values or more: a
+    setting that was varied at one of the two levels alone, one at a time, was not tuned for it.
     Every arm of `settings` counts, for a value that failed was tried. A factor without levels (see
     `Factor.degree`) counts by the ranges of its values. A curve has no two levels to compare.
     """
@@ -230,10 +233,15 @@ def narrow_factors(
         for other, at in tried[n].items():
             one, two = at[low], at[high]
             ranges = factors.varied[other].degree > 0
-            if one and two and _shared(one, two, ranges) <= 0.5:
+            fewest = 1 if _is_rate(factors.varied[other]) else 2
+            if min(len(one), len(two)) >= fewest and _shared(one, two, ranges) <= 0.5:
                 narrow.append(factors.varied[other].label)
         found.append(tuple(narrow))
     return found
+
+
+def _is_rate(factor: Factor) -> bool:
+    return any(name.rpartition(".")[2] in RATE_NAMES for name in factor.settings)
 
 
 def _tried(

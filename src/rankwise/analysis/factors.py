@@ -22,6 +22,7 @@ ABSENT = "not set"
 FEWEST_OF_A_CURVE = 6
 # Shares and momenta act by their difference; other positive numbers by their ratio.
 LINEAR = ("dropout", "ratio", "beta", "smoothing", "momentum")
+RATE_NAMES = ("learning_rate", "lr")
 Scale = Literal["log", "linear"]
 
 

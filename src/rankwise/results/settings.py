@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rankwise.analysis.effects import Effects, factor_effects
-from rankwise.analysis.factors import Settings
+from rankwise.analysis.factors import RATE_NAMES, Settings
 from rankwise.analysis.interactions import Interactions, interactions
 from rankwise.analysis.proposals import Proposal, propose
 from rankwise.analysis.rates import LearningRateFlag, learning_rate_flags
@@ -18,8 +18,6 @@ from rankwise.analysis.variance import Components, components
 from rankwise.results.collapsed import Collapse, collapsed_arms, without
 from rankwise.results.records import ArmFacts, Records, varying_settings
 from rankwise.text import setting
-
-RATE_NAMES = ("learning_rate", "lr")
 
 
 @dataclass(frozen=True, eq=False)

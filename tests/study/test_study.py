@@ -69,7 +69,7 @@ def test_a_study_leaves_everything_that_it_promises(tmp_path, monkeypatch, capsy
     spec, out = written(tmp_path)
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 0
     said = capsys.readouterr().out
-    for word in ("4 done", "recommended", "report.html", "adapters"):
+    for word in ("4 done", "\nUse r", "report.html", "adapters"):
         assert word in said
     for name in ("study.db", "runs.csv", "report.md", "report.html", "recommended.yaml"):
         assert (out / name).stat().st_size > 0

@@ -152,8 +152,10 @@ def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
         for d in rows[:MOST_ROWS]
     ]
     caption = (
-        "p: adjusted (Holm) over all differences shown. Pairs: pairs of configurations that differ "
-        "only in this setting; with none, the difference is computed from several comparisons."
+        "Interval: of each difference alone, so that some exclude zero by chance. p: adjusted "
+        "(Holm) over all differences shown; better and worse rest on it. Pairs: pairs of "
+        "configurations that differ only in this setting; with none, the difference is computed "
+        "from several comparisons."
     )
     if any(d.narrow and d.low_bound is not None for d in rows):
         caption += (

@@ -62,7 +62,8 @@ def _simple(judgement: Judgement, found: Interactions) -> Block:
     rows = [_simple_effect(judgement, one) for one in found.simple[:MOST_ROWS]]
     caption = (
         "The effect of a setting at each value of one with which it has a significant interaction, "
-        "on average over the others. p: adjusted (Holm) over all rows."
+        "on average over the others. Interval: of each row alone, so that some exclude zero by "
+        "chance. p: adjusted (Holm) over all rows."
     )
     if found.misfit_p is not None and found.misfit_p < 0.05:
         caption += (

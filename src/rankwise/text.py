@@ -107,6 +107,16 @@ def p_value(p: float | None) -> str:
     return f"{p:.2f}" if p >= 0.1 else f"{p:.3f}"
 
 
+def p_equals(p: float) -> str:
+    """A p value within a sentence.
+
+    >>> p_equals(0.516), p_equals(0.0001)
+    ('= 0.52', '<0.001')
+    """
+    shown = p_value(p)
+    return shown if shown.startswith("<") else f"= {shown}"
+
+
 def percent(value: float | None, decimals: int = 1) -> str:
     """A share as a percentage; a dash where there is none."""
     return MISSING if value is None or not math.isfinite(value) else f"{100 * value:.{decimals}f} %"

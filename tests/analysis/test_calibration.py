@@ -1,28 +1,17 @@
 """The calibration of the verdict, run small: the bounds hold within chance."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from benchmark_scripts import script
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import judge
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "verdict_calibration.py"
 
 
 @pytest.fixture(scope="module")
 def calibration():
-    sys.path.insert(0, str(SCRIPT.parent))
-    spec = importlib.util.spec_from_file_location("verdict_calibration", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-    sys.path.remove(str(SCRIPT.parent))
+    with script("verdict_calibration") as module:
+        yield module
 
 
 def test_the_verdict_is_as_sure_as_it_says_within_chance(calibration, capsys):

@@ -2,25 +2,17 @@
 
 import importlib
 import importlib.util
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "calibration_factors.py"
+from benchmark_scripts import script
 
 
 @pytest.fixture(scope="module")
 def calibration():
-    sys.path.insert(0, str(SCRIPT.parent))
-    spec = importlib.util.spec_from_file_location("calibration_factors", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
-    sys.path.remove(str(SCRIPT.parent))
+    with script("calibration_factors") as module:
+        yield module
 
 
 def test_what_is_said_of_settings_is_as_sure_as_it_says_within_chance(calibration):

@@ -1,26 +1,17 @@
 """Accuracies with their test size: what the spread between seeds holds is not counted again."""
 
-import importlib.util
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
+from benchmark_scripts import script
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import judge
-
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "calibration_outside.py"
 
 
 @pytest.fixture(scope="module")
 def calibration():
-    spec = importlib.util.spec_from_file_location("calibration_outside", SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules[spec.name]
+    with script("calibration_outside") as module:
+        yield module
 
 
 def accuracies(x_AS, test_size):

@@ -112,13 +112,15 @@ class Errors:
         return float(stats.f.sf(f, rank, df))
 
 
-def additive_p(parts: Components, model: Model) -> float | None:
-    """Wald F test of the arms' misfit to the additive model against seed and example noise."""
-    spare = len(parts.arms) - model.rank
-    if spare < 1 or not parts.pools:
+def misfit_p(parts: Components, design_AP: Floats, rank: int) -> float | None:
+    """Wald F test of the arms' misfit to a model against seed and example noise.
+
+    None where a second seed or a degree of freedom is missing. `rank` is that of the model.
+    """
+    if rank == len(parts.arms) or not parts.pools:
         return None
-    left, _, _ = np.linalg.svd(model.design_AP)
-    return Errors(parts, "noise").wald_p(left[:, model.rank :].T)
+    left, _, _ = np.linalg.svd(design_AP)
+    return Errors(parts, "noise").wald_p(left[:, rank:].T)
 
 
 def basis_of(parts: Components, model: Model, misfit_p: float | None) -> Basis:

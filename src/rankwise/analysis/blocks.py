@@ -19,9 +19,7 @@ from scipy import stats
 from rankwise.analysis.comparisons import holm
 from rankwise.analysis.scores import Floats, Scores
 from rankwise.analysis.variance import Components, components
-from rankwise.analysis.verdict import Verdict, judge, judge_parts
-
-LEVEL = 0.05
+from rankwise.analysis.verdict import LEVEL, Verdict, judge, judge_parts
 
 
 @dataclass(frozen=True)

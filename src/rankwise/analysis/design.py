@@ -4,7 +4,6 @@ Array suffixes: A arms, S seeds, R finished runs, I some of the runs.
 """
 
 from dataclasses import dataclass
-from functools import cached_property
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -48,11 +47,6 @@ class Design:
         if self.seed_SR is not None:
             fit_II = fit_II + self.seed_SR[np.ix_(self.seed_R[of_I], of_I)]
         return np.asarray(np.eye(len(of_I)) - fit_II)
-
-    @cached_property
-    def rest_RR(self) -> Floats:
-        """The whole matrix that makes residuals: R x R numbers, so for small designs only."""
-        return self.block(np.arange(len(self.arm_R)))
 
 
 def fit_design(arm_R: Ints, seed_R: Ints, paired: bool | None = None) -> Design:

@@ -23,10 +23,10 @@ from rankwise.analysis.additive import (
     LEVEL,
     Basis,
     Model,
-    additive_p,
     asked_contrasts,
     basis_of,
     build_model,
+    misfit_p,
 )
 from rankwise.analysis.comparisons import holm
 from rankwise.analysis.factors import (
@@ -40,6 +40,7 @@ from rankwise.analysis.factors import (
     level_pairs,
     text_of,
 )
+from rankwise.analysis.rates import is_rate
 from rankwise.analysis.variance import Components
 
 
@@ -55,8 +56,8 @@ class LevelDifference:
     basis        what its interval rests on, as in `Effects`
     by_pairs     the plain mean over `pairs`, because effects are not additive
     narrow       numeric factors of which the arms at the two levels share at most half of the
-                 values: the difference is one at the shared values and decides nothing between
-                 the levels, each of which may have its best value elsewhere
+                 values (see `narrow_factors`): the difference is one at the shared values and
+                 decides nothing between the levels, each of which may be best elsewhere
     """
 
     factor: str
@@ -139,8 +140,8 @@ def factor_effects(
     """
     factors = find_factors(parts.arms, settings)
     model = build_model(factors)
-    misfit_p = additive_p(parts, model)
-    basis = basis_of(parts, model, misfit_p)
+    tested_p = misfit_p(parts, model.design_AP, model.rank)
+    basis = basis_of(parts, model, tested_p)
     asked = [
         (n, low, high)
         for n, factor in enumerate(factors.varied)
@@ -157,7 +158,7 @@ def factor_effects(
         metric=metric,
         lower_is_better=lower_is_better,
         basis=basis,
-        misfit_p=misfit_p,
+        misfit_p=tested_p,
         factors=tuple(effects),
         constant=factors.constant,
         left_out=left_out,
@@ -241,7 +242,7 @@ def narrow_factors(
 
 
 def _is_rate(factor: Factor) -> bool:
-    return any(name.rpartition(".")[2] in RATE_NAMES for name in factor.settings)
+    return any(is_rate(name, key) for name in factor.settings for key in RATE_NAMES)
 
 
 def _tried(

@@ -5,11 +5,12 @@ Array suffixes: A arms with a finished run, P columns of the two-way model, K co
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import combinations, pairwise
 
 import numpy as np
 
-from rankwise.analysis.additive import LEVEL, TOLERANCE, Errors, Model, build_model
+from rankwise.analysis.additive import LEVEL, TOLERANCE, Errors, Model, build_model, misfit_p
 from rankwise.analysis.comparisons import holm
 from rankwise.analysis.factors import (
     Factor,
@@ -104,10 +105,14 @@ class TwoWay:
         off_KP = c_KP - c_KP @ self.inverse_PA @ self.design_AP
         return bool(np.abs(off_KP).max(initial=0.0) <= TOLERANCE)
 
+    @cached_property
+    def rank(self) -> int:
+        """Number of independent columns."""
+        return int(np.linalg.matrix_rank(self.design_AP, tol=TOLERANCE))
+
     def errors(self, parts: Components) -> Errors:
         """The noise; with one seed the residuals of this model where there are any."""
-        spare = len(self.design_AP) - int(np.linalg.matrix_rank(self.design_AP, tol=TOLERANCE))
-        if parts.pools or spare < 1:
+        if parts.pools or self.rank == len(self.design_AP):
             return Errors(parts, "noise")
         return Errors(parts, "misfit", self.design_AP)
 
@@ -155,11 +160,9 @@ def _products(left: Floats, right: Floats) -> Floats:
 
 
 def _misfit_p(parts: Components, model: TwoWay) -> float | None:
-    arms, rank = len(parts.arms), int(np.linalg.matrix_rank(model.design_AP, tol=TOLERANCE))
-    if not parts.pools or rank == arms or arms > MOST_TESTED:
+    if len(parts.arms) > MOST_TESTED:
         return None
-    left, _, _ = np.linalg.svd(model.design_AP)
-    return Errors(parts, "noise").wald_p(left[:, rank:].T)
+    return misfit_p(parts, model.design_AP, model.rank)
 
 
 def _interaction(errors: Errors, a: Factor, b: Factor, c_KA: Floats) -> Interaction:

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
+from rankwise.analysis.additive import LEVEL
 from rankwise.analysis.smooth_model import Posterior, SmoothModel, draw
 from rankwise.analysis.variance import Components
-
-LEVEL = 0.05
 
 
 @dataclass(frozen=True)

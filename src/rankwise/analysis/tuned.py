@@ -26,12 +26,12 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from rankwise.analysis.additive import LEVEL
+from rankwise.analysis.crossfit import fold_of
 from rankwise.analysis.factors import Settings
 from rankwise.analysis.rates import Structure, learning_rates, structures
 from rankwise.analysis.scores import Floats, Ints, Scores
 from rankwise.analysis.variance import Components, Estimates, components
 
-FOLDS = 5
 MOST_QUANTILES = 1000
 
 
@@ -168,9 +168,8 @@ def _weights(scores: Scores) -> Floats:
 
 def _folds(scores: Scores) -> Ints:
     """Fold of each example; the examples of a group are in one fold."""
-    labels = scores.groups_E if scores.groups_E is not None else range(_by_example(scores).shape[2])
-    number = {label: g for g, label in enumerate(dict.fromkeys(labels))}
-    return np.array([number[label] % FOLDS for label in labels])
+    groups = scores.groups_E
+    return fold_of(range(_by_example(scores).shape[2]) if groups is None else groups)
 
 
 def cross_fitted_choice(loss_MSE: Floats, w_E: Floats, fold_E: Ints) -> Ints:

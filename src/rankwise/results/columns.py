@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from rankwise.errors import DataError, SpecError
 from rankwise.spec.models import checked_tolerance
 from rankwise.spec.read_yaml import read_yaml_file
-from rankwise.text import columns_words, nearest
+from rankwise.text import columns_words, nearest, shorten
 
 CostName = Literal["trainable_params", "memory", "time", "storage"]
 UNITS = {"trainable_params": "parameters", "memory": "bytes", "time": "seconds", "storage": "bytes"}
@@ -126,11 +126,13 @@ def check_columns(mapping: Mapping[str, Any], names: tuple[str, ...], path: Path
     for name in named:
         if name not in names:
             raise DataError(
-                f"{path}: no column {name!r}{nearest(name, names)}; the columns are "
+                f"{path}: no column {shorten(repr(name))}{nearest(name, names)}; the columns are "
                 f"{columns_words(names)}"
             )
         if named.count(name) > 1:
-            raise DataError(f"mapping of {path.name}: column {name!r} is given two meanings")
+            raise DataError(
+                f"mapping of {path.name}: column {shorten(repr(name))} is given two meanings"
+            )
 
 
 def named_in(mapping: Mapping[str, Any]) -> list[str]:

@@ -241,8 +241,8 @@ def _test_size(table: Table) -> int | None:
     if len(sizes) != 1 or not isinstance(next(iter(sizes)), int):
         held = columns_words(sorted(map(str, sizes)))
         raise DataError(
-            f"{table.path}: column {column!r} holds {held}; rows can only be compared with one "
-            "test size for all of them (in each block)"
+            f"{table.path}: column {shorten(repr(column))} holds {held}; rows can only be "
+            "compared with one test size for all of them (in each block)"
         )
     return int(next(iter(sizes)))
 

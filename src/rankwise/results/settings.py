@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from rankwise.analysis.effects import Effects, factor_effects
 from rankwise.analysis.factors import RATE_NAMES, Settings
@@ -56,6 +55,7 @@ def find_settings(data: Records, scores: Scores, parts: Components) -> SettingFi
         crossed = interactions(learned, settings)
         found = shapes(learned, settings, effects)
     key = _rate_key(list(settings.values()))
+    smoothly, proposals = _smoothly(learned, settings, lower)
     return SettingFindings(
         effects=effects,
         interactions=crossed,
@@ -63,19 +63,21 @@ def find_settings(data: Records, scores: Scores, parts: Components) -> SettingFi
         rate_flags=learning_rate_flags(settings, parts, lower, key) if key else (),
         tuned=tune(scores, parts, settings, key) if key else (),
         collapsed=collapsed,
-        **_smoothly(learned, settings, lower),
+        smooth=smoothly,
+        proposals=proposals,
     )
 
 
 def _smoothly(
     parts: Components, settings: Mapping[str, Settings], lower_is_better: bool
-) -> dict[str, Any]:
+) -> tuple[Smooth | None, tuple[Proposal, ...]]:
     model = smooth_model(parts, settings, lower_is_better)
     if model is None:
-        return {"smooth": None, "proposals": ()}
+        return None, ()
     found = smooth(model, parts, lower_is_better)
-    proposals = () if found.refuted else propose(model, found, settings, lower_is_better)
-    return {"smooth": found, "proposals": proposals}
+    if found.refuted:
+        return found, ()
+    return found, propose(model, found, settings, lower_is_better)
 
 
 def _set_aside(

@@ -105,7 +105,7 @@ def _arm_name(row: Mapping[str, Any], own: Mapping[str, Any], table: Table) -> s
     column = table.columns.arm
     if column is not None:
         if row[column] is None:
-            raise DataError(f"{table.path}: a row has no name in column {column!r}")
+            raise DataError(f"{table.path}: a row has no name in column {shorten(repr(column))}")
         return str(row[column])
     parts = [f"{name}={_spelled(own[name])}" for name in table.naming if name in own]
     return " ".join(parts) or ("all rows" if not table.naming else "no settings")
@@ -124,7 +124,7 @@ def _seed(row: Mapping[str, Any], columns: Columns, number: int, path: Path) -> 
     if isinstance(value, float) and value.is_integer():  # as in a column with gaps
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        held = f"{path}: column {columns.seed!r} holds {shorten(repr(value))}"
+        held = f"{path}: column {shorten(repr(columns.seed))} holds {shorten(repr(value))}"
         raise DataError(f"{held}; seeds are whole numbers")
     return value
 
@@ -133,7 +133,7 @@ def _run(row: Mapping[str, Any], arm: str, seed: int, table: Table) -> RunFacts:
     columns, path = table.columns, table.path
     value = row[columns.metric]
     if isinstance(value, bool) or (isinstance(value, str) and value.lower() not in GAPS):
-        held = f"{path}: column {columns.metric!r} holds {shorten(repr(value))}"
+        held = f"{path}: column {shorten(repr(columns.metric))} holds {shorten(repr(value))}"
         raise DataError(f"{held}, which is not a number")
     number = None if value is None or isinstance(value, str) else float(value)
     state, cause = _outcome(row, columns, number, value)

@@ -1,6 +1,7 @@
 """How often the order changes between the blocks of a table, where, and each block alone."""
 
 from rankwise.analysis.blocks import ByBlock, OrderOfPair, Reversal
+from rankwise.analysis.verdict import LEVEL
 from rankwise.report.document import (
     Block,
     Bullets,
@@ -12,12 +13,11 @@ from rankwise.report.document import (
 )
 from rankwise.results.judge import Judgement, words
 from rankwise.results.records import is_failure, own_runs
-from rankwise.text import MISSING, count, interval, names, number, p_value, setting
+from rankwise.text import MISSING, count, interval, names, number, p_equals, p_value, setting
 
 MOST_BLOCKS = 300
 MOST_FAILURES = 100
 FEW_VALUES = 4
-LEVEL = 0.05
 
 
 def by_block_of(judgement: Judgement) -> ByBlock:
@@ -36,13 +36,8 @@ def order_words(pair: OrderOfPair) -> str:
         return f"{text}; how many of these are noise is unknown."
     text += f", where noise alone would give about {pair.by_noise:.0f}"
     if pair.p < LEVEL:
-        return f"{text}: the difference is not the same in all blocks (p {_less(pair.p)})."
+        return f"{text}: the difference is not the same in all blocks (p {p_equals(pair.p)})."
     return f"{text}: no sign that the difference is not the same in all blocks."
-
-
-def _less(p: float) -> str:
-    text = p_value(p)
-    return text if text.startswith("<") else f"= {text}"
 
 
 def order(judgement: Judgement) -> Section | None:
@@ -96,7 +91,7 @@ def reversal_words(one: Reversal, digits: int) -> str:
     return (
         f"{code(one.column)} {code(one.value)} ({count(one.blocks, 'block')}): {code(one.arm)} is "
         f"better than {code(one.other)} by {number(one.gain, digits)} "
-        f"({interval(one.low, one.high, digits)}; adjusted p {_less(one.p_adjusted)})."
+        f"({interval(one.low, one.high, digits)}; adjusted p {p_equals(one.p_adjusted)})."
     )
 
 

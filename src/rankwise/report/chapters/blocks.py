@@ -97,10 +97,10 @@ def _elsewhere(by_block: ByBlock) -> str:
         places.setdefault(place, []).append(code(one.arm))
     if not places:
         return ""
-    found = [f"in {place} by {names(arms, 3)}" for place, arms in list(places.items())[:4]]
-    more = f" and in {len(places) - 4} more" if len(places) > 4 else ""
+    found = [f"{names(arms, 3)} in {place}" for place, arms in list(places.items())[:4]]
+    more = f", and others in {len(places) - 4} more" if len(places) > 4 else ""
     return (
-        f"Not everywhere: {code(by_block.reversals[0].other)} is beaten significantly "
+        f"Not everywhere; significantly better than {code(by_block.reversals[0].other)}: "
         f"{names(found)}{more}."
     )
 

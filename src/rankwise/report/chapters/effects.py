@@ -16,7 +16,7 @@ from rankwise.report.document import (
     table,
 )
 from rankwise.results.judge import Judgement, words
-from rankwise.text import count, interval, names, p_value, signed
+from rankwise.text import count, interval, names, p_equals, p_value, signed
 
 MOST_ROWS = 40
 BASES = {
@@ -110,13 +110,13 @@ def _additivity(found: Effects) -> str:
     """Whether averages over the other settings need that effects are additive, and whether so."""
     if found.additive is False:
         return (
-            f"The effects of the settings are not additive (p {_less(found.misfit_p or 0.0)}): the "
-            "effect of one depends on others. The values are averages over the pairs of "
+            f"The effects of the settings are not additive (p {p_equals(found.misfit_p or 0.0)}): "
+            "the effect of one depends on others. The values are averages over the pairs of "
             "configurations that differ only in the one setting. The interactions are listed below."
         )
     tested = ""
     if found.misfit_p is not None:
-        tested = f"A test found no deviation from additive effects (p {_less(found.misfit_p)})."
+        tested = f"A test found no deviation from additive effects (p {p_equals(found.misfit_p)})."
     if found.complete or len(found.factors) < 2:
         return tested
     part = "not all combinations of these settings"
@@ -128,11 +128,6 @@ def _additivity(found: Effects) -> str:
         "effect of one setting does not depend on the others. "
         f"{tested or 'These results cannot test that.'}"
     )
-
-
-def _less(p: float) -> str:
-    shown = p_value(p)
-    return shown if shown.startswith("<") else f"= {shown}"
 
 
 def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:

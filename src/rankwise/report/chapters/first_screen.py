@@ -121,8 +121,8 @@ def _sure(judgement: Judgement, metric: str) -> str:
     rest = _others(verdict)
     if choice.basis == "winner":
         return (
-            f"its {metric} is better than that of {rest}, and that is not chance (such a claim is "
-            "wrong in at most 5 % of studies)"
+            f"its {metric} is better than that of {rest}, by more than chance explains (in "
+            "simulated studies such a claim was wrong in at most 6 %)"
         )
     if choice.basis == "runs":
         return (

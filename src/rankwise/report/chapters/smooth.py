@@ -4,7 +4,7 @@ from rankwise.analysis.proposals import Proposal
 from rankwise.analysis.smooth import Prediction, Smooth
 from rankwise.report.document import Block, Details, Paragraph, Section, code, table
 from rankwise.results.judge import Judgement, words
-from rankwise.text import count, interval, names, number, p_value, percent
+from rankwise.text import count, interval, names, number, p_equals, percent
 
 MOST_ROWS = 30
 
@@ -45,20 +45,15 @@ def _fit(judgement: Judgement, found: Smooth) -> Paragraph:
     if not found.refuted:
         text = (
             "Each configuration was predicted from all others: no significant deviation was found "
-            f"({tested}, p {_equals(found.misfit_p)})."
+            f"({tested}, p {p_equals(found.misfit_p)})."
         )
         return Paragraph(text)
     text = (
         "The assumption is refuted: predicted from all others, "
-        f"{code(found.misfit_arm)} deviates significantly (p {_equals(found.misfit_p)}). So no "
+        f"{code(found.misfit_arm)} deviates significantly (p {p_equals(found.misfit_p)}). So no "
         "predictions are given; the verdict holds as it stands."
     )
     return Paragraph(text, "warning")
-
-
-def _equals(p: float) -> str:
-    shown = p_value(p)
-    return shown if shown.startswith("<") else f"= {shown}"
 
 
 def _best(judgement: Judgement, found: Smooth) -> str:

@@ -110,9 +110,10 @@ def test_effects_are_those_of_least_squares_with_seeds_as_blocks(lost):
     contrast[[0, 1]], contrast[[2, 3]] = -0.5, 0.5
     expected = fit.t_test(contrast)
     assert step.value == pytest.approx(float(expected.effect[0]))
-    assert [step.low_bound, step.high_bound] == pytest.approx(expected.conf_int()[0].tolist())
     every = [difference for one in effects.factors for difference in one.differences]
-    adjusted = multipletests([one.p for one in every], method="holm")[1]
+    bounds = expected.conf_int(0.05 / len(every))[0].tolist()
+    assert [step.low_bound, step.high_bound] == pytest.approx(bounds)
+    adjusted = multipletests([one.p for one in every], method="bonferroni")[1]
     assert [one.p_adjusted for one in every] == pytest.approx(adjusted.tolist())
     assert len(every) > 4
 
@@ -131,7 +132,10 @@ def test_one_seed_takes_the_misfit_as_error_as_ordinary_least_squares_does():
     fit = sm.OLS(x_A, design).fit()
     (rate,) = found(effects, "training.learning_rate").differences
     assert effects.basis == "misfit"
-    assert [rate.low_bound, rate.high_bound] == pytest.approx(fit.conf_int()[4].tolist())
+    every = sum(len(one.differences) for one in effects.factors)
+    assert every > 1
+    bounds = fit.conf_int(0.05 / every)[4].tolist()
+    assert [rate.low_bound, rate.high_bound] == pytest.approx(bounds)
 
 
 def test_a_random_search_is_fitted_by_a_quadratic():

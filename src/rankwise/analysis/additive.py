@@ -111,6 +111,19 @@ class Errors:
         f = float(value_K @ np.linalg.pinv(cov_KK, hermitian=True) @ value_K) / rank
         return float(stats.f.sf(f, rank, df))
 
+    def scheffe(self, c_KA: Floats, level: float) -> tuple[Floats, Floats]:
+        """Bounds (K,) of the K contrasts that hold at once for all combinations of them.
+
+        Scheffe (Biometrika 40, 1953): root of rank x F quantile, times the standard error. All of
+        them hold zero exactly where `wald_p` is at least 1 - level.
+        """
+        cov_KK, df = self.covariance(c_KA)
+        rank = int(np.linalg.matrix_rank(cov_KK, hermitian=True))
+        value_K = self.estimates(c_KA).value
+        factor = np.sqrt(rank * stats.f.ppf(level, rank, df)) if rank else 0.0
+        half_K = factor * np.sqrt(np.diagonal(cov_KK))
+        return value_K - half_K, value_K + half_K
+
 
 def misfit_p(parts: Components, design_AP: Floats, rank: int) -> float | None:
     """Wald F test of the arms' misfit to a model against seed and example noise.

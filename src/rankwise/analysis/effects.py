@@ -28,7 +28,7 @@ from rankwise.analysis.additive import (
     build_model,
     misfit_p,
 )
-from rankwise.analysis.comparisons import holm
+from rankwise.analysis.comparisons import at_once, bonferroni
 from rankwise.analysis.factors import (
     ABSENT,
     RATE_NAMES,
@@ -50,8 +50,9 @@ class LevelDifference:
 
     separable    the arms determine it; if not, `mixed_with` names the factors it is mixed with
     value        None if not separable
-    low_bound, high_bound, p   95 % interval and two-sided p; None where the noise is unknown
-    p_adjusted   Holm over all separable differences of the study
+    low_bound, high_bound   interval, together with those of all separable differences of the
+                 study at 95 % (Bonferroni); None where the noise is unknown
+    p, p_adjusted   two-sided: of this difference alone, and times the number of them
     pairs        pairs of arms that differ in this factor alone
     basis        what its interval rests on, as in `Effects`
     by_pairs     the plain mean over `pairs`, because effects are not additive
@@ -77,7 +78,7 @@ class LevelDifference:
 
     @property
     def decided(self) -> bool:
-        """Whether one level is called better: significant (Holm, 5 %) and not `narrow`."""
+        """Whether one level is called better: significant (`p_adjusted`, 5 %) and not `narrow`."""
         return self.p_adjusted is not None and self.p_adjusted < LEVEL and not self.narrow
 
 
@@ -185,13 +186,10 @@ def _differences(
 ) -> list[LevelDifference]:
     found = asked_contrasts(parts, model, asked, basis)
     estimates = found.estimates(parts, model)
-    low_K, high_K = estimates.interval()
     known = np.array([m is None and basis != "nothing" for m in found.mixed], dtype=bool)
-    p_K = np.full(len(asked), np.nan)
-    adjusted_K = p_K.copy()
-    if known.any():
-        p_K[known] = estimates.p_value()[known]
-        adjusted_K[known] = holm(p_K[known])
+    p_K = np.where(known, estimates.p_value(), np.nan)
+    adjusted_K = bonferroni(p_K)
+    low_K, high_K = estimates.interval(at_once(int(np.count_nonzero(known))))
     narrow = narrow_factors(model.factors, asked, settings)
     differences = []
     for k, (n, low, high) in enumerate(asked):

@@ -11,7 +11,7 @@ from itertools import combinations, pairwise
 import numpy as np
 
 from rankwise.analysis.additive import LEVEL, TOLERANCE, Errors, Model, build_model, misfit_p
-from rankwise.analysis.comparisons import holm
+from rankwise.analysis.comparisons import at_once, bonferroni
 from rankwise.analysis.factors import (
     Factor,
     Settings,
@@ -34,9 +34,10 @@ class Interaction:
 
     value      of the largest difference of differences: (metric at level `high` - at the first
                level of `first`), at `other` minus at the first level of `second`
-    low_bound, high_bound   its 95 % interval; None where the noise is unknown
+    low_bound, high_bound   its interval, which allows for having chosen the largest (Scheffé), at
+               95 % for all interactions of the study at once; None where the noise is unknown
     p          of the test that all differences of differences are zero; None likewise
-    p_adjusted Holm over the interactions of the study
+    p_adjusted p times the number of interactions of the study
     """
 
     first: str
@@ -51,7 +52,7 @@ class Interaction:
 
     @property
     def clear(self) -> bool:
-        """Whether it is significant (Holm, 5 %)."""
+        """Whether it is significant (`p_adjusted`, 5 %)."""
         return self.p_adjusted is not None and self.p_adjusted < LEVEL
 
 
@@ -59,8 +60,9 @@ class Interaction:
 class SimpleEffect:
     """Metric at `high` minus metric at `low` of one factor, at one level of another.
 
-    The mean over the settings beside the two, by the two-way model. p_adjusted: Holm over all
-    simple effects of the study. Bounds and p are None where the noise is unknown.
+    The mean over the settings beside the two, by the two-way model. The interval holds
+    at 95 % for all simple effects of the study at once, and p_adjusted is p times their number
+    (Bonferroni). Bounds and p are None where the noise is unknown.
     """
 
     factor: str
@@ -130,15 +132,17 @@ def interactions(parts: Components, settings: Mapping[str, Settings]) -> Interac
         return Interactions((), tuple((varied[a].label, varied[b].label) for a, b in pairs))
     model = _two_way(build_model(factors), pairs)
     errors = model.errors(parts)
-    found: list[tuple[tuple[int, int], Interaction]] = []
+    found: list[tuple[tuple[int, int], Floats]] = []
     missing = []
     for (a, b), block in zip(pairs, model.blocks, strict=True):
         if model.determined(np.eye(model.design_AP.shape[1])[block]):
-            one = _interaction(errors, varied[a], varied[b], model.inverse_PA[block])
-            found.append(((a, b), one))
+            found.append(((a, b), model.inverse_PA[block]))
         else:
             missing.append((varied[a].label, varied[b].label))
-    tested = _adjusted([one for _, one in found])
+    level = at_once(len(found))
+    tested = _adjusted(
+        [_interaction(errors, varied[a], varied[b], c_KA, level) for (a, b), c_KA in found]
+    )
     clear = [pair for (pair, _), one in zip(found, tested, strict=True) if one.clear]
     return Interactions(
         tested, tuple(missing), _misfit_p(parts, model), _simple_effects(errors, model, clear)
@@ -165,10 +169,10 @@ def _misfit_p(parts: Components, model: TwoWay) -> float | None:
     return misfit_p(parts, model.design_AP, model.rank)
 
 
-def _interaction(errors: Errors, a: Factor, b: Factor, c_KA: Floats) -> Interaction:
-    each = errors.estimates(c_KA)
-    k = int(np.argmax(np.abs(each.value)))
-    low, high = (float(bound[k]) for bound in each.interval())
+def _interaction(errors: Errors, a: Factor, b: Factor, c_KA: Floats, level: float) -> Interaction:
+    value_K = errors.estimates(c_KA).value
+    k = int(np.argmax(np.abs(value_K)))
+    low, high = (float(bound[k]) for bound in errors.scheffe(c_KA, level))
     level_a, level_b = divmod(k, columns(b).shape[1])
     known = not np.isnan(low)
     return Interaction(
@@ -176,7 +180,7 @@ def _interaction(errors: Errors, a: Factor, b: Factor, c_KA: Floats) -> Interact
         second=b.label,
         high=a.levels[-1] if a.degree else a.levels[level_a + 1],
         other=b.levels[-1] if b.degree else b.levels[level_b + 1],
-        value=float(each.value[k]),
+        value=float(value_K[k]),
         low_bound=low if known else None,
         high_bound=high if known else None,
         p=errors.wald_p(c_KA) if known else None,
@@ -206,10 +210,10 @@ def _simple_effects(
     if not kept:
         return ()
     each = errors.estimates(np.array([weights[n] for n in kept]) @ model.inverse_PA)
-    low_K, high_K = each.interval()
+    low_K, high_K = each.interval(at_once(len(kept)))
     known = not np.isnan(low_K).any()
     p_K = each.p_value()
-    adjusted_K = holm(p_K) if known else p_K
+    adjusted_K = bonferroni(p_K)
     found = []
     for k, n in enumerate(kept):
         one, low, high, two, level = rows[n]
@@ -251,8 +255,8 @@ def _simple(model: TwoWay, one: int, low: int, high: int, two: int, level: int) 
 
 
 def _adjusted(found: list[Interaction]) -> tuple[Interaction, ...]:
-    known = [one.p for one in found if one.p is not None]
-    if not known:
-        return tuple(found)
-    adjusted = iter(holm(np.array(known)).tolist())
-    return tuple(one if one.p is None else replace(one, p_adjusted=next(adjusted)) for one in found)
+    adjusted = bonferroni(np.array([np.nan if one.p is None else one.p for one in found]))
+    return tuple(
+        one if one.p is None else replace(one, p_adjusted=float(p))
+        for one, p in zip(found, adjusted, strict=True)
+    )

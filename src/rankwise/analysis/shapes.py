@@ -12,7 +12,7 @@ from typing import Literal
 import numpy as np
 
 from rankwise.analysis.additive import LEVEL, Basis, Errors, Model, asked_contrasts, build_model
-from rankwise.analysis.comparisons import holm
+from rankwise.analysis.comparisons import at_once, bonferroni, holm
 from rankwise.analysis.curvature import Optimum, find_optimum
 from rankwise.analysis.effects import Effects
 from rankwise.analysis.factors import Factor, Scale, Settings, find_factors, middle_level, on_scale
@@ -26,10 +26,11 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Step:
-    """Gain from one level to the next; positive is better for every metric. 95 % interval.
+    """Gain from one level to the next; positive is better for every metric.
 
     per_doubling  gain divided by log2(high / low); by (high - low) where a value is not positive
-    p             two-sided, Holm over the steps
+    low_bound, high_bound   interval; all steps at once at 95 % (Bonferroni)
+    p             two-sided, times the number of steps
     """
 
     low: float
@@ -46,7 +47,7 @@ class Shape:
     """The shape of one numeric factor of three values or more, averaged over the others.
 
     kind   "not shown" where the test over all steps is not significant (Holm over the factors),
-           "cannot tell" where the noise is unknown; else (steps: Holm over them, 5 %)
+           "cannot tell" where the noise is unknown; else (steps: all of them together, 5 %)
            "turning": the best value is inside the range, or one step is a significant gain and
            another a significant loss;
            "saturating": the first step is a significant gain, and the gain per doubling of the last
@@ -143,9 +144,10 @@ def _shape(
     drop_A = gain_KA[0] / width_K[0] - gain_KA[-1] / width_K[-1]
     estimates = errors.estimates(np.vstack([gain_KA, drop_A, gain_KA.sum(axis=0)]))
     low, high = (_optional(bound) for bound in estimates.interval())
-    p_K = _holm(estimates.p_value()[: len(asked)])
+    each = [_optional(bound) for bound in estimates.interval(at_once(len(asked)))]
+    p_K = _optional(bonferroni(estimates.p_value()[: len(asked)]))
     steps = tuple(
-        Step(values[k], values[k + 1], float(estimates.value[k]), low[k], high[k],
+        Step(values[k], values[k + 1], float(estimates.value[k]), each[0][k], each[1][k],
              float(estimates.value[k] / width_K[k]), p_K[k])
         for k in range(len(asked))
     )  # fmt: skip
@@ -169,12 +171,6 @@ def _shape(
 
 def _optional(bounds: Floats) -> list[float | None]:
     return [None if np.isnan(b) else float(b) for b in bounds]
-
-
-def _holm(p_K: Floats) -> list[float | None]:
-    if np.isnan(p_K).any():
-        return [None] * len(p_K)
-    return [float(p) for p in holm(p_K)]
 
 
 def _kind(

@@ -35,7 +35,8 @@ READING = (
     "are how much more or less a run takes, in the pairs of configurations that differ in this "
     "setting alone; where the pairs differ, the least and the most. Memory and time are of one run "
     "alone and have no interval. A setting that changes no work, such as the learning rate, has no "
-    "price. Under What to do here, at most is the bound of the 95 % interval."
+    "price. Under What to do here, at most is the bound of the interval; the intervals hold for "
+    "all differences of the study at once (95 %)."
 )
 
 

@@ -169,7 +169,7 @@ def observations_of(judgement: Judgement) -> list[Observation]:
 
 
 def _sign(judgement: Judgement, one: LevelDifference) -> int:
-    """+1 better, -1 worse where significant (Holm over the study's differences, 5 %), else 0."""
+    """+1 better, -1 worse where significant (over all of the study's differences, 5 %), else 0."""
     if one.value is None or not one.decided:
         return 0
     return 1 if (one.value < 0) == judgement.verdict.lower_is_better else -1

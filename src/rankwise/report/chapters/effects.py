@@ -147,8 +147,8 @@ def _table(judgement: Judgement, rows: list[LevelDifference]) -> Block:
         for d in rows[:MOST_ROWS]
     ]
     caption = (
-        "Interval: of each difference alone, so that some exclude zero by chance. p: adjusted "
-        "(Holm) over all differences shown; better and worse rest on it. Pairs: pairs of "
+        "Interval and p: of all differences together (Bonferroni), so that in 95 % of studies "
+        "every interval is right; better and worse rest on them. Pairs: pairs of "
         "configurations that differ only in this setting; with none, the difference is computed "
         "from several comparisons."
     )
@@ -189,10 +189,8 @@ def _said(judgement: Judgement, d: LevelDifference, depends: list[str]) -> str:
     if d.narrow:
         return f"at other values of {names([code(name) for name in d.narrow])}"
     word = "better" if (d.value < 0) == judgement.verdict.lower_is_better else "worse"
-    if d.low_bound <= 0 <= d.high_bound:
+    if not d.decided:
         word = "not significant"
-    elif not d.decided:
-        word = f"possibly {word}"
     if depends:
         return f"{word} on average; depends on {names([code(name) for name in depends], 3)}"
     return word

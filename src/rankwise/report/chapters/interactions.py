@@ -38,7 +38,8 @@ def _tested(judgement: Judgement, found: Interactions) -> Block:
     rows = [_interaction(judgement, one) for one in found.tested[:MOST_ROWS]]
     caption = (
         "How the effect of the first setting changes with the second: the largest difference of "
-        "differences, in the metric. p (Holm) tests all of them together."
+        "differences, in the metric. Interval and p allow for having chosen the largest, and for "
+        "the number of rows."
     )
     if found.not_separable:
         caption += f" Not separable: {count(len(found.not_separable), 'more pair')}."
@@ -62,8 +63,7 @@ def _simple(judgement: Judgement, found: Interactions) -> Block:
     rows = [_simple_effect(judgement, one) for one in found.simple[:MOST_ROWS]]
     caption = (
         "The effect of a setting at each value of one with which it has a significant interaction, "
-        "on average over the others. Interval: of each row alone, so that some exclude zero by "
-        "chance. p: adjusted (Holm) over all rows."
+        "on average over the others. Interval and p: of all rows together (Bonferroni)."
     )
     if found.misfit_p is not None and found.misfit_p < 0.05:
         caption += (

@@ -75,14 +75,69 @@ def checked_tolerance(value: float | str | None) -> float | str | None:
     return value
 
 
-class BudgetSpec(Section):
-    """What a study may take."""
+Positive = Annotated[float, Field(gt=0)]
 
-    hours: Annotated[float, Field(gt=0)] | None = Field(
+
+class BudgetSpec(Section):
+    """What a study may take. With `runs` or `tokens` it races: see `race`."""
+
+    runs: Positive | None = Field(
+        None,
+        description="Most training, in full runs of the configuration whose run is of median cost; "
+        "evaluation counts. Configurations then race, and `seeds` are trained only where they "
+        "settle something.",
+    )
+    tokens: Positive | None = Field(
+        None, description="The same in tokens that are trained on; give one of the two."
+    )
+    hours: Positive | None = Field(
         None,
         description="Most hours of `rankwise run`, all calls together; then training is saved and "
         "stops. No limit where not given.",
     )
+
+    @property
+    def races(self) -> bool:
+        """Whether configurations are stopped early, and seeds given where they settle something."""
+        return self.runs is not None or self.tokens is not None
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> "BudgetSpec":
+        if self.runs is not None and self.tokens is not None:
+            raise ValueError("give runs or tokens, not both: each is the whole budget of training")
+        return self
+
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+
+
+class RaceSpec(Section):
+    """How a study with a budget of runs or tokens spends it."""
+
+    rungs: tuple[Share, ...] | None = Field(
+        None,
+        description="Shares of a run's own steps at which it may be stopped, each at the first "
+        "evaluation from there on; at every evaluation where not given. An empty list: no run is "
+        "stopped early.",
+    )
+    protect: tuple[str, ...] = Field(
+        (), description="Names of configurations that are never stopped, such as a baseline."
+    )
+    audit: Annotated[float, Field(ge=0, le=1)] = Field(
+        0.1,
+        description="Share of the runs to be stopped that go on all the same, to measure how often "
+        "the race is wrong.",
+    )
+    first_seeds: Count = Field(
+        1, description="Seeds of every configuration; the others are for those that may be best."
+    )
+
+    @field_validator("rungs")
+    @classmethod
+    def _ascending(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        if value is not None and list(value) != sorted(set(value)):
+            raise ValueError(f"must ascend, each share once; found {list(value)}")
+        return value
 
 
 class HardwareSpec(Section):
@@ -136,6 +191,10 @@ class StudySpec(Section):
         (0,), min_length=1, description="Seeds; every configuration is run with each."
     )
     budget: BudgetSpec = Field(default_factory=BudgetSpec, description="What the study may take.")
+    race: RaceSpec = Field(
+        default_factory=RaceSpec,
+        description="How a budget of runs or tokens is spent; without one every run is trained.",
+    )
     objective: ObjectiveSpec = Field(
         default_factory=ObjectiveSpec,
         description="The metric that decides, and the cost that is kept low.",
@@ -174,6 +233,15 @@ class StudySpec(Section):
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed is given twice and would repeat its runs; remove one")
+        if self.race != RaceSpec() and not self.budget.races:
+            raise ValueError(
+                "race: has no effect without budget.runs or budget.tokens; give one, or remove race"
+            )
+        if self.race.first_seeds > len(self.seeds):
+            raise ValueError(
+                f"race.first_seeds: {self.race.first_seeds} seeds, but seeds lists "
+                f"{len(self.seeds)}; list more seeds, or lower it"
+            )
         if self.training.class_weights != "none" and not has_classes(self.task):
             able = " or ".join(name for name in TASKS if has_classes(name))
             raise ValueError(

@@ -12,10 +12,11 @@ import numpy as np
 
 from rankwise.analysis.clusters import spread_of_groups
 from rankwise.analysis.factors import RATE_NAMES, Settings, is_number
-from rankwise.analysis.scores import Floats, Scores, finished_runs
+from rankwise.analysis.scores import Floats, Ints
 
 # Shares of a schedule that differ by less are the same share: steps are whole numbers.
 SAME_SHARE = 1e-3
+FEWEST_GROUPS = 3
 
 
 class Schedule(NamedTuple):
@@ -67,6 +68,36 @@ class Run:
         return self.curve[self.reached] if self.final is None else self.final
 
 
+class Grouping(NamedTuple):
+    """Weights of the examples, summing to 1; their order by group, and where each group starts.
+
+    share_G is the weight of each group; None where every example is a group and all weigh the same.
+    """
+
+    weights_E: Floats
+    order_E: Ints
+    starts_G: Ints
+    share_G: Floats | None
+
+
+def grouping(
+    examples: int,
+    groups_E: Sequence[Hashable] | None = None,
+    weights_E: Sequence[float] | None = None,
+) -> Grouping:
+    """The grouping of this many examples."""
+    raw_E = np.ones(examples) if weights_E is None else np.asarray(weights_E, dtype=np.float64)
+    w_E = raw_E / raw_E.sum()
+    labels = range(examples) if groups_E is None else groups_E
+    numbers = {label: g for g, label in enumerate(dict.fromkeys(labels))}
+    group_E = np.array([numbers[label] for label in labels], dtype=np.intp)
+    order_E = np.argsort(group_E, kind="stable")
+    starts_G = np.searchsorted(group_E[order_E], np.arange(len(numbers)))
+    plain = groups_E is None and bool(np.all(w_E == w_E[0]))
+    share_G = None if plain else np.asarray(np.bincount(group_E, weights=w_E), np.float64)
+    return Grouping(w_E, order_E, starts_G, share_G)
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
     """Everything that decisions rest on. Arms that did not start are named in `schedules` alone.
@@ -96,6 +127,12 @@ class Seen:
             found[arm].append(seed)
         return {arm: tuple(sorted(own)) for arm, own in found.items()}
 
+    @cached_property
+    def grouping(self) -> Grouping:
+        """Weights and groups of the examples; needs an evaluation."""
+        examples = next(len(x_E) for run in self.runs.values() for x_E in run.curve.values())
+        return grouping(examples, self.groups_E, self.weights_E)
+
     def rate(self, arm: str) -> float | None:
         """The learning rate of an arm, None where its settings do not name one."""
         for name, value in self.settings.get(arm, {}).items():
@@ -114,17 +151,15 @@ class Mean(NamedTuple):
 def mean_of(losses_E: Floats, seen: Seen) -> Mean:
     """Weighted mean of one loss, or of one difference, by example, with groups as in the verdict.
 
-    The error is NaN where fewer than three groups leave it unknown, as in `analysis.variance`.
+    The error is that of a ratio mean over groups, as `Scores` and `analysis.variance` have it; NaN
+    where fewer than three groups leave it unknown.
     """
-    runs = finished_runs(
-        Scores("loss", ("arm",), (0,), losses_E[None, None], None, seen.groups_E, seen.weights_E)
-    )
-    if not len(runs.mean_R) or runs.u_RG is None:
-        return Mean(float("nan"), float("nan"))
-    off_1G = runs.u_RG - runs.mean_R[:, None]
-    groups = off_1G.shape[1]
-    if groups < 2:
-        return Mean(float(runs.mean_R[0]), float("nan"))
-    factor, df = spread_of_groups(runs.share_G, off_1G / groups)
-    error = float(np.sqrt(factor * np.square(off_1G / groups).sum())) if df >= 2 else float("nan")
-    return Mean(float(runs.mean_R[0]), error)
+    groups = seen.grouping
+    value = float(losses_E @ groups.weights_E)
+    off_E = groups.weights_E * (losses_E - value)
+    off_G = np.add.reduceat(off_E[groups.order_E], groups.starts_G)
+    if len(off_G) < FEWEST_GROUPS:
+        return Mean(value, float("nan"))
+    factor, df = spread_of_groups(groups.share_G, off_G[None])
+    error = float(np.sqrt(factor * (off_G @ off_G))) if df >= FEWEST_GROUPS - 1 else float("nan")
+    return Mean(value, error)

@@ -20,6 +20,7 @@ Array suffixes: A arms, B draws, K arms that went to the end.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -29,7 +30,7 @@ from rankwise.search.prior import PRIOR, Prior
 from rankwise.search.seen import Schedule, Seen
 from rankwise.search.unstarted import draw_unstarted
 
-DRAWS = 2000
+DRAWS = 1000
 BOUND = 0.05
 # Shares of a drift's variance: common to all arms beside one reference, and to learning rates that
 # are near each other (in decades). The rest is each arm's own.
@@ -56,19 +57,20 @@ class Forecast:
     margin: float
 
 
+@lru_cache(maxsize=4)
 def forecast(
     seen: Seen, tolerance: float = 0.0, planned: int = 3, prior: Prior = PRIOR
 ) -> Forecast | None:
     """The forecast from what was seen; None before two arms can be compared.
 
-    Deterministic: the draws come from a fixed seed.
+    Deterministic: the draws come from a fixed seed. The last few are kept.
     """
     live = [arm for arm in seen.arms if any(run.curve for run in runs_of(seen, arm).values())]
     if len(live) < 2:
         return None
     reference = reference_of(seen, live)
     pairs = _all_pairs(seen, live, reference)
-    unit = unit_of(pair for _, pair in pairs.values())
+    unit = unit_of(seen, (pair for _, pair in pairs.values()))
     if unit is None:
         return None
     rng = np.random.default_rng(0)

@@ -10,8 +10,7 @@ from typing import Literal
 
 import numpy as np
 
-from rankwise.analysis.scores import Floats
-from rankwise.search.seen import Mean, Run, Seen, mean_of
+from rankwise.search.seen import SAME_SHARE, Run, Seen, mean_of
 
 # "above": the arm has a higher learning rate than the reference; "other": another schedule.
 Side = Literal["below", "same", "above", "other"]
@@ -21,22 +20,19 @@ SAME_RATE = 1.05
 
 @dataclass(frozen=True)
 class Pair:
-    """Arm minus reference at one share, the mean over common seeds.
+    """Arm minus reference at one share: the mean over common seeds, else over those of each.
 
-    error     standard error over examples; NaN where unknown
     distance  decades from the reference's learning rate to the arm's; 0 where one is unknown
-    paired    on common seeds; else the seeds of each
     final     arm minus reference once both are finished, else None
     seeds     finished seeds of the arm, where it is finished
     """
 
     arm: str
+    reference: str
     share: float
     difference: float
-    error: float
     side: Side
     distance: float
-    paired: bool
     final: float | None
     seeds: int
 
@@ -51,18 +47,19 @@ def reference_of(seen: Seen, arms: Sequence[str]) -> str:
     """The best of the arms that went farthest; the first of equal ones."""
     reached = {arm: max(run.reached for run in runs_of(seen, arm).values()) for arm in arms}
     far = max(reached.values())
-    first = [arm for arm in arms if reached[arm] > far - 1e-3]
+    first = [arm for arm in arms if reached[arm] > far - SAME_SHARE]
     return min(first, key=lambda arm: level_of(seen, arm, far))
 
 
 def level_of(seen: Seen, arm: str, share: float) -> float:
     """The mean loss of an arm at a share, or of its result where the share is 1 and it finished."""
     found = []
-    for run in runs_of(seen, arm).values():
-        losses_E = run.result if run.finished and share > 1 - 1e-3 else run.at(share)
-        if losses_E is not None:
-            found.append(mean_of(losses_E, seen).value)
-    return float(np.mean(found)) if found else math.inf
+    for seed, run in runs_of(seen, arm).items():
+        means = seen.means[arm, seed]
+        value = means.result if run.finished and share > 1 - SAME_SHARE else means.at(share)
+        if value is not None:
+            found.append(value)
+    return sum(found) / len(found) if found else math.inf
 
 
 def pair_of(seen: Seen, arm: str, reference: str, share: float | None = None) -> Pair | None:
@@ -70,64 +67,60 @@ def pair_of(seen: Seen, arm: str, reference: str, share: float | None = None) ->
     own, other = runs_of(seen, arm), runs_of(seen, reference)
     if share is None:
         share = _last_common(own.values(), other.values())
-    at = {seed: run.at(share) for seed, run in own.items()} if share else {}
-    beside = {seed: run.at(share) for seed, run in other.items()} if share else {}
-    found = _difference(seen, at, beside)
-    if found is None or share is None:
+    if share is None:
         return None
-    mean, paired = found
-    ends = {seed: run.result for seed, run in own.items()}
-    final = _difference(seen, ends, {seed: run.result for seed, run in other.items()})
+    at = {seed: seen.means[arm, seed].at(share) for seed in own}
+    beside = {seed: seen.means[reference, seed].at(share) for seed in other}
+    difference = _difference(at, beside)
+    if difference is None:
+        return None
+    ends = {seed: seen.means[arm, seed].result for seed in own}
+    final = _difference(ends, {seed: seen.means[reference, seed].result for seed in other})
     side, distance = _side(seen, arm, reference)
-    return Pair(
-        arm=arm,
-        share=share,
-        difference=mean.value,
-        error=mean.error,
-        side=side,
-        distance=distance,
-        paired=paired,
-        final=None if final is None else final[0].value,
-        seeds=sum(losses_E is not None for losses_E in ends.values()),
-    )
+    seeds = sum(value is not None for value in ends.values())
+    return Pair(arm, reference, share, difference, side, distance, final, seeds)
 
 
-def unit_of(pairs: Iterable[Pair]) -> float | None:
+def error_of(seen: Seen, pair: Pair) -> float:
+    """Standard error of the difference over examples; NaN where unknown."""
+    sides = []
+    for arm in (pair.arm, pair.reference):
+        at = {seed: run.at(pair.share) for seed, run in runs_of(seen, arm).items()}
+        sides.append({seed: losses_E for seed, losses_E in at.items() if losses_E is not None})
+    common = sorted(sides[0].keys() & sides[1].keys())
+    own, other = (np.mean([side[s] for s in common or sorted(side)], axis=0) for side in sides)
+    return mean_of(own - other, seen).error
+
+
+def unit_of(seen: Seen, pairs: Iterable[Pair]) -> float | None:
     """The standard error over examples of a difference: the median of the nearer half of pairs.
 
     None where no pair has one.
     """
-    known = [p for p in pairs if math.isfinite(p.error) and p.error > 0]
-    if not known:
-        return None
-    near = sorted(known, key=lambda pair: abs(pair.difference))[: (len(known) + 1) // 2]
-    return float(np.median([pair.error for pair in near]))
+    near = sorted(pairs, key=lambda pair: abs(pair.difference))
+    errors = [error_of(seen, pair) for pair in near[: (len(near) + 1) // 2]]
+    known = [error for error in errors if error > 0]
+    return float(np.median(known)) if known else None
 
 
 def _last_common(own: Iterable[Run], other: Iterable[Run]) -> float | None:
-    others = list(other)
-    shares = [
-        share
-        for run in own
-        for share in run.curve
-        if any(one.at(share) is not None for one in others)
-    ]
-    return max(shares, default=None)
+    """The last share that a run of each side has."""
+    theirs = [run for run in other if run.curve]
+    for share in sorted({share for run in own for share in run.curve}, reverse=True):
+        if any(run.at(share) is not None for run in theirs):
+            return share
+    return None
 
 
-def _difference(
-    seen: Seen, own: dict[int, Floats | None], other: dict[int, Floats | None]
-) -> tuple[Mean, bool] | None:
-    """The mean difference and whether it is on common seeds; None where one side has nothing."""
-    mine = {seed: losses_E for seed, losses_E in own.items() if losses_E is not None}
-    theirs = {seed: losses_E for seed, losses_E in other.items() if losses_E is not None}
+def _difference(own: dict[int, float | None], other: dict[int, float | None]) -> float | None:
+    """The mean difference on common seeds, else of all seeds; None where one side has nothing."""
+    mine = {seed: value for seed, value in own.items() if value is not None}
+    theirs = {seed: value for seed, value in other.items() if value is not None}
     if not mine or not theirs:
         return None
-    common = mine.keys() & theirs.keys()
-    seeds, others = (common, common) if common else (mine.keys(), theirs.keys())
-    losses_E = np.mean([mine[s] for s in sorted(seeds)], axis=0)
-    losses_E = losses_E - np.mean([theirs[s] for s in sorted(others)], axis=0)
-    return mean_of(losses_E, seen), bool(common)
+    common = sorted(mine.keys() & theirs.keys())
+    sides = [[side[s] for s in common or sorted(side)] for side in (mine, theirs)]
+    return sum(sides[0]) / len(sides[0]) - sum(sides[1]) / len(sides[1])
 
 
 def _side(seen: Seen, arm: str, reference: str) -> tuple[Side, float]:

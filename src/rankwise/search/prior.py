@@ -21,7 +21,7 @@ class Drift:
     absolute: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Prior:
     """Drifts at some shares, by side, and what else recorded curves say.
 

@@ -14,8 +14,9 @@ from rankwise.analysis.clusters import spread_of_groups
 from rankwise.analysis.factors import RATE_NAMES, Settings, is_number
 from rankwise.analysis.scores import Floats, Ints
 
-# Shares of a schedule that differ by less are the same share: steps are whole numbers.
-SAME_SHARE = 1e-3
+# Shares of a schedule that are equal to so many places are the same share.
+PLACES = 3
+SAME_SHARE = 10**-PLACES
 FEWEST_GROUPS = 3
 
 
@@ -53,12 +54,14 @@ class Run:
         """The share of the last evaluation; 0 before the first."""
         return max(self.curve, default=0.0)
 
+    @cached_property
+    def _places(self) -> Mapping[float, float]:
+        return {round(share, PLACES): share for share in self.curve}
+
     def at(self, share: float) -> Floats | None:
         """The losses at this share, None where the run was not evaluated there."""
-        near = min(self.curve, key=lambda one: abs(one - share), default=None)
-        if near is None or abs(near - share) > SAME_SHARE:
-            return None
-        return self.curve[near]
+        at = self._places.get(round(share, PLACES))
+        return None if at is None else self.curve[at]
 
     @property
     def result(self) -> Floats | None:
@@ -98,6 +101,17 @@ def grouping(
     return Grouping(w_E, order_E, starts_G, share_G)
 
 
+class Means(NamedTuple):
+    """The mean losses of one run by share, and that of its result."""
+
+    curve: Mapping[float, float]
+    result: float | None
+
+    def at(self, share: float) -> float | None:
+        """The mean loss at this share."""
+        return self.curve.get(round(share, PLACES))
+
+
 @dataclass(frozen=True, eq=False)
 class Seen:
     """Everything that decisions rest on. Arms that did not start are named in `schedules` alone.
@@ -126,6 +140,18 @@ class Seen:
         for arm, seed in self.runs:
             found[arm].append(seed)
         return {arm: tuple(sorted(own)) for arm, own in found.items()}
+
+    @cached_property
+    def means(self) -> Mapping[tuple[str, int], Means]:
+        """The mean losses of each run."""
+        return {key: self._means(run) for key, run in self.runs.items()}
+
+    def _means(self, run: Run) -> Means:
+        if not run.curve:
+            return Means({}, None)
+        w_E = self.grouping.weights_E
+        curve = {round(share, PLACES): float(x_E @ w_E) for share, x_E in run.curve.items()}
+        return Means(curve, None if run.result is None else float(run.result @ w_E))
 
     @cached_property
     def grouping(self) -> Grouping:

@@ -54,10 +54,9 @@ def next_starts(
     Arms that `earlier` ruled out are left out; protected ones come first.
     """
     out = {one.arm for one in earlier if one.stop}
-    absent = [
-        a for a in spread_out(seen, sorted(rules.protect)) if not seen.seeds[a] and a not in out
-    ]
     found = forecast(seen, rules.tolerance, rules.planned)
+    order = seen.arms if found is not None else spread_out(seen, sorted(rules.protect))
+    absent = [arm for arm in order if not seen.seeds[arm] and arm not in out]
     if found is not None:
         p = found.p
         absent.sort(key=lambda arm: (arm not in rules.protect, -p.get(arm, 1.0)))

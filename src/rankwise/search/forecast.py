@@ -32,6 +32,8 @@ from rankwise.search.unstarted import draw_unstarted
 
 DRAWS = 1000
 BOUND = 0.05
+# Degrees of freedom of the t distribution of drifts.
+DF = 6.0
 # Shares of a drift's variance: common to all arms beside one reference, and to learning rates that
 # are near each other (in decades). The rest is each arm's own.
 COMMON = 0.2
@@ -80,8 +82,10 @@ def forecast(
             final[arm] = np.full(DRAWS, np.inf)
     margin = max(tolerance, prior.margin * unit)
     final |= draw_unstarted(seen, final, margin, rng)
+    widths_AB = prior.margin_spread * rng.standard_normal((len(final), DRAWS))
+    margin_AB = np.maximum(tolerance, prior.margin * unit * np.exp(widths_AB))
     direct = {arm: pair.difference for arm, (_, pair) in pairs.items()}
-    return _summary(final, direct, margin)
+    return _summary(final, direct, margin_AB)
 
 
 @dataclass(frozen=True)
@@ -190,8 +194,9 @@ def _conditional(
     rest_AA = cov_AA[k:, k:] - weights.T @ cov_AA[:k, k:]
     value_A, turn_AA = np.linalg.eigh(rest_AA)
     root_AA = turn_AA * np.sqrt(np.maximum(value_A, 0.0))
-    z_BA = mean_A + rng.standard_normal((DRAWS, len(pairs))) @ root_AA.T
-    drawn_BA = middle_A[k:] + sd_A[k:] * z_BA
+    z_BA = rng.standard_normal((DRAWS, len(pairs))) @ root_AA.T
+    z_BA *= np.sqrt(DF / rng.chisquare(DF, z_BA.shape))
+    drawn_BA = middle_A[k:] + sd_A[k:] * (mean_A + z_BA)
     return {pair.arm: drawn_BA[:, n] for n, pair in enumerate(pairs)}
 
 
@@ -204,11 +209,11 @@ def _alike(pairs: Sequence[Pair]) -> Floats:
 
 
 def _summary(
-    final: Mapping[str, Floats], difference: Mapping[str, float], margin: float
+    final: Mapping[str, Floats], difference: Mapping[str, float], margin_AB: Floats
 ) -> Forecast:
     final_AB = np.array(list(final.values()))
     best_B = final_AB.min(axis=0)
-    p_A = (final_AB <= best_B + margin).mean(axis=1)
+    p_A = (final_AB <= best_B + margin_AB).mean(axis=1)
     middle_A = np.median(final_AB, axis=1)
     leader = int(np.argmin(middle_A))
     distance_AB = final_AB - final_AB[leader]
@@ -221,7 +226,7 @@ def _summary(
             a: (float(q[0]), float(q[1]), float(q[2])) for a, q in zip(names, bounds_A, strict=True)
         },
         difference=difference,
-        margin=margin,
+        margin=float(np.median(margin_AB)),
     )
 
 

@@ -18,11 +18,11 @@ from rankwise.search.seen import Seen
 
 FEWEST_STARTED = 4
 # Shares of the variance: the learning rate, each other setting alone, all together, the arm's own.
-BY_RATE, BY_OTHERS, TOGETHER, OWN = 0.5, 0.2, 0.2, 0.1
+BY_RATE, BY_OTHERS, TOGETHER, OWN = 0.4, 0.1, 0.2, 0.3
 # Distances in doublings over which a number's effect is alike.
 NEAR = 1.5
 # Standard deviation that is added to what the started arms show, on the log scale.
-LEAST = 0.3
+LEAST = 0.4
 
 
 def draw_unstarted(

@@ -30,6 +30,7 @@ FOLDERS = (  # along the path of the data, from the command to the ground
     "adapters",
     "tasks",
     "base",
+    "search",
     "results",
     "data",
     "analysis",

@@ -11,14 +11,19 @@ FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 
 @contextmanager
-def script(name: str) -> Iterator[ModuleType]:
+def script(name: str, folder: Path = FOLDER) -> Iterator[ModuleType]:
     """A script and the modules beside it, imported from their folder and forgotten after."""
     before = set(sys.modules)
-    sys.path.insert(0, str(FOLDER))
+    sys.path.insert(0, str(folder))
     try:
         yield importlib.import_module(name)
     finally:
-        sys.path.remove(str(FOLDER))
-        own = (m for m in set(sys.modules) - before if (FOLDER / f"{m}.py").exists())
-        for module in list(own):
+        sys.path.remove(str(folder))
+        for module in [m for m in set(sys.modules) - before if lies_in_folder(sys.modules[m])]:
             del sys.modules[module]
+
+
+def lies_in_folder(module: ModuleType) -> bool:
+    """Whether a module, or a folder as a package, is one of `benchmarks/`."""
+    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    return any(place is not None and FOLDER in Path(place).parents for place in places)

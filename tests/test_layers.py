@@ -22,6 +22,7 @@ FLOORS = (  # from the ground up: a part imports parts before it, and itself
     "analysis",
     "data",
     "results",
+    "search",
     "base",
     "tasks",
     "adapters",
@@ -39,6 +40,7 @@ NO_TORCH = (
     "store",
     "analysis",
     "results",
+    "search",
     "data",
     "report",
 )

@@ -1,0 +1,2 @@
+def equal_arms(n):
+    return ""

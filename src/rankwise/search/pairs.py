@@ -1,0 +1,135 @@
+"""Two arms beside each other: same seeds, same share of the same schedule, same examples.
+
+Array suffixes: E examples.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from rankwise.search.seen import SAME_SHARE, Run, Seen, mean_of
+
+# "above": the arm has a higher learning rate than the reference; "other": another schedule.
+Side = Literal["below", "same", "above", "other"]
+# Learning rates within this factor count as equal.
+SAME_RATE = 1.05
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Arm minus reference at one share: the mean over common seeds, else over those of each.
+
+    distance  decades from the reference's learning rate to the arm's; 0 where one is unknown
+    final     arm minus reference once both are finished, else None
+    seeds     finished seeds of the arm, where it is finished
+    """
+
+    arm: str
+    reference: str
+    share: float
+    difference: float
+    side: Side
+    distance: float
+    final: float | None
+    seeds: int
+
+
+def runs_of(seen: Seen, arm: str) -> dict[int, Run]:
+    """The runs of an arm that did not diverge, by seed."""
+    own = {seed: seen.runs[arm, seed] for seed in seen.seeds[arm]}
+    return {seed: run for seed, run in own.items() if not run.diverged}
+
+
+def reference_of(seen: Seen, arms: Sequence[str]) -> str:
+    """The best of the arms that went farthest; the first of equal ones."""
+    reached = {arm: max(run.reached for run in runs_of(seen, arm).values()) for arm in arms}
+    far = max(reached.values())
+    first = [arm for arm in arms if reached[arm] > far - SAME_SHARE]
+    return min(first, key=lambda arm: level_of(seen, arm, far))
+
+
+def level_of(seen: Seen, arm: str, share: float) -> float:
+    """The mean loss of an arm at a share, or of its result where the share is 1 and it finished."""
+    found = []
+    for seed, run in runs_of(seen, arm).items():
+        means = seen.means[arm, seed]
+        value = means.result if run.finished and share > 1 - SAME_SHARE else means.at(share)
+        if value is not None:
+            found.append(value)
+    return sum(found) / len(found) if found else math.inf
+
+
+def pair_of(seen: Seen, arm: str, reference: str, share: float | None = None) -> Pair | None:
+    """The pair at this share, else at the last share that both have; None where there is none."""
+    own, other = runs_of(seen, arm), runs_of(seen, reference)
+    if share is None:
+        share = _last_common(own.values(), other.values())
+    if share is None:
+        return None
+    at = {seed: seen.means[arm, seed].at(share) for seed in own}
+    beside = {seed: seen.means[reference, seed].at(share) for seed in other}
+    difference = _difference(at, beside)
+    if difference is None:
+        return None
+    ends = {seed: seen.means[arm, seed].result for seed in own}
+    final = _difference(ends, {seed: seen.means[reference, seed].result for seed in other})
+    side, distance = _side(seen, arm, reference)
+    seeds = sum(value is not None for value in ends.values())
+    return Pair(arm, reference, share, difference, side, distance, final, seeds)
+
+
+def error_of(seen: Seen, pair: Pair) -> float:
+    """Standard error of the difference over examples; NaN where unknown."""
+    sides = []
+    for arm in (pair.arm, pair.reference):
+        at = {seed: run.at(pair.share) for seed, run in runs_of(seen, arm).items()}
+        sides.append({seed: losses_E for seed, losses_E in at.items() if losses_E is not None})
+    common = sorted(sides[0].keys() & sides[1].keys())
+    own, other = (np.mean([side[s] for s in common or sorted(side)], axis=0) for side in sides)
+    return mean_of(own - other, seen).error
+
+
+def unit_of(seen: Seen, pairs: Iterable[Pair]) -> float | None:
+    """The standard error over examples of a difference: the median of the nearer half of pairs.
+
+    None where no pair has one.
+    """
+    near = sorted(pairs, key=lambda pair: abs(pair.difference))
+    errors = [error_of(seen, pair) for pair in near[: (len(near) + 1) // 2]]
+    known = [error for error in errors if error > 0]
+    return float(np.median(known)) if known else None
+
+
+def _last_common(own: Iterable[Run], other: Iterable[Run]) -> float | None:
+    """The last share that a run of each side has."""
+    theirs = [run for run in other if run.curve]
+    for share in sorted({share for run in own for share in run.curve}, reverse=True):
+        if any(run.at(share) is not None for run in theirs):
+            return share
+    return None
+
+
+def _difference(own: dict[int, float | None], other: dict[int, float | None]) -> float | None:
+    """The mean difference on common seeds, else of all seeds; None where one side has nothing."""
+    mine = {seed: value for seed, value in own.items() if value is not None}
+    theirs = {seed: value for seed, value in other.items() if value is not None}
+    if not mine or not theirs:
+        return None
+    common = sorted(mine.keys() & theirs.keys())
+    sides = [[side[s] for s in common or sorted(side)] for side in (mine, theirs)]
+    return sum(sides[0]) / len(sides[0]) - sum(sides[1]) / len(sides[1])
+
+
+def _side(seen: Seen, arm: str, reference: str) -> tuple[Side, float]:
+    if seen.schedules[arm] != seen.schedules[reference]:
+        return "other", 0.0
+    own, other = seen.rate(arm), seen.rate(reference)
+    if not own or not other:
+        return "same", 0.0
+    distance = math.log10(own / other)
+    if abs(distance) < math.log10(SAME_RATE):
+        return "same", distance
+    return ("above" if distance > 0 else "below"), distance

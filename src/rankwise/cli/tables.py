@@ -9,10 +9,9 @@ from rich.console import Console
 from rich.table import Table
 
 from rankwise.base.load import choose_dtype
-from rankwise.base.modules import linear_modules
 from rankwise.base.origin import base_name
-from rankwise.data.examples import Example
 from rankwise.spec.arms import Arm
+from rankwise.study.budget import run_flops
 from rankwise.study.plan import StudyPlan, pick_device, shared_trainings
 from rankwise.study.space import needed_bytes
 from rankwise.text import count, size
@@ -94,28 +93,6 @@ def _evaluation(
         "share": share,
         "even_rows": int(even) if share > 0.5 and even >= FEW_ROWS else None,
     }
-
-
-def run_flops(plan: StudyPlan, arm: Arm) -> tuple[float, float]:
-    """Floating point operations of a run's matrix products: in training, and in evaluation.
-
-    Per weight and token: 2 forward, 2 backward for the gradient of the input, and 2 for the
-    gradient of the weight where it is trained. Evaluations are forward only; the validation part
-    is read at each of them, the test part once.
-    """
-    weights = sum(t.in_features * t.out_features for t in linear_modules(plan.structure))
-    lengths = [len(example.input_ids) for example in plan.train[arm.training_id]]
-    training = arm.training
-    steps = plan.steps(arm)
-    rows = steps * training.per_device_train_batch_size * training.gradient_accumulation_steps
-    evaluations = -(-steps // (training.eval_steps or max(1, steps // 10)))
-    read = evaluations * _tokens(plan.data.validation) + _tokens(plan.data.test)
-    passes = 6 if arm.method == "full" else 4
-    return weights * passes * rows * sum(lengths) / len(lengths), weights * 2.0 * read
-
-
-def _tokens(examples: Sequence[Example]) -> int:
-    return sum(len(example.input_ids) for example in examples)
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:

@@ -29,6 +29,7 @@ __all__ = [
     "GenerationSpec",
     "LoraSpec",
     "ModelSpec",
+    "RaceSpec",
     "RanksSpec",
     "Section",
     "SplitSpec",
@@ -36,6 +37,7 @@ __all__ = [
     "TrainingSpec",
     "alpha_of",
     "columns_of",
+    "race_of",
 ]
 
 
@@ -79,13 +81,14 @@ Positive = Annotated[float, Field(gt=0)]
 
 
 class BudgetSpec(Section):
-    """What a study may take. With `runs` or `tokens` it races: see `race`."""
+    """What a study may take. With `runs` or `tokens` configurations race: see `race`."""
 
     runs: Positive | None = Field(
         None,
         description="Most training, in full runs of the configuration whose run is of median cost; "
-        "evaluation counts. Configurations then race, and `seeds` are trained only where they "
-        "settle something.",
+        "evaluation counts. Configurations then race: those that have almost no chance of being "
+        "among the best are stopped early, and seeds after the first one are trained only for "
+        "those that may be best.",
     )
     tokens: Positive | None = Field(
         None, description="The same in tokens that are trained on; give one of the two."
@@ -95,11 +98,6 @@ class BudgetSpec(Section):
         description="Most hours of `rankwise run`, all calls together; then training is saved and "
         "stops. No limit where not given.",
     )
-
-    @property
-    def races(self) -> bool:
-        """Whether configurations are stopped early, and seeds given where they settle something."""
-        return self.runs is not None or self.tokens is not None
 
     @model_validator(mode="after")
     def _one_unit(self) -> "BudgetSpec":
@@ -112,7 +110,7 @@ Share = Annotated[float, Field(gt=0, lt=1)]
 
 
 class RaceSpec(Section):
-    """How a study with a budget of runs or tokens spends it."""
+    """How a race spends its budget."""
 
     rungs: tuple[Share, ...] | None = Field(
         None,
@@ -128,8 +126,10 @@ class RaceSpec(Section):
         description="Share of the runs to be stopped that go on all the same, to measure how often "
         "the race is wrong.",
     )
-    first_seeds: Count = Field(
-        1, description="Seeds of every configuration; the others are for those that may be best."
+    at_once: Annotated[int, Field(ge=2)] = Field(
+        8,
+        description="Most runs that train at the same time. A few at once leave more to be learnt "
+        "before the others begin; some of those are then not begun at all.",
     )
 
     @field_validator("rungs")
@@ -191,9 +191,10 @@ class StudySpec(Section):
         (0,), min_length=1, description="Seeds; every configuration is run with each."
     )
     budget: BudgetSpec = Field(default_factory=BudgetSpec, description="What the study may take.")
-    race: RaceSpec = Field(
-        default_factory=RaceSpec,
-        description="How a budget of runs or tokens is spent; without one every run is trained.",
+    race: RaceSpec | None = Field(
+        None,
+        description="How a race spends its budget. Needs one; with `budget.hours` alone, nothing "
+        "is raced unless this is given (`race: {}`).",
     )
     objective: ObjectiveSpec = Field(
         default_factory=ObjectiveSpec,
@@ -233,14 +234,12 @@ class StudySpec(Section):
             )
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: a seed is given twice and would repeat its runs; remove one")
-        if self.race != RaceSpec() and not self.budget.races:
+        if self.race is not None and self.budget == BudgetSpec():
+            raise ValueError("race: needs a budget; give budget.runs, or remove race")
+        if self.budget.runs is not None and self.budget.runs < 2:
             raise ValueError(
-                "race: has no effect without budget.runs or budget.tokens; give one, or remove race"
-            )
-        if self.race.first_seeds > len(self.seeds):
-            raise ValueError(
-                f"race.first_seeds: {self.race.first_seeds} seeds, but seeds lists "
-                f"{len(self.seeds)}; list more seeds, or lower it"
+                f"budget.runs: {self.budget.runs:g} cannot compare two configurations; give at "
+                "least 2, better one for each configuration"
             )
         if self.training.class_weights != "none" and not has_classes(self.task):
             able = " or ".join(name for name in TASKS if has_classes(name))
@@ -248,6 +247,14 @@ class StudySpec(Section):
                 f"training.class_weights: only task {able} has classes to weigh; remove it"
             )
         return self
+
+
+def race_of(spec: StudySpec) -> RaceSpec | None:
+    """How the study races; None where every run is trained to its end."""
+    if spec.race is not None:
+        return spec.race
+    budget = spec.budget
+    return None if budget.runs is None and budget.tokens is None else RaceSpec()
 
 
 def columns_of(data: DataSpec) -> tuple[str, ...]:

@@ -33,6 +33,7 @@ from rankwise.study.answering import (
 )
 from rankwise.study.checkpoints import Checkpoints
 from rankwise.study.plan import StudyPlan, pick_device
+from rankwise.study.race import add_runs
 from rankwise.study.settled import PACKAGES, versions_of
 from rankwise.tasks.by_name import row_losses, target_count
 from rankwise.tasks.losses import Batch
@@ -281,8 +282,7 @@ def write_configurations(study: Study) -> dict[str, str]:
     numbers = {arm.id: write_training(plan, arm, store, study.task) for arm in plan.arms}
     for arm in plan.arms:
         store.add_config(arm.id, numbers[arm.id], arm.name, arm.settings)
-    for run in plan.runs:
-        store.add_run(numbers[run.arm.id], run.seed)
+    add_runs(plan, store)
     return moved
 
 

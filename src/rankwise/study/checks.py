@@ -15,9 +15,9 @@ from rankwise.base.skeleton import positions, vocabulary
 from rankwise.data.examples import Example
 from rankwise.errors import ModelError, SpecError
 from rankwise.spec.arms import Arm
-from rankwise.spec.models import GenerationSpec, StudySpec
+from rankwise.spec.models import GenerationSpec, StudySpec, race_of
 from rankwise.spec.tasks import TASKS, has_classes, is_causal
-from rankwise.text import count, names
+from rankwise.text import count, names, nearest, shorten
 from rankwise.train.generate import Question
 
 
@@ -28,6 +28,24 @@ def check_metric(spec: StudySpec) -> None:
         raise SpecError(
             f"objective.metric: {spec.objective.metric} is not measured for task {spec.task}; "
             f"use {' or '.join(able)}"
+        )
+
+
+def check_race(spec: StudySpec, arms: Sequence[Arm]) -> None:
+    """Refuse a race that protects a configuration which does not exist, or that has one only."""
+    race = race_of(spec)
+    if race is None:
+        return
+    known = [arm.name for arm in arms]
+    for name in race.protect:
+        if name not in known:
+            raise SpecError(
+                f"race.protect: no configuration is named {shorten(name)}{nearest(name, known)}"
+            )
+    if len({arm.training_id for arm in arms}) < 2:
+        raise SpecError(
+            "budget: there is one configuration to train, and nothing to race; give a grid or "
+            "configs, or remove budget.runs"
         )
 
 

@@ -20,6 +20,7 @@ from rankwise.study.changes import Changes, changes_words, compare
 from rankwise.study.checkpoints import Checkpoints
 from rankwise.study.keep import lost_runs, lost_words
 from rankwise.study.plan import StudyPlan, shared_trainings
+from rankwise.study.race import wanted_runs
 from rankwise.study.space import needed_bytes, refuse_without_memory, refuse_without_room
 from rankwise.text import count, names, size
 
@@ -31,14 +32,14 @@ def run_states(store: Reader) -> dict[tuple[str, int], RunRecord]:
 
 
 def missing_runs(plan: StudyPlan, store: Reader) -> list[Run]:
-    """The runs of the plan that are not trained, one for each training and seed."""
+    """The wanted runs of the plan that are not trained, one for each training and seed."""
     stored = run_states(store)
 
     def state_of(run: Run) -> str:
         found = stored.get((run.arm.training_id, run.seed))
         return "planned" if found is None else found.state
 
-    return [run for run in shared_trainings(plan.runs) if state_of(run) in AGAIN]
+    return [run for run in wanted_runs(plan, store) if state_of(run) in AGAIN]
 
 
 def incomplete_runs(plan: StudyPlan, store: Reader) -> list[Run]:
@@ -170,7 +171,7 @@ def look_ahead(plan: StudyPlan, folder: Path, train_dropped: bool = False) -> Ou
             found = opened.enter_context(Reader(folder, untouched=holder is None))
             store = found if found.begun() else None
         if store is None:
-            runs = tuple(shared_trainings(plan.runs))
+            runs = tuple(wanted_runs(plan, None))
             new = Changes(new=tuple(arm.name for arm in plan.arms), seeds_new=plan.spec.seeds)
             room = needed_bytes(plan, runs)
             return Outlook(folder, False, holder, new, {}, (), (), {}, Left(runs), {}, (), room)

@@ -34,6 +34,7 @@ from rankwise.study.checks import (
     check_last_tokens,
     check_length,
     check_metric,
+    check_race,
     check_room,
     check_start,
     check_tokens,
@@ -174,6 +175,7 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     arms = make_arms(spec)
     check_metric(spec)
     check_asked(spec, arms)
+    check_race(spec, arms)
     augments = dict.fromkeys(arm.augment for arm in arms)
     for augment in augments:
         check_augment(augment, spec.data, base_dir)

@@ -38,6 +38,7 @@ from rankwise.study.export import measure_merged, unmerged
 from rankwise.study.keep import drop_adapters, lost_words
 from rankwise.study.outlook import incomplete_runs, missing_runs, what_is_left
 from rankwise.study.plan import StudyPlan, shared_trainings
+from rankwise.study.race import next_round, start_more
 from rankwise.study.record import Remark, StudyBegun, StudyEvent, run_id
 from rankwise.study.reload import check_adapters, refuse_unloadable, unchecked
 from rankwise.study.settled import made_of
@@ -71,6 +72,8 @@ def run_study(
         study = open_study(plan, folder, store)
         alike = _divided_alike(plan, store)
         yield from _renew(study)
+        if store.begun() and not missing_runs(plan, store):
+            _begin_next(plan, store)
         left = what_is_left(plan, store, train_dropped)
         yield tuple(Remark(said) for said in lost_words(left.lost))
         refuse_without_room(plan, left.to_train, folder)
@@ -204,7 +207,19 @@ def _train(
             _mark_interrupted(study, runs)
             link_names(store)
         store.back_up()
+        if not waiting.cohorts:
+            waiting.add(_begin_next(plan, store))
     study.checkpoints.keep(waiting.runs)
+
+
+def _begin_next(plan: StudyPlan, store: Store) -> list[Run]:
+    """The next runs of a race, once no run is under way; seeds are given by a look at results."""
+    runs = start_more(plan, store, 0)
+    if not runs:
+        runs = next_round(plan, store)
+        if runs:
+            _note_look(store)
+    return runs
 
 
 def _what_is_to_do(study: Study, runs: Sequence[Run]) -> StudyBegun:

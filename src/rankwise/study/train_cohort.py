@@ -19,6 +19,7 @@ from rankwise.store.schema import ENDED, FINISHED, CostRecord, RunRecord
 from rankwise.study.answering import ask_runs
 from rankwise.study.begin import Study, parts_of_one, with_measured_ranks
 from rankwise.study.checkpoints import is_recorded
+from rankwise.study.race import start_more, stops
 from rankwise.study.record import (
     CohortFormed,
     Remark,
@@ -31,7 +32,15 @@ from rankwise.study.waiting import Waiting
 from rankwise.text import first_line
 from rankwise.train.bank import Bank, Trainable
 from rankwise.train.cohort import Cohort, Member, form_cohort, new_states, take_out
-from rankwise.train.loop import Ended, Evaluating, load_best_weights, read_test, train
+from rankwise.train.loop import (
+    Ended,
+    Evaluated,
+    Evaluating,
+    Event,
+    load_best_weights,
+    read_test,
+    train,
+)
 from rankwise.train.prepare import first_rows, make_bank
 from rankwise.train.probe import probe_cost, probe_together
 from rankwise.train.run_state import RunState
@@ -125,6 +134,8 @@ def _train(
         for events in train(cohort):
             ends = [event for event in events if isinstance(event, Ended)]
             record([event for event in events if event not in ends], cohort, study.store, writer)
+            stopped = _stopped(study, cohort, events)
+            ends, events = ends + stopped, (*events, *stopped)
             saved = saved and all(isinstance(event, Evaluating) for event in events)
             if ends or (not saved and study.checkpoints.due()):
                 save(study, cohort, waiting)
@@ -134,12 +145,21 @@ def _train(
             if study.out_of_time():
                 raise BudgetSpent
             still = [member.state.run for member in cohort.members if member.running]
+            if ends and still:
+                waiting.add(start_more(study.plan, study.store, len(still)))
             if ends and waiting.refill(still):
                 return
     except (GeneratorExit, BudgetSpent):  # the caller stops here, or the budget is spent
         if not saved:
             save(study, cohort, waiting)
         raise
+
+
+def _stopped(study: Study, cohort: Cohort, events: Sequence[Event]) -> list[Ended]:
+    """The runs that a race stops after these events."""
+    evaluated = [event for event in events if isinstance(event, Evaluated)]
+    members = {member.id: member for member in cohort.members}
+    return stops(study.plan, study.store, evaluated, members) if evaluated else []
 
 
 def save(study: Study, cohort: Cohort, waiting: Waiting) -> None:
@@ -184,8 +204,8 @@ def _states(study: Study, runs: Sequence[Run]) -> list[RunState]:
             states.append(_finished(study, run, found))
         else:
             (new,) = new_states([run], study.plan.train)
-            if found.state == "diverged":
-                new.status = "diverged"
+            if found.state in ENDED:
+                new.status = found.state
             states.append(new)
     return states
 

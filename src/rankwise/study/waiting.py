@@ -15,6 +15,7 @@ from rankwise.store.schema import CohortRecord
 from rankwise.store.writer import Store
 from rankwise.study.cohorts import what_is_shared
 from rankwise.study.plan import StudyPlan
+from rankwise.study.race import wanted_runs
 from rankwise.study.record import run_id
 
 
@@ -58,7 +59,7 @@ class Waiting:
 
     def _stored(self, lacking: Sequence[Run]) -> list[Together]:
         """The stored cohorts of runs that the plan still has, but those that lack nothing."""
-        runs = {run_id(self._store, run): run for run in self._plan.trained}
+        runs = {run_id(self._store, run): run for run in wanted_runs(self._plan, self._store)}
         found = []
         for record in self._store.cohorts():
             here = tuple(runs[number] for number in record.runs if number in runs)
@@ -70,6 +71,11 @@ class Waiting:
     def runs(self) -> list[Run]:
         """All runs that are still in a cohort."""
         return [run for one in self.cohorts for run in one.runs]
+
+    def add(self, runs: Sequence[Run]) -> None:
+        """Let these runs wait behind the others, in cohorts of their own."""
+        self.cohorts += [Together(cohort) for cohort in self._plan.cohorts(runs, self._device)]
+        self._write()
 
     def done(self) -> None:
         """The first cohort is done."""

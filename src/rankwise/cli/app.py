@@ -279,9 +279,12 @@ def read_spec(spec: Path, overrides: list[str] | None) -> Any:
 def check(study: Any, base_dir: Path, download: bool) -> Any:
     """The plan of a study, its paths relative to `base_dir`."""
     quiet_libraries()
+    from rankwise.study.budget import refuse_small_budget
     from rankwise.study.plan import plan_study
 
-    return plan_study(study, base_dir, download)
+    plan = plan_study(study, base_dir, download)
+    refuse_small_budget(plan)
+    return plan
 
 
 def folder_of(study: Any) -> Path:

@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 
 from rankwise.base.modules import linear_modules
 from rankwise.data.examples import Example
+from rankwise.errors import SpecError
 from rankwise.spec.arms import Arm
 from rankwise.store.reader import Reader
 from rankwise.store.schema import ENDED
@@ -60,6 +61,22 @@ def limit_of(plan: StudyPlan) -> float:
     """The budget in its units; infinite where hours alone are given."""
     budget = plan.spec.budget
     return next((x for x in (budget.runs, budget.tokens) if x is not None), math.inf)
+
+
+def refuse_small_budget(plan: StudyPlan) -> None:
+    """Refuse a budget of tokens that cannot compare two configurations.
+
+    Raises:
+        SpecError: as said.
+    """
+    if plan.spec.budget.tokens is None:
+        return
+    costs = run_costs(plan)
+    if limit_of(plan) < 2 * max(costs.values()):
+        raise SpecError(
+            f"budget.tokens: {limit_of(plan):,.0f} is less than two full runs; one takes up to "
+            f"{max(costs.values()):,.0f} tokens"
+        )
 
 
 def committed(

@@ -1,4 +1,4 @@
-"""A study with a budget of runs: whom it stops, whom it gives further seeds, and that it resumes."""
+"""A study with a budget of runs: whom it stops, who gets further seeds, and that it resumes."""
 
 import json
 import shutil

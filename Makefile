@@ -33,7 +33,7 @@ bench: install
 	$(BIN)/python benchmarks/cohort_vs_peft.py
 
 calibration: install
-	$(BIN)/python benchmarks/verdict_calibration.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/verdict_calibration.py
 
 faults: install
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/faults.py --write

@@ -7,6 +7,7 @@ returns (what, values, low, high) for every row, with one value for each study.
 import importlib
 import inspect
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,11 +59,28 @@ def row(what: str, values: Sequence[float], low: float = 0.0, high: float = 1.0)
     return Row(what, float(x.mean()), error, len(x), low, high)
 
 
-def rows_beside(studies: int, seed: int, only: str = "") -> Iterator[Row]:
+def rows_beside(studies: int, seed: int, only: str = "", processes: int = 1) -> list[Row]:
     """The rows of every module `calibration_*.py` here, `only` of those with this in the name.
 
-    The folder must be on the path of modules, as it is for a script that lies there.
+    The folder must be on the path of modules, as it is for a script that lies there. In several
+    processes they are the same.
     """
+    asked = [(*place, studies, seed) for place in _functions(only)]
+    if processes == 1:
+        found = [_values(*one) for one in asked]
+    else:
+        with ProcessPoolExecutor(processes) as pool:
+            found = list(pool.map(_values, *zip(*asked, strict=True)))
+    return [row(*one) for values in found for one in values]
+
+
+def _values(module: str, function: str, studies: int, seed: int) -> list[Values]:
+    found: list[Values] = list(getattr(importlib.import_module(module), function)(studies, seed))
+    return found
+
+
+def _functions(only: str) -> Iterator[tuple[str, str]]:
+    """Module and name of every function that has rows."""
     for file in sorted(Path(__file__).parent.glob("calibration_*.py")):
         if file.stem == "calibration_rows" or only not in file.stem:
             continue
@@ -70,8 +88,7 @@ def rows_beside(studies: int, seed: int, only: str = "") -> Iterator[Row]:
         for name, function in inspect.getmembers(module, inspect.isfunction):
             own = function.__module__ == module.__name__ and not name.startswith("_")
             if own and name.endswith("_rows"):
-                for what, values, low, high in function(studies, seed):
-                    yield row(what, values, low, high)
+                yield module.__name__, name
 
 
 def table(rows: Sequence[Row]) -> str:

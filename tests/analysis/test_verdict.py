@@ -18,7 +18,7 @@ from rankwise.analysis.clusters import _variances, spread_of_groups
 from rankwise.analysis.comparisons import holm
 from rankwise.analysis.planning import _enough, _Goal, _plan, power_of_t
 from rankwise.analysis.scores import Scores
-from rankwise.analysis.variance import components
+from rankwise.analysis.variance import components, symmetric_root
 from rankwise.analysis.verdict import judge, with_settlements
 from rankwise.errors import DataError
 from rankwise.report.changes import deciding, settlement
@@ -630,3 +630,13 @@ def test_numbers_are_written_as_the_examples_of_wording_say():
     result = doctest.testmod(wording)
     assert result.attempted > 3
     assert result.failed == 0
+
+
+def test_the_root_of_a_covariance_is_the_same_on_every_processor():
+    rng = np.random.default_rng(0)
+    x_BA = rng.standard_normal((4, 6)) @ np.diag([1, 1, 1, 2, 2, 0.5])
+    cov_AA = x_BA.T @ x_BA  # of rank 4
+    root_AA = symmetric_root(cov_AA)
+    assert root_AA @ root_AA == pytest.approx(cov_AA)
+    assert root_AA == pytest.approx(root_AA.T), "whatever the signs of the eigenvectors were"
+    assert symmetric_root(4 * np.eye(3)) == pytest.approx(2 * np.eye(3)), "and their order"

@@ -25,7 +25,7 @@ import numpy as np
 from scipy import special, stats
 
 from rankwise.analysis.scores import Floats, Ints
-from rankwise.analysis.variance import Components, Estimates
+from rankwise.analysis.variance import Components, Estimates, symmetric_root
 
 DRAWS = 4096
 # Draws are fewer for very many arms, so that draws x arms x arms stays below this.
@@ -74,8 +74,7 @@ def contest(parts: Components, lower_is_better: bool) -> Contest:
     df = float(np.median(pairs.df[off]))
     cov_AA = parts.covariance(np.eye(arms) - 1 / arms)
     z_BA, scale_B = _draws(arms, df)
-    values_A, vectors_AA = np.linalg.eigh(cov_AA)
-    z_BA = z_BA @ (vectors_AA * np.sqrt(np.maximum(values_A, 0.0))).T
+    z_BA = z_BA @ symmetric_root(cov_AA)
     diagonal_A = np.diagonal(cov_AA)
     sd_AA = np.sqrt(np.maximum(diagonal_A[:, None] + diagonal_A - 2 * cov_AA, 0.0))
     # Two arms without any noise between them: their draws are equal, and so is their difference.

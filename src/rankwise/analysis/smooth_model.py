@@ -22,7 +22,7 @@ from scipy import special, stats
 
 from rankwise.analysis.factors import Factor, Factors, Settings, find_factors, on_scale, text_of
 from rankwise.analysis.scores import Floats
-from rankwise.analysis.variance import Components
+from rankwise.analysis.variance import Components, symmetric_root
 
 MOST_ARMS = 100
 FEWEST_ARMS = 6
@@ -217,9 +217,8 @@ def draw(model: SmoothModel, others: Sequence[Point] = ()) -> Floats:
             g_NN = model.grid.main_G[g] ** 2 * h_NN + model.grid.size_G[g] ** 2 * k_NN
             noise_AA = model.grid.scale_G[g] * model.cov_AA
             mean_N, cov_NN = predict(g_NN, noise_AA, model.loss_A)
-            size_N, turn_NN = np.linalg.eigh(cov_NN)
             z_DN = rng.standard_normal((count, len(every)))
-            found.append(mean_N + z_DN * np.sqrt(np.maximum(size_N, 0.0)) @ turn_NN.T)
+            found.append(mean_N + z_DN @ symmetric_root(cov_NN))
     return np.vstack(found)
 
 

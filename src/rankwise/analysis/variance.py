@@ -309,3 +309,13 @@ def _examples(scores: Scores, runs: Runs, design: Design) -> tuple[Floats | None
     n = scores.test_size
     p_A = (np.clip(design.coef_AR @ runs.mean_R, 0, 1) * n + 1) / (n + 2)
     return np.diag(p_A * (1 - p_A) / (n + 2)), np.inf
+
+
+def symmetric_root(cov_AA: Floats) -> Floats:
+    """The symmetric root of a covariance: draws times this have it.
+
+    Other roots depend on the signs of eigenvectors and on their order where eigenvalues are equal,
+    which differ between processors, and with them the numbers of a report.
+    """
+    values_A, vectors_AA = np.linalg.eigh(cov_AA)
+    return np.asarray((vectors_AA * np.sqrt(np.maximum(values_A, 0.0))) @ vectors_AA.T)

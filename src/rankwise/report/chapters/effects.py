@@ -219,8 +219,8 @@ def _figure(judgement: Judgement, rows: list[LevelDifference]) -> Figure | None:
     )
     better = "left" if judgement.verdict.lower_is_better else "right"
     caption = (
-        f"Change in {metric} with its 95 % interval, not adjusted for the number of changes; "
-        f"{better} of the dashed line is better."
+        f"Change in {metric} with its 95 % interval, right for all changes at once; {better} of "
+        f"the dashed line is better."
     )
     axis = f"change in {metric}"
     return Figure("effects", caption, alt, figures.effects(marks, axis, alt))

@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 SIDES: tuple[Side, ...] = ("below", "same", "above", "other")
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 DF = 6.0
+DECILES = np.linspace(0, 1, 11)
 # Distances beyond this many units say nothing about arms that may be tied.
 FAR = 60.0
 
@@ -163,8 +164,18 @@ def prior_of(problems: Sequence[Curves], repetitions: int) -> Prior:
     noise = [noise_of(one, repetitions) for one in problems]
     margin, spread = margin_of([members for members, _ in noise])
     seed = np.mean([one for _, one in noise])
+    quantiles = [np.quantile([d for d, _ in members], DECILES) for members, _ in noise]
+    distances = tuple(np.mean(quantiles, axis=0).round(1).tolist())
     names = ", ".join(one.problem for one in problems)
-    return Prior(SHARES, drifts, margin, spread, float(seed), f"{names}; {repetitions} repetitions")
+    return Prior(
+        SHARES,
+        drifts,
+        margin,
+        spread,
+        float(seed),
+        distances,
+        f"{names}; {repetitions} repetitions",
+    )
 
 
 def as_source(prior: Prior) -> str:
@@ -181,5 +192,5 @@ def as_source(prior: Prior) -> str:
         f"    margin={prior.margin:.2f},",
         f"    margin_spread={prior.margin_spread:.2f},",
     ]
-    lines.append(f"    seed={prior.seed:.2f},")
+    lines += [f"    seed={prior.seed:.2f},", f"    distances={prior.distances},"]
     return "\n".join([*lines, f'    source="{prior.source}",', ")"])

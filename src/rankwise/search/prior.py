@@ -30,6 +30,7 @@ class Prior:
     margin  distance at which an arm is left in the tie group of a full study half of the time, in
             units; margin_spread is the standard deviation of its logarithm over arms
     seed    standard deviation of a run over seeds beside the others, in units
+    distances  quantiles (0, 10, ..., 100 %) of the final distance of an arm from the best, in units
     source  what the numbers were fitted to
     """
 
@@ -38,6 +39,7 @@ class Prior:
     margin: float
     margin_spread: float
     seed: float
+    distances: tuple[float, ...]
     source: str
 
     def at(self, share: float, side: Side) -> Drift:
@@ -78,5 +80,6 @@ PRIOR = Prior(
     margin=2.82,
     margin_spread=0.49,
     seed=1.23,
+    distances=(0.0, 0.0, 2.0, 4.0, 6.0, 8.0, 11.0, 15.0, 20.0, 40.0, 100.0),
     source="simulated curves",
 )

@@ -105,13 +105,11 @@ def test_the_audit_lets_about_a_tenth_of_the_condemned_run_on():
 
 def test_the_level_is_spent():
     """What earlier stops have spent is not spent again."""
-    doubtful = {f"doubtful {n}": (0.56, 0.46, 0.36, 0.36) for n in range(6)}
+    doubtful = {f"doubtful {n}": (0.62, 0.52, 0.42, 0.42) for n in range(6)}
     seen = at_half(CLOSE | doubtful)
     fresh = decide(seen, RULES, 0.5, list(doubtful))
-    p = max(one.p for one in fresh)
     spent = [Decision("gone", (0,), 0.25, True, "close 0", 1.0, 1, 1, 1, 0.9, False, "no chance")]
     assert stopped(fresh)
-    assert p > 0.001
     assert stopped(decide(seen, RULES, 0.5, list(doubtful), spent)) == set()
 
 
@@ -120,7 +118,7 @@ def test_a_lower_level_stops_fewer_arms():
     seen = at_half(CLOSE | doubtful)
     counts = [
         len(stopped(decide(seen, replace(RULES, level=level), 0.5, seen.arms)))
-        for level in (0.001, 0.05, 0.5)
+        for level in (0.0, 0.001, 0.05)
     ]
     assert counts[0] < counts[1] < counts[2]
 

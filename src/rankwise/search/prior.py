@@ -81,5 +81,5 @@ PRIOR = Prior(
     margin_spread=0.47,
     seed=1.01,
     distances=(0.0, 1.7, 3.2, 4.2, 6.1, 7.7, 9.5, 12.0, 15.6, 26.3, 81.4),
-    source="toy-0, toy-1, toy-2, toy-3, simulated-100, simulated-101, simulated-102, simulated-103; 5 repetitions",
+    source="toy 0-3, simulated 100-103 (until recorded curves are there); 5 repetitions",
 )

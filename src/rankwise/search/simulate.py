@@ -14,7 +14,7 @@ from scipy import special
 
 from rankwise.analysis.scores import Floats
 from rankwise.search.prior import PRIOR, Prior
-from rankwise.search.race import MOST_P, RaceRules
+from rankwise.search.race import EARLIEST, RaceRules, most_p
 
 STUDIES = 400
 Bools = NDArray[np.bool_]
@@ -51,7 +51,8 @@ def expected_runs(
         before = share
         p_DA = np.where(running_DA, _chances(final_DA, share, prior, rng), 0.0)
         ended_D = running_DA.sum(axis=1)
-        stop_DA = _stops(p_DA, running_DA, lost_D, rules)
+        most = most_p(share) if share >= EARLIEST else -1.0
+        stop_DA = _stops(p_DA, running_DA, lost_D, rules.level, most)
         audit_DA = rng.random(stop_DA.shape) < rules.audit
         lost_D += np.where(stop_DA, p_DA, 0.0).sum(axis=1)
         cost_D += (stop_DA & audit_DA).sum(axis=1) * (1 - share)
@@ -81,14 +82,14 @@ def _chances(final_DA: Floats, share: float, prior: Prior, rng: np.random.Genera
     return np.asarray(special.ndtr((prior.margin - forecast_DA) / spread_DA))
 
 
-def _stops(p_DA: Floats, running_DA: Bools, lost_D: Floats, rules: RaceRules) -> Bools:
+def _stops(p_DA: Floats, running_DA: Bools, lost_D: Floats, level: float, most: float) -> Bools:
     """The arms of the smallest chances, as far as the level goes (D, A)."""
-    most_D = rules.level * (p_DA.sum(axis=1) + lost_D)
+    most_D = level * (p_DA.sum(axis=1) + lost_D)
     asked_DA = np.where(running_DA, p_DA, np.inf)
     order_DA = np.argsort(asked_DA, axis=1)
     sorted_DA = np.take_along_axis(asked_DA, order_DA, axis=1)
     within_DA = (lost_D[:, None] + np.cumsum(sorted_DA, axis=1) <= most_D[:, None]) & (
-        sorted_DA <= MOST_P
+        sorted_DA <= most
     )
     within_DA[:, -1] = False
     stop_DA = np.zeros(p_DA.shape, dtype=bool)

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from race_replay import Replay, repetition
 from scipy import optimize, stats
 
-from rankwise.search.pairs import Side, pair_of, reference_of, unit_of
+from rankwise.search.pairs import Side, has_learned, pair_of, reference_of, unit_of
 from rankwise.search.prior import Drift, Prior
 
 Floats = NDArray[np.float64]
@@ -58,6 +58,8 @@ def _at_share(
     seen = replay.seen()
     live = [arm for arm in replay.order if seen.runs[arm, replay.seeds[0]].at(share) is not None]
     reference = reference_of(seen, live)
+    if not has_learned(seen, reference):
+        return
     pairs = [p for arm in live if arm != reference if (p := pair_of(seen, arm, reference))]
     unit = unit_of(seen, pairs)
     assert unit is not None

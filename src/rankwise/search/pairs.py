@@ -10,12 +10,15 @@ from typing import Literal
 
 import numpy as np
 
+from rankwise.analysis.scores import Floats
 from rankwise.search.seen import SAME_SHARE, Run, Seen, mean_of
 
 # "above": the arm has a higher learning rate than the reference; "other": another schedule.
 Side = Literal["below", "same", "above", "other"]
 # Learning rates within this factor count as equal.
 SAME_RATE = 1.05
+# A gain of so many standard errors over examples is more than chance.
+LEARNED = 2.0
 
 
 @dataclass(frozen=True)
@@ -90,6 +93,35 @@ def error_of(seen: Seen, pair: Pair) -> float:
     common = sorted(sides[0].keys() & sides[1].keys())
     own, other = (np.mean([side[s] for s in common or sorted(side)], axis=0) for side in sides)
     return mean_of(own - other, seen).error
+
+
+def has_learned(seen: Seen, arm: str) -> bool:
+    """Whether an arm is now better than the start by more than chance.
+
+    Until the best arm is, those are ahead that have moved least, and comparisons say nothing. The
+    start is the untrained model; where that was not evaluated, the first evaluation of the arm of
+    the lowest learning rate, or of the middle one of all.
+    """
+    start_E = seen.start_E if seen.start_E is not None else _first_losses(seen)
+    now = [run.curve[run.reached] for run in runs_of(seen, arm).values() if run.curve]
+    if start_E is None or not now:
+        return False
+    gain = mean_of(start_E - np.mean(now, axis=0), seen)
+    return gain.value > LEARNED * gain.error
+
+
+def _first_losses(seen: Seen) -> Floats | None:
+    first: list[tuple[float, float, Floats]] = []
+    for (arm, _), run in seen.runs.items():
+        if run.curve:
+            losses_E = run.curve[min(run.curve)]
+            rate = seen.rate(arm)
+            first.append((rate or math.inf, mean_of(losses_E, seen).value, losses_E))
+    if not first:
+        return None
+    slowest = min(rate for rate, _, _ in first)
+    found = sorted((one for one in first if one[0] == slowest), key=lambda one: one[1])
+    return found[len(found) // 2][2]
 
 
 def unit_of(seen: Seen, pairs: Iterable[Pair]) -> float | None:

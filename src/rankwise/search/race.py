@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from rankwise.search.forecast import Forecast, forecast
+from rankwise.search.pairs import has_learned
 from rankwise.search.seen import SAME_SHARE, Seen
 
 # The reading of these names is the module's interface.
@@ -129,11 +130,11 @@ def _condemned(
     arms_at_rung: Sequence[str],
     earlier: Sequence[Decision],
 ) -> frozenset[str]:
-    """The arms of the smallest p, as far as the level goes."""
+    """The arms of the smallest p, as far as the level goes; none before the leader has learned."""
     chosen = {arm for arm in arms_at_rung if _diverged(seen, arm)}
     lost = sum(one.p for one in earlier if one.stop)
     most = rules.level * sum(found.p.values())
-    if 0 < share < EARLIEST:
+    if 0 < share < EARLIEST or not has_learned(seen, found.leader):
         return frozenset(chosen)
     for arm in sorted(set(arms_at_rung) - chosen - rules.protect, key=lambda a: (found.p[a], a)):
         lost += found.p[arm]

@@ -3,13 +3,14 @@
 Within one schedule, arm i is compared in pairs with a reference R at the last share that both have:
 
     final difference = keep * difference at that share + drift,
-    drift ~ normal with variance (absolute * unit)^2 + (relative * difference)^2.
+    drift ~ t with scale^2 (absolute * unit)^2 + (relative * difference)^2 + (rough * roughness)^2.
 
-`keep`, `relative` and `absolute` depend on the share and on whether the learning rate of i is
-above, below or equal to that of R: a high rate looks bad until the schedule decays. They come from
-recorded curves (`prior`). Drifts of arms whose learning rates are near each other are alike, so the
-arms of this study that went to the end say what to expect of the others, in size and in spread.
-The unit is the standard error over examples of a difference in pairs, the middle one of the study.
+The roughness is how much the difference jumps between evaluations. The numbers depend on the share
+and on whether the learning rate of i is above, below or equal to that of R: a high rate looks bad
+until the schedule decays. They come from recorded curves (`prior`). Drifts of arms whose learning
+rates are near each other are alike, so the arms of this study that went to the end say what to
+expect of the others, in size and in spread. The unit is the standard error over examples of a
+difference in pairs, the middle one of the study.
 
 Arms of other schedules are compared through the references of their schedules alone, with the wide
 drift that comparisons across schedules have. Arms that did not start are predicted from their
@@ -25,7 +26,7 @@ from functools import lru_cache
 import numpy as np
 
 from rankwise.analysis.scores import Floats
-from rankwise.search.pairs import Pair, pair_of, reference_of, runs_of, unit_of
+from rankwise.search.pairs import Pair, few_groups, pair_of, reference_of, runs_of, unit_of
 from rankwise.search.prior import PRIOR, Prior
 from rankwise.search.seen import Schedule, Seen
 from rankwise.search.unstarted import draw_unstarted
@@ -82,10 +83,11 @@ def forecast(
     for arm in seen.arms:
         if arm not in final and seen.seeds[arm]:
             final[arm] = np.full(DRAWS, np.inf)
-    margin = max(tolerance, prior.margin * unit)
+    middle = prior.margin * unit * few_groups(seen)
+    margin = max(tolerance, middle)
     final |= draw_unstarted(seen, final, margin, rng)
     widths_AB = prior.margin_spread * rng.standard_normal((len(final), DRAWS))
-    margin_AB = np.maximum(tolerance, prior.margin * unit * np.exp(widths_AB))
+    margin_AB = np.maximum(tolerance, middle * np.exp(widths_AB))
     direct = {arm: pair.difference for arm, (_, pair) in pairs.items()}
     return _summary(final, direct, margin_AB)
 
@@ -100,14 +102,22 @@ class Noise:
 
     def deviation(self, pair: Pair) -> tuple[float, float]:
         """Expected final difference and the standard deviation around it."""
-        drift = self.prior.at(pair.share, pair.side)
-        own = np.hypot(drift.absolute * self.unit, drift.relative * pair.difference)
-        return drift.keep * pair.difference, float(own)
+        return self._from(pair, pair.share, pair.difference)
 
-    def of_seeds(self, seeds: int) -> float:
-        """How far the mean over all planned seeds is from that over the finished ones."""
-        left = max(1 / max(seeds, 1) - 1 / self.planned, 0.0)
-        return self.prior.seed * self.unit * float(np.sqrt(left))
+    def of_seeds(self, pair: Pair) -> tuple[float, float]:
+        """Expected difference over all planned seeds of a finished arm, and the deviation from it.
+
+        Recorded curves say it for one seed; with more, less is to come.
+        """
+        assert pair.final is not None
+        middle, sd = self._from(pair, 1.0, pair.final)
+        left = max(1 / pair.seeds - 1 / self.planned, 0.0) / (1 - 1 / self.planned)
+        return pair.final + (middle - pair.final) * left, sd * float(np.sqrt(left))
+
+    def _from(self, pair: Pair, share: float, difference: float) -> tuple[float, float]:
+        drift = self.prior.at(share, pair.side)
+        parts = (drift.absolute * self.unit, drift.relative * difference, drift.rough * pair.rough)
+        return drift.keep * difference, float(np.linalg.norm(parts))
 
 
 def _all_pairs(seen: Seen, live: Sequence[str], reference: str) -> dict[str, tuple[str, Pair]]:
@@ -134,7 +144,7 @@ def _finals(
     rng: np.random.Generator,
 ) -> dict[str, Floats]:
     """Draws of the final losses relative to the reference, by arm."""
-    final = {reference: _seed_noise(seen, reference, noise, rng)}
+    final = {reference: np.zeros(DRAWS)}
     waiting = dict(pairs)
     while waiting:
         ready = [arm for arm, (other, _) in waiting.items() if other in final]
@@ -150,11 +160,6 @@ def _finals(
     return final
 
 
-def _seed_noise(seen: Seen, arm: str, noise: Noise, rng: np.random.Generator) -> Floats:
-    done = sum(run.finished for run in runs_of(seen, arm).values())
-    return rng.standard_normal(DRAWS) * (noise.of_seeds(done) if done else 0.0)
-
-
 def _draw(
     seen: Seen, other: str, pairs: Sequence[Pair], noise: Noise, rng: np.random.Generator
 ) -> dict[str, Floats]:
@@ -162,8 +167,8 @@ def _draw(
     found = {}
     done = [pair for pair in pairs if pair.final is not None]
     for pair in done:
-        sd = noise.of_seeds(pair.seeds)
-        found[pair.arm] = float(pair.final or 0.0) + sd * rng.standard_normal(DRAWS)
+        middle, sd = noise.of_seeds(pair)
+        found[pair.arm] = middle + sd * _t_draws(rng)
     waiting: dict[float, list[Pair]] = {}
     for pair in pairs:
         if pair.final is None:
@@ -177,6 +182,10 @@ def _draw(
         ]
         found |= _conditional(own, known, noise, rng)
     return found
+
+
+def _t_draws(rng: np.random.Generator) -> Floats:
+    return rng.standard_normal(DRAWS) * np.sqrt(DF / rng.chisquare(DF, DRAWS))
 
 
 def _conditional(

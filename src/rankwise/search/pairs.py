@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
+from scipy import stats
 
 from rankwise.analysis.scores import Floats
 from rankwise.search.seen import SAME_SHARE, Run, Seen, mean_of
@@ -17,6 +18,8 @@ from rankwise.search.seen import SAME_SHARE, Run, Seen, mean_of
 Side = Literal["below", "same", "above", "other"]
 # Learning rates within this factor count as equal.
 SAME_RATE = 1.05
+# Evaluations that the roughness of a curve is taken over.
+ROUGH_OVER = 5
 # A gain of so many standard errors over examples is more than chance.
 LEARNED = 2.0
 
@@ -26,6 +29,8 @@ class Pair:
     """Arm minus reference at one share: the mean over common seeds, else over those of each.
 
     distance  decades from the reference's learning rate to the arm's; 0 where one is unknown
+    rough     how far the difference jumps between evaluations beyond its trend: the root mean
+              square of the last second differences, scaled to one evaluation
     final     arm minus reference once both are finished, else None
     seeds     finished seeds of the arm, where it is finished
     """
@@ -36,6 +41,7 @@ class Pair:
     difference: float
     side: Side
     distance: float
+    rough: float
     final: float | None
     seeds: int
 
@@ -81,7 +87,8 @@ def pair_of(seen: Seen, arm: str, reference: str, share: float | None = None) ->
     final = _difference(ends, {seed: seen.means[reference, seed].result for seed in other})
     side, distance = _side(seen, arm, reference)
     seeds = sum(value is not None for value in ends.values())
-    return Pair(arm, reference, share, difference, side, distance, final, seeds)
+    rough = _roughness(seen, arm, reference, share)
+    return Pair(arm, reference, share, difference, side, distance, rough, final, seeds)
 
 
 def error_of(seen: Seen, pair: Pair) -> float:
@@ -93,6 +100,17 @@ def error_of(seen: Seen, pair: Pair) -> float:
     common = sorted(sides[0].keys() & sides[1].keys())
     own, other = (np.mean([side[s] for s in common or sorted(side)], axis=0) for side in sides)
     return mean_of(own - other, seen).error
+
+
+def few_groups(seen: Seen) -> float:
+    """By how much few groups of examples widen the verdict's margins: a ratio of critical values.
+
+    Of the t with their degrees of freedom and of the normal, at 5 % for all arms (Bonferroni).
+    """
+    groups, tail = len(seen.grouping.starts_G), 0.05 / max(len(seen.arms) - 1, 1)
+    if groups < 2:
+        return 1.0
+    return float(stats.t.isf(tail, groups - 1) / stats.norm.isf(tail))
 
 
 def has_learned(seen: Seen, arm: str) -> bool:
@@ -133,6 +151,19 @@ def unit_of(seen: Seen, pairs: Iterable[Pair]) -> float | None:
     errors = [error_of(seen, pair) for pair in near[: (len(near) + 1) // 2]]
     known = [error for error in errors if error > 0]
     return float(np.median(known)) if known else None
+
+
+def _roughness(seen: Seen, arm: str, reference: str, share: float) -> float:
+    """`Pair.rough` of the first common seed; 0 with one evaluation."""
+    common = [seed for seed in seen.seeds[arm] if seed in seen.seeds[reference]]
+    if not common:
+        return 0.0
+    own, other = (seen.means[name, common[0]].curve for name in (arm, reference))
+    shares = sorted(at for at in own.keys() & other.keys() if at <= share + SAME_SHARE)
+    d_T = np.array([own[at] - other[at] for at in shares[-ROUGH_OVER:]])
+    if len(d_T) < 3:
+        return float(np.abs(np.diff(d_T)).sum()) / math.sqrt(2)
+    return float(np.sqrt(np.square(np.diff(d_T, 2)).mean() / 6))
 
 
 def _last_common(own: Iterable[Run], other: Iterable[Run]) -> float | None:

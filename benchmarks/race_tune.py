@@ -140,6 +140,17 @@ def fit(ways: Sequence[Way], most_keep: float = 1.5) -> Drift:
     )
 
 
+def smoothed(drifts: Sequence[Drift]) -> tuple[Drift, ...]:
+    """Drifts whose spread does not grow along the schedule, and the means of three for the rest."""
+    table = np.array([(d.keep, d.relative, d.absolute, d.rough) for d in drifts])
+    for column in (1, 2):
+        table[:, column] = optimize.isotonic_regression(table[:, column], increasing=False).x
+    for column in (0, 3):
+        padded = np.pad(table[:, column], 1, mode="edge")
+        table[:, column] = np.convolve(padded, np.ones(3) / 3, mode="valid")
+    return tuple(Drift(*row) for row in table.tolist())
+
+
 def members_of(curves: Curves, repetitions: int) -> list[tuple[float, bool]]:
     """(distance, tied) of every arm of full studies, in units; see `few_groups`."""
     members = []
@@ -185,7 +196,7 @@ def prior_of(problems: Sequence[Curves], repetitions: int) -> Prior:
         for share in SHARES:
             here = [w for w in ways if w.side == side and abs(w.share - share) < 0.051]
             own.append(fit(here, 1.0 if side == "other" else 1.5))
-        drifts[side] = tuple(own)
+        drifts[side] = smoothed(own)
     members = [members_of(one, repetitions) for one in problems if len(one.seeds) > 1]
     margin, spread = margin_of(members)
     quantiles = [np.quantile([d for d, _ in own], DECILES) for own in members]

@@ -4,10 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from search_studies import CONSTANT, LINEAR, seen_of
 
+from rankwise.search.prior import PRIOR
 from rankwise.search.race import Decision, RaceRules, decide, is_audited
 from rankwise.search.seen import Run, Seen
+from search_studies import CONSTANT, LINEAR, seen_of
 
 RULES = RaceRules(rungs=(0.25, 0.5, 0.75, 1.0), audit=0.0)
 # The unit (standard error of a difference) of `seen_of` is 0.014.
@@ -105,7 +106,7 @@ def test_the_audit_lets_about_a_tenth_of_the_condemned_run_on():
 
 def test_the_level_is_spent():
     """What earlier stops have spent is not spent again."""
-    doubtful = {f"doubtful {n}": (0.62, 0.52, 0.42, 0.42) for n in range(6)}
+    doubtful = {f"doubtful {n}": (0.66, 0.56, 0.46, 0.46) for n in range(6)}
     seen = at_half(CLOSE | doubtful)
     fresh = decide(seen, RULES, 0.5, list(doubtful))
     spent = [Decision("gone", (0,), 0.25, True, "close 0", 1.0, 1, 1, 1, 0.9, False, "no chance")]
@@ -114,7 +115,7 @@ def test_the_level_is_spent():
 
 
 def test_a_lower_level_stops_fewer_arms():
-    doubtful = {f"doubtful {n}": (0.5 + 0.02 * n, 0.4 + 0.02 * n, 0.4, 0.4) for n in range(10)}
+    doubtful = {f"doubtful {n}": (0.7 + 0.04 * n, 0.6 + 0.04 * n, 0.4, 0.4) for n in range(10)}
     seen = at_half(CLOSE | doubtful)
     counts = [
         len(stopped(decide(seen, replace(RULES, level=level), 0.5, seen.arms)))
@@ -128,3 +129,44 @@ def test_nothing_is_decided_of_one_arm_alone():
     found = decide(seen, RULES, 0.5, ["one"])[0]
     assert not found.stop
     assert found.p == 1.0
+
+
+def test_nothing_is_stopped_before_the_leader_has_learned():
+    """As long as all get worse, those are ahead that have moved least."""
+    bad = {"bad": (1.2, 1.2, 0.3, 0.3)}
+    for now, expected in ((0.70, set()), (0.50, {"bad"})):
+        seen = at_half({f"slow {n}": (0.70, now, 0.3, 0.3) for n in range(4)} | bad)
+        assert stopped(decide(seen, RULES, 0.5, seen.arms)) == expected
+
+
+def test_the_start_of_the_untrained_model_decides_whether_something_was_learned():
+    seen = at_half()
+    start_E = next(iter(seen.runs.values())).curve[0.25]
+    assert stopped(decide(replace(seen, start_E=start_E - 0.3), RULES, 0.5, seen.arms)) == set()
+    assert stopped(decide(replace(seen, start_E=start_E + 0.3), RULES, 0.5, seen.arms)) == {"lost"}
+
+
+def test_nothing_is_stopped_early_but_what_diverged():
+    seen = seen_of(CLOSE | LOST, reached=dict.fromkeys(CLOSE | LOST, 0.25))
+    assert stopped(decide(seen, RULES, 0.25, seen.arms)) == set()
+
+
+def test_false_kills_stay_below_the_level_where_drifts_are_as_expected():
+    """Arms whose drifts are drawn from the prior; those within the margin of the best tie."""
+    rng = np.random.default_rng(3)
+    unit = 0.1 * np.sqrt(2 / 100)
+    lost = tied = stops = 0
+    for draw in range(100):
+        drift = PRIOR.at(0.5, "same")
+        now_A = unit * np.array([0, *rng.uniform(0, 30, 9)])
+        sd_A = np.hypot(drift.absolute * unit, drift.relative * now_A)
+        sd_A[0] = 0.0  # drifts are relative to the reference
+        final_A = drift.keep * now_A + sd_A * rng.standard_t(4, 10)
+        margin_A = PRIOR.margin * unit * np.exp(PRIOR.margin_spread * rng.standard_normal(10))
+        group = {f"arm {a}" for a in np.flatnonzero(final_A - final_A.min() <= margin_A)}
+        curves = {f"arm {a}": (3 + d, 1 + d, 0.5, 0.5) for a, d in enumerate(now_A)}
+        seen = at_half(curves, draw=draw)
+        out = stopped(decide(seen, RULES, 0.5, seen.arms))
+        lost, tied, stops = lost + len(out & group), tied + len(group), stops + len(out)
+    assert stops > 100
+    assert lost / tied <= RULES.level

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import pytest
-from search_studies import seen_of
 
 from rankwise.analysis.verdict import judge
 from rankwise.results.looks import share
 from rankwise.search.race import RaceRules
 from rankwise.search.rounds import contenders, look_share, next_runs, outcome, scores_of
+from search_studies import seen_of
 
 RULES = RaceRules(rungs=(0.5, 1.0), seeds=(0, 1, 2), most_seeds=6)
 CURVES = {

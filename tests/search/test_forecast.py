@@ -75,9 +75,12 @@ def test_pairs_are_on_common_seeds_at_the_last_common_share():
     assert pair.final is None
 
 
-def test_the_reference_is_the_best_of_those_that_went_farthest():
-    assert reference_of(seen_of(CURVES), list(CURVES)) == "arm 0"
-    assert reference_of(seen_of(CURVES, reached={"arm 0": 0.5}), list(CURVES)) == "arm 1"
+def test_the_reference_is_good_and_went_far():
+    many = {f"arm {n}": (0.8, 0.5, 0.4 + 0.01 * n, 0.4 + 0.01 * n) for n in range(8)}
+    assert reference_of(seen_of(many), list(many)) == "arm 0"
+    assert reference_of(seen_of(many, reached={"arm 0": 0.75}), list(many)) == "arm 1"
+    only_the_worst_ended = dict.fromkeys(list(many)[:-1], 0.75)
+    assert reference_of(seen_of(many, reached=only_the_worst_ended), list(many)) == "arm 0"
 
 
 def test_an_arm_that_did_not_start_is_hopeless_where_its_learning_rate_is():

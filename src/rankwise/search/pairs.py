@@ -53,11 +53,34 @@ def runs_of(seen: Seen, arm: str) -> dict[int, Run]:
 
 
 def reference_of(seen: Seen, arms: Sequence[str]) -> str:
-    """The best of the arms that went farthest; the first of equal ones."""
-    reached = {arm: max(run.reached for run in runs_of(seen, arm).values()) for arm in arms}
+    """The arm that went farthest, of the best quarter of them; the better of equal ones.
+
+    A good one, as drifts grow with differences; a far one, as it is compared where both were. That
+    one of all went farthest says little: it may be a lost one that is trained on for the audit.
+    """
+    best = arms[0]
+    for arm in arms[1:]:
+        if _behind(seen, arm, best) < 0:
+            best = arm
+    ranked = sorted(arms, key=lambda arm: _behind(seen, arm, best))
+    near = ranked[: max(len(arms) // 4, 1)]
+    if best not in near:
+        near.append(best)
+    reached = {arm: max(run.reached for run in runs_of(seen, arm).values()) for arm in near}
     far = max(reached.values())
-    first = [arm for arm in arms if reached[arm] > far - SAME_SHARE]
+    first = [arm for arm in near if reached[arm] > far - SAME_SHARE]
     return min(first, key=lambda arm: level_of(seen, arm, far))
+
+
+def _behind(seen: Seen, arm: str, other: str) -> float:
+    """Arm minus other, in results where both have one, else at their last common share."""
+    if arm == other:
+        return 0.0
+    own, others = runs_of(seen, arm), runs_of(seen, other)
+    share = _last_common(own.values(), others.values())
+    if share is None:
+        return math.inf
+    return level_of(seen, arm, share) - level_of(seen, other, share)
 
 
 def level_of(seen: Seen, arm: str, share: float) -> float:

@@ -20,8 +20,10 @@ from race_policies import POLICIES
 from race_replay import Replay, repetition
 from race_tune import as_source, prior_of
 from simulated_curves import simulated_curves
+from toy_curves import toy_curves
 
-TUNING = ("reviews", "book")
+# On the recorded `reviews` hardly a run learns: they are a test of caution, and tune nothing.
+TUNING = ("book", *(f"toy-{n}" for n in range(7)))
 JUDGING = ("qa", "dialogue")
 # The most that a race may spend, as a share of the full grid.
 MOST = 0.25
@@ -115,9 +117,11 @@ def judged(curves: Curves, repetitions: int, most: float) -> str:
 
 
 def problem_of(name: str) -> Curves:
-    """A recorded problem, or `simulated-N`."""
+    """A recorded problem, or `simulated-N` or `toy-N`."""
     if name.startswith("simulated-"):
         return simulated_curves(int(name.removeprefix("simulated-")))
+    if name.startswith("toy-"):
+        return toy_curves(int(name.removeprefix("toy-")))
     return load(name)
 
 

@@ -118,7 +118,7 @@ def _run_rounds(
                 recommended=best[0],
                 budget=replay.budget,
                 group=left,
-                stopped=stopped,
+                stopped=frozenset(replay.order) - {arm for arm, _ in done},
                 audit=of_audit,
                 winner=verdict.winner,
                 outcome=outcome(verdict, left),

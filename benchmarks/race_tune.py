@@ -15,15 +15,26 @@ from numpy.typing import NDArray
 from race_replay import Replay, repetition
 from scipy import optimize, stats
 
-from rankwise.search.pairs import Side, pair_of, reference_of, unit_of
+from rankwise.search.pairs import (
+    Pair,
+    Side,
+    few_groups,
+    has_learned,
+    pair_of,
+    reference_of,
+    unit_of,
+)
 from rankwise.search.prior import Drift, Prior
 
 Floats = NDArray[np.float64]
 SIDES: tuple[Side, ...] = ("below", "same", "above", "other")
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-DF = 6.0
+DF = 4.0
+DECILES = np.linspace(0, 1, 11)
 # Distances beyond this many units say nothing about arms that may be tied.
 FAR = 60.0
+# Two problems do not show that a drift has no spread.
+LEAST_RELATIVE, LEAST_ABSOLUTE, MOST_ROUGH = 0.05, 0.3, 5.0
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,7 @@ class Way:
     share: float
     side: Side
     difference: float
+    rough: float
     final: float
 
 
@@ -42,7 +54,8 @@ def ways_of(curves: Curves, problem: int, repetitions: int) -> Iterable[Way]:
     for number in range(repetitions):
         replay = repetition(curves, 10_000 + number)
         finals = _finals(replay)
-        for share in replay.shares[:-1]:
+        # Of one seed the end is known without noise, which says nothing of others.
+        for share in replay.shares if len(replay.seeds) > 1 else replay.shares[:-1]:
             yield from _at_share(replay, share, finals, problem)
 
 
@@ -55,6 +68,8 @@ def _at_share(
     seen = replay.seen()
     live = [arm for arm in replay.order if seen.runs[arm, replay.seeds[0]].at(share) is not None]
     reference = reference_of(seen, live)
+    if not has_learned(seen, reference):
+        return
     pairs = [p for arm in live if arm != reference if (p := pair_of(seen, arm, reference))]
     unit = unit_of(seen, pairs)
     assert unit is not None
@@ -65,13 +80,19 @@ def _at_share(
             continue
         final = finals[pair.arm] - finals[reference]
         if np.isfinite(final):
-            yield Way(problem, share, pair.side, pair.difference / unit, final / unit)
+            yield _way(problem, pair, unit, final)
     for arm in others:
         own = pair_of(seen, arm, second) if second and arm != second else None
         if own is not None and second is not None:
             final = finals[arm] - finals[second]
             if np.isfinite(final):
-                yield Way(problem, share, own.side, own.difference / unit, final / unit)
+                yield _way(problem, own, unit, final)
+
+
+def _way(problem: int, pair: Pair, unit: float, final: float) -> Way:
+    """At the end the difference is that of the results."""
+    seen = pair.difference if pair.final is None else pair.final
+    return Way(problem, pair.share, pair.side, seen / unit, pair.rough / unit, final / unit)
 
 
 def _finals(replay: Replay) -> dict[str, float]:
@@ -83,33 +104,56 @@ def _finals(replay: Replay) -> dict[str, float]:
     return found
 
 
-def fit(ways: Sequence[Way]) -> Drift:
+def fit(ways: Sequence[Way], most_keep: float = 1.5) -> Drift:
     """The drift of one share and side."""
     d_N = np.array([way.difference for way in ways])
     f_N = np.array([way.final for way in ways])
+    rough_N = np.array([way.rough for way in ways])
     counts = np.bincount([way.problem for way in ways])
     w_N = np.array([1 / counts[way.problem] for way in ways])
 
     def loss(x: Floats) -> float:
-        keep, relative, absolute = x[0], np.exp(x[1]), np.exp(x[2])
-        sd_N = np.hypot(absolute, relative * d_N)
+        keep, (relative, absolute, rough) = (
+            min(max(x[0], 0), most_keep),
+            np.exp(np.clip(x[1:], -6, 3)),
+        )
+        sd_N = np.sqrt(absolute**2 + (relative * d_N) ** 2 + (rough * rough_N) ** 2)
         density_N = stats.t.logpdf((f_N - keep * d_N) / sd_N, DF) - np.log(sd_N)
         return float(-(w_N * density_N).sum() / w_N.sum())
 
     best = min(
         (
-            optimize.minimize(loss, start, method="Nelder-Mead", options={"maxiter": 600})
-            for start in ([0.7, -1.5, 1.0], [1.0, -2.5, 0.0])
+            optimize.minimize(loss, start, method="Nelder-Mead", options={"maxiter": 1000})
+            for start in ([0.7, -1.5, 1.0, -1.0], [1.0, -2.5, 0.0, 0.5])
         ),
         key=lambda one: one.fun,
     )
-    keep, relative, absolute = best.x[0], np.exp(best.x[1]), np.exp(best.x[2])
-    return Drift(float(np.clip(keep, 0, 1.5)), float(relative), float(max(absolute, 0.3)))
+    keep, (relative, absolute, rough) = (
+        float(np.clip(best.x[0], 0, most_keep)),
+        np.exp(np.clip(best.x[1:], -6, 3)),
+    )
+    return Drift(
+        keep,
+        float(max(relative, LEAST_RELATIVE)),
+        float(max(absolute, LEAST_ABSOLUTE)),
+        float(min(rough, MOST_ROUGH)),
+    )
 
 
-def noise_of(curves: Curves, repetitions: int) -> tuple[list[tuple[float, bool]], float]:
-    """(distance, tied) of every arm of full studies; and the spread over seeds; in units."""
-    members, seeds = [], []
+def smoothed(drifts: Sequence[Drift]) -> tuple[Drift, ...]:
+    """Drifts whose spread does not grow along the schedule, and the means of three for the rest."""
+    table = np.array([(d.keep, d.relative, d.absolute, d.rough) for d in drifts])
+    for column in (1, 2):
+        table[:, column] = optimize.isotonic_regression(table[:, column], increasing=False).x
+    for column in (0, 3):
+        padded = np.pad(table[:, column], 1, mode="edge")
+        table[:, column] = np.convolve(padded, np.ones(3) / 3, mode="valid")
+    return tuple(Drift(*row) for row in table.tolist())
+
+
+def members_of(curves: Curves, repetitions: int) -> list[tuple[float, bool]]:
+    """(distance, tied) of every arm of full studies, in units; see `few_groups`."""
+    members = []
     for number in range(repetitions):
         replay = repetition(curves, 10_000 + number)
         for arm in replay.order:
@@ -121,16 +165,9 @@ def noise_of(curves: Curves, repetitions: int) -> tuple[list[tuple[float, bool]]
         unit = unit_of(seen, pairs)
         assert unit is not None
         verdict = replay.verdict([(a, s) for a in replay.order for s in replay.seeds])
+        unit *= few_groups(seen)
         members += [(one.value / unit, one.arm in verdict.tie_group) for one in verdict.distances]
-        near = [one.arm for one in verdict.distances[: len(verdict.distances) // 2]]
-        means_AS = np.array(
-            [[replay.result(a, s) @ replay.weights_E for s in replay.seeds] for a in near]
-        )
-        off_AS = means_AS - means_AS.mean(axis=1, keepdims=True)
-        off_AS -= off_AS.mean(axis=0)
-        df = (len(near) - 1) * (len(replay.seeds) - 1)
-        seeds.append(np.sqrt(np.nansum(off_AS**2) / df) / unit)
-    return members, float(np.median(seeds))
+    return members
 
 
 def margin_of(members: Sequence[Sequence[tuple[float, bool]]]) -> tuple[float, float]:
@@ -156,15 +193,23 @@ def prior_of(problems: Sequence[Curves], repetitions: int) -> Prior:
     drifts: dict[Side, tuple[Drift, ...]] = {}
     for side in SIDES:
         own = []
-        for share in SHARES[:-1]:
+        for share in SHARES:
             here = [w for w in ways if w.side == side and abs(w.share - share) < 0.051]
-            own.append(fit(here))
-        drifts[side] = (*own, Drift(1.0, 0.0, 1.0))
-    noise = [noise_of(one, repetitions) for one in problems]
-    margin, spread = margin_of([members for members, _ in noise])
-    seed = np.mean([one for _, one in noise])
+            own.append(fit(here, 1.0 if side == "other" else 1.5))
+        drifts[side] = smoothed(own)
+    members = [members_of(one, repetitions) for one in problems if len(one.seeds) > 1]
+    margin, spread = margin_of(members)
+    quantiles = [np.quantile([d for d, _ in own], DECILES) for own in members]
+    distances = tuple(np.mean(quantiles, axis=0).round(1).tolist())
     names = ", ".join(one.problem for one in problems)
-    return Prior(SHARES, drifts, margin, spread, float(seed), f"{names}; {repetitions} repetitions")
+    return Prior(
+        SHARES,
+        drifts,
+        margin,
+        spread,
+        distances,
+        f"{names}; {repetitions} repetitions",
+    )
 
 
 def as_source(prior: Prior) -> str:
@@ -172,7 +217,7 @@ def as_source(prior: Prior) -> str:
     lines = ["PRIOR = Prior(", f"    shares={prior.shares},", "    drifts={"]
     for side, own in prior.drifts.items():
         lines.append(f'        "{side}": _drifts(')
-        for name in ("keep", "relative", "absolute"):
+        for name in ("keep", "relative", "absolute", "rough"):
             column = ", ".join(f"{getattr(drift, name):.2f}" for drift in own)
             lines.append(f"            ({column}),")
         lines.append("        ),")
@@ -181,5 +226,5 @@ def as_source(prior: Prior) -> str:
         f"    margin={prior.margin:.2f},",
         f"    margin_spread={prior.margin_spread:.2f},",
     ]
-    lines.append(f"    seed={prior.seed:.2f},")
+    lines.append(f"    distances={prior.distances},")
     return "\n".join([*lines, f'    source="{prior.source}",', ")"])

@@ -3,13 +3,14 @@
 Within one schedule, arm i is compared in pairs with a reference R at the last share that both have:
 
     final difference = keep * difference at that share + drift,
-    drift ~ normal with variance (absolute * unit)^2 + (relative * difference)^2.
+    drift ~ t with scale^2 (absolute * unit)^2 + (relative * difference)^2 + (rough * roughness)^2.
 
-`keep`, `relative` and `absolute` depend on the share and on whether the learning rate of i is
-above, below or equal to that of R: a high rate looks bad until the schedule decays. They come from
-recorded curves (`prior`). Drifts of arms whose learning rates are near each other are alike, so the
-arms of this study that went to the end say what to expect of the others (best linear prediction).
-The unit is the standard error over examples of a difference in pairs, the middle one of the study.
+The roughness is how much the difference jumps between evaluations. The numbers depend on the share
+and on whether the learning rate of i is above, below or equal to that of R: a high rate looks bad
+until the schedule decays. They come from recorded curves (`prior`). Drifts of arms whose learning
+rates are near each other are alike, so the arms of this study that went to the end say what to
+expect of the others, in size and in spread. The unit is the standard error over examples of a
+difference in pairs, the middle one of the study.
 
 Arms of other schedules are compared through the references of their schedules alone, with the wide
 drift that comparisons across schedules have. Arms that did not start are predicted from their
@@ -25,7 +26,7 @@ from functools import lru_cache
 import numpy as np
 
 from rankwise.analysis.scores import Floats
-from rankwise.search.pairs import Pair, pair_of, reference_of, runs_of, unit_of
+from rankwise.search.pairs import Pair, few_groups, pair_of, reference_of, runs_of, unit_of
 from rankwise.search.prior import PRIOR, Prior
 from rankwise.search.seen import Schedule, Seen
 from rankwise.search.unstarted import draw_unstarted
@@ -33,7 +34,9 @@ from rankwise.search.unstarted import draw_unstarted
 DRAWS = 1000
 BOUND = 0.05
 # Degrees of freedom of the t distribution of drifts.
-DF = 6.0
+DF = 4.0
+# A known drift counts as at most so many standard deviations.
+MOST_Z = 6.0
 # Shares of a drift's variance: common to all arms beside one reference, and to learning rates that
 # are near each other (in decades). The rest is each arm's own.
 COMMON = 0.2
@@ -80,10 +83,11 @@ def forecast(
     for arm in seen.arms:
         if arm not in final and seen.seeds[arm]:
             final[arm] = np.full(DRAWS, np.inf)
-    margin = max(tolerance, prior.margin * unit)
+    middle = prior.margin * unit * few_groups(seen)
+    margin = max(tolerance, middle)
     final |= draw_unstarted(seen, final, margin, rng)
     widths_AB = prior.margin_spread * rng.standard_normal((len(final), DRAWS))
-    margin_AB = np.maximum(tolerance, prior.margin * unit * np.exp(widths_AB))
+    margin_AB = np.maximum(tolerance, middle * np.exp(widths_AB))
     direct = {arm: pair.difference for arm, (_, pair) in pairs.items()}
     return _summary(final, direct, margin_AB)
 
@@ -98,14 +102,22 @@ class Noise:
 
     def deviation(self, pair: Pair) -> tuple[float, float]:
         """Expected final difference and the standard deviation around it."""
-        drift = self.prior.at(pair.share, pair.side)
-        own = np.hypot(drift.absolute * self.unit, drift.relative * pair.difference)
-        return drift.keep * pair.difference, float(own)
+        return self._from(pair, pair.share, pair.difference)
 
-    def of_seeds(self, seeds: int) -> float:
-        """How far the mean over all planned seeds is from that over the finished ones."""
-        left = max(1 / max(seeds, 1) - 1 / self.planned, 0.0)
-        return self.prior.seed * self.unit * float(np.sqrt(left))
+    def of_seeds(self, pair: Pair) -> tuple[float, float]:
+        """Expected difference over all planned seeds of a finished arm, and the deviation from it.
+
+        Recorded curves say it for one seed; with more, less is to come.
+        """
+        assert pair.final is not None
+        middle, sd = self._from(pair, 1.0, pair.final)
+        left = max(1 / pair.seeds - 1 / self.planned, 0.0) / (1 - 1 / self.planned)
+        return pair.final + (middle - pair.final) * left, sd * float(np.sqrt(left))
+
+    def _from(self, pair: Pair, share: float, difference: float) -> tuple[float, float]:
+        drift = self.prior.at(share, pair.side)
+        parts = (drift.absolute * self.unit, drift.relative * difference, drift.rough * pair.rough)
+        return drift.keep * difference, float(np.linalg.norm(parts))
 
 
 def _all_pairs(seen: Seen, live: Sequence[str], reference: str) -> dict[str, tuple[str, Pair]]:
@@ -132,7 +144,7 @@ def _finals(
     rng: np.random.Generator,
 ) -> dict[str, Floats]:
     """Draws of the final losses relative to the reference, by arm."""
-    final = {reference: _seed_noise(seen, reference, noise, rng)}
+    final = {reference: np.zeros(DRAWS)}
     waiting = dict(pairs)
     while waiting:
         ready = [arm for arm, (other, _) in waiting.items() if other in final]
@@ -148,11 +160,6 @@ def _finals(
     return final
 
 
-def _seed_noise(seen: Seen, arm: str, noise: Noise, rng: np.random.Generator) -> Floats:
-    done = sum(run.finished for run in runs_of(seen, arm).values())
-    return rng.standard_normal(DRAWS) * (noise.of_seeds(done) if done else 0.0)
-
-
 def _draw(
     seen: Seen, other: str, pairs: Sequence[Pair], noise: Noise, rng: np.random.Generator
 ) -> dict[str, Floats]:
@@ -160,8 +167,8 @@ def _draw(
     found = {}
     done = [pair for pair in pairs if pair.final is not None]
     for pair in done:
-        sd = noise.of_seeds(pair.seeds)
-        found[pair.arm] = float(pair.final or 0.0) + sd * rng.standard_normal(DRAWS)
+        middle, sd = noise.of_seeds(pair)
+        found[pair.arm] = middle + sd * _t_draws(rng)
     waiting: dict[float, list[Pair]] = {}
     for pair in pairs:
         if pair.final is None:
@@ -177,26 +184,35 @@ def _draw(
     return found
 
 
+def _t_draws(rng: np.random.Generator) -> Floats:
+    return rng.standard_normal(DRAWS) * np.sqrt(DF / rng.chisquare(DF, DRAWS))
+
+
 def _conditional(
     pairs: Sequence[Pair],
     known: Sequence[tuple[Pair, float]],
     noise: Noise,
     rng: np.random.Generator,
 ) -> dict[str, Floats]:
-    """Draws of drifts, given those of arms that went to the end from the same share."""
+    """Draws of final differences, given those of arms that went to the end from the same share.
+
+    A multivariate t: its conditional distribution has a wider spread, by as much as the known arms
+    drifted more than expected, and as many degrees of freedom more as there are such arms (Ding,
+    American Statistician 70, 2016, p. 293).
+    """
     every = [*(pair for pair, _ in known), *pairs]
     middle_A, sd_A = np.array([noise.deviation(pair) for pair in every]).T
     cov_AA = _alike(every)
     k = len(known)
-    z_K = np.clip((np.array([f for _, f in known]) - middle_A[:k]) / sd_A[:k], -3.0, 3.0)
-    weights = np.linalg.solve(cov_AA[:k, :k], cov_AA[:k, k:]) if k else np.zeros((0, len(pairs)))
-    mean_A = weights.T @ z_K
-    rest_AA = cov_AA[k:, k:] - weights.T @ cov_AA[:k, k:]
+    z_K = np.clip((np.array([f for _, f in known]) - middle_A[:k]) / sd_A[:k], -MOST_Z, MOST_Z)
+    weights_KA = np.linalg.solve(cov_AA[:k, :k], cov_AA[:k, k:])
+    surprise = float(z_K @ np.linalg.solve(cov_AA[:k, :k], z_K)) if k else 0.0
+    rest_AA = (cov_AA[k:, k:] - weights_KA.T @ cov_AA[:k, k:]) * (DF + surprise) / (DF + k)
     value_A, turn_AA = np.linalg.eigh(rest_AA)
     root_AA = turn_AA * np.sqrt(np.maximum(value_A, 0.0))
     z_BA = rng.standard_normal((DRAWS, len(pairs))) @ root_AA.T
-    z_BA *= np.sqrt(DF / rng.chisquare(DF, z_BA.shape))
-    drawn_BA = middle_A[k:] + sd_A[k:] * (mean_A + z_BA)
+    z_BA *= np.sqrt((DF + k) / rng.chisquare(DF + k, (DRAWS, 1)))
+    drawn_BA = middle_A[k:] + sd_A[k:] * (z_K @ weights_KA + z_BA)
     return {pair.arm: drawn_BA[:, n] for n, pair in enumerate(pairs)}
 
 

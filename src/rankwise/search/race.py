@@ -7,8 +7,8 @@ The level is spent over rungs and arms like this. The forecast gives every arm t
 that the verdict of a full study would leave it in the tie group. The sum of p over all arms is the
 expected size of that group; the sum of p over the arms stopped so far, each at the time of its
 stop, is how many of the group are expected to be lost. At every rung the arms of the smallest p are
-stopped while the second sum stays within `level` times the first, times the part of the level that
-may be spent up to this share.
+stopped while the second sum stays within `level` times the first, and while p itself is small for
+what a stop still saves (`most_p`).
 """
 
 from collections.abc import Sequence
@@ -16,13 +16,20 @@ from dataclasses import dataclass
 from hashlib import sha256
 
 from rankwise.search.forecast import Forecast, forecast
-from rankwise.search.seen import Seen
+from rankwise.search.pairs import has_learned
+from rankwise.search.seen import SAME_SHARE, Seen
 
 # The reading of these names is the module's interface.
 __all__ = ["Decision", "RaceRules", "Seen", "decide", "is_audited"]
 
-# An arm is never stopped above this chance, whatever is left of the level.
-MOST_P = 0.1
+# The chance above which an arm is not stopped, whatever is left of the level: as a stop at a late
+# share saves little, it falls to zero with what is left of the schedule. Larger values spent the
+# level early on doubtful arms: on the recorded book a race took 17.6 runs with 0.07 and a stop from
+# a fifth on, 13.0 with these (24 configurations, 3 repetitions), and lost fewer of the tie group on
+# small problems (2 % instead of 10 %, 14 repetitions).
+MOST_P = 0.03
+# Before this share nothing is stopped but what diverged: small chances were too small there.
+EARLIEST = 0.3
 
 
 @dataclass(frozen=True)
@@ -103,15 +110,18 @@ def decide(
     return tuple(_decision(found, seen, rules, share, arm, condemned) for arm in arms_at_rung)
 
 
+def most_p(share: float) -> float:
+    """The largest chance at which an arm may be stopped at this share.
+
+    At the end, where a stop only means that no further seeds are trained, it is that of the start.
+    """
+    return MOST_P * (1 - share if share < 1 - SAME_SHARE else 1.0)
+
+
 def is_audited(rules: RaceRules, arm: str, seed: int = 0) -> bool:
     """Whether a condemned arm runs on: a hash decides, so that every call says the same."""
     digest = sha256(repr((rules.seed, arm, seed)).encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64 < rules.audit
-
-
-def spent(rules: RaceRules, share: float) -> float:
-    """The part of the level that may be spent up to this share."""
-    return rules.level
 
 
 def _condemned(
@@ -122,13 +132,15 @@ def _condemned(
     arms_at_rung: Sequence[str],
     earlier: Sequence[Decision],
 ) -> frozenset[str]:
-    """The arms of the smallest p, as far as the level goes."""
+    """The arms of the smallest p, as far as the level goes; none before the leader has learned."""
     chosen = {arm for arm in arms_at_rung if _diverged(seen, arm)}
     lost = sum(one.p for one in earlier if one.stop)
-    most = spent(rules, share) * sum(found.p.values())
+    most = rules.level * sum(found.p.values())
+    if 0 < share < EARLIEST or not has_learned(seen, found.leader):
+        return frozenset(chosen)
     for arm in sorted(set(arms_at_rung) - chosen - rules.protect, key=lambda a: (found.p[a], a)):
         lost += found.p[arm]
-        if lost > most or found.p[arm] > MOST_P or arm == found.leader:
+        if lost > most or found.p[arm] > most_p(share) or arm == found.leader:
             break
         chosen.add(arm)
     return frozenset(chosen)

@@ -158,3 +158,11 @@ def test_the_small_base_is_the_same_when_it_is_made_again(tmp_path, monkeypatch,
     weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("one", "two")]
     assert weights[0] == weights[1]
     assert capsys.readouterr().out.count("held-out loss") == 2
+
+
+def test_a_run_is_best_at_first_if_no_later_value_is_lower(make_study, modules, tmp_path):
+    export, curves = modules
+    broken = {"low/seed-1": ("diverged", "", {"step": 50})}
+    export.export("small", make_study(arms=ARMS, examples=30, broken=broken), tmp_path)
+    with script("describe", CURVES) as describe:
+        assert describe.best_at_first(curves.load("small", tmp_path)) == 1 / 4

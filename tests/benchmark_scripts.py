@@ -25,5 +25,6 @@ def script(name: str, folder: Path = FOLDER) -> Iterator[ModuleType]:
 
 def lies_in_folder(module: ModuleType) -> bool:
     """Whether a module, or a folder as a package, is one of `benchmarks/`."""
-    places = [getattr(module, "__file__", None), *getattr(module, "__path__", ())]
+    held = vars(module)  # torch has modules that answer to any name
+    places = [held.get("__file__"), *held.get("__path__", ())]
     return any(place is not None and FOLDER in Path(place).parents for place in places)

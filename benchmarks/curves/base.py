@@ -106,8 +106,6 @@ def loss_on(model: LlamaForCausalLM, ids_N: torch.Tensor) -> float:
 
 def make(text: Path, folder: Path, seed: int = 0) -> None:
     """Train the base, save it with its tokenizer, and print what it is."""
-    torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True)
     torch.manual_seed(seed)
     learnt, held_out = read(text)
     tokenizer = learn_tokens(learnt)
@@ -127,6 +125,8 @@ def main() -> None:
     parser.add_argument("text", type=Path, help="jargon.txt.gz")
     parser.add_argument("folder", type=Path)
     options = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
     make(options.text, options.folder)
 
 

@@ -3,7 +3,7 @@
     python benchmarks/curves/describe.py             print them
     python benchmarks/curves/describe.py --write     renew them in README.md
 
-Array suffixes as in `curves.py`: A configurations, S seeds, T evaluations.
+Array suffixes as in `curves.py`: A configurations, S seeds, T evaluations; R recorded runs.
 """
 
 import argparse
@@ -36,6 +36,7 @@ MEASURED = [
     "median",
     "worst",
     "best configuration",
+    "best at first",
     *(f"order at {share:.0%}" for share in SHARES),
 ]
 BEGIN, END = "<!-- measured -->\n", "<!-- /measured -->"
@@ -52,6 +53,8 @@ class Description:
         base: Loss of the untouched base; None for a task whose head is new.
         best: The configuration of the lowest final loss.
         final: Lowest, median and highest final loss among configurations without a diverged run.
+        best_at_first: Share of the recorded runs whose loss is never lower than at the first
+            evaluation: they learn nothing that helps.
         correlations: Spearman's, of the order at each of `SHARES` with the final order. A
             configuration with a run that has ended by then comes last.
     """
@@ -62,6 +65,7 @@ class Description:
     base: float | None
     best: str
     final: tuple[float, float, float]
+    best_at_first: float
     correlations: tuple[float, ...]
 
 
@@ -92,8 +96,16 @@ def describe(curves: Curves) -> Description:
         base=curves.base["metrics"].get("eval_loss"),
         best=curves.configs[int(final_A.argmin())],
         final=(float(whole.min()), float(np.median(whole)), float(whole.max())),
+        best_at_first=best_at_first(curves),
         correlations=tuple(spearman(loss_AT[:, at(curves, s)], final_A) for s in SHARES),
     )
+
+
+def best_at_first(curves: Curves) -> float:
+    """Share of the recorded runs whose lowest loss is that of the first evaluation."""
+    loss_RT = curves.loss_AST[curves.status_AS != NOT_RECORDED]
+    later_R = np.where(np.isnan(loss_RT), np.inf, loss_RT)[:, 1:].min(axis=1)
+    return float((~(later_R < loss_RT[:, 0])).mean())
 
 
 def at(curves: Curves, share: float) -> int:
@@ -129,7 +141,7 @@ def measured_row(name: str, told: Description) -> list[str]:
     losses = [f"{loss:.3f}" for loss in told.final]
     base = "-" if told.base is None else f"{told.base:.3f}"
     order = [f"{value:.2f}" for value in told.correlations]
-    return [name, base, *losses, f"`{told.best}`", *order]
+    return [name, base, *losses, f"`{told.best}`", f"{told.best_at_first:.0%}", *order]
 
 
 def markdown(head: list[str], rows: list[list[str]]) -> str:

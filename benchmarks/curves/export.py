@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from curves import HERE, KEY, SCHEMA
 
 from rankwise.store.reader import Reader
-from rankwise.store.schema import ENDED, CostRecord, Evaluation, RunRecord
+from rankwise.store.schema import ENDED, CostRecord, Evaluation, RunRecord, StudyRecord
 
 SETTINGS = {
     "learning_rate": "training.learning_rate",
@@ -76,7 +76,7 @@ def collect(problem: str, store: Reader) -> tuple[list[dict[str, Any]], dict[str
         "groups": examples.groups.tolist(),
         "weights": examples.weights.tolist(),
         "runs": ended,
-        "base": asdict(study.base) | {"metrics": store.base_metrics()},
+        "base": base_of(study, store.base_metrics()),
         "versions": study.versions,
         "device": study.device,
         "threads": study.threads,
@@ -100,6 +100,13 @@ def described(store: Reader) -> dict[str, dict[str, Any]]:
             "eval_seconds": cost.eval_seconds,
         }
     return found
+
+
+def base_of(study: StudyRecord, metrics: dict[str, float]) -> dict[str, Any]:
+    """The base with its fingerprint; of a folder on this machine only the last part of its name."""
+    name = study.base.name
+    known = Path(name).name if Path(name).is_absolute() else name
+    return asdict(study.base) | {"name": known, "metrics": metrics}
 
 
 def finite_evaluations(store: Reader, run: RunRecord) -> list[Evaluation]:

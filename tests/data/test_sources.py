@@ -230,7 +230,7 @@ def test_mistakes_are_told_without_loading_torch_or_transformers(
     assert "has 2 usable rows" in done.stdout
 
 
-def test_the_corpus_of_the_example_becomes_pairs_and_chats() -> None:
+def test_the_corpus_of_the_example_becomes_pairs_chats_and_texts() -> None:
     needs("chatterbot_corpus")
     examples = Path(__file__).parents[2] / "examples"
     data = DataSpec(source="chatterbot.py:pairs", prompt="prompt", completion="completion")
@@ -241,6 +241,10 @@ def test_the_corpus_of_the_example_becomes_pairs_and_chats() -> None:
     ).items()
     chats = read_rows(DataSpec(source="chatterbot.py:chats", messages="messages"), examples)
     assert [row["question"] for row in chats.parts["all"]] == [row["question"] for row in rows]
+    texts = read_rows(DataSpec(source="chatterbot.py:texts", text="text"), examples).parts["all"]
+    assert len(texts) == len({row["text"] for row in texts}) > 500
+    lines = {row["text"].split("\n")[0] for row in texts}
+    assert {row["question"] for row in texts if "\n" not in row["question"]} <= lines
 
 
 def test_paths_are_found_relative_to_the_spec(write: Write, tmp_path: Path) -> None:

@@ -21,9 +21,12 @@ from rankwise.search.prior import Drift, Prior
 Floats = NDArray[np.float64]
 SIDES: tuple[Side, ...] = ("below", "same", "above", "other")
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
-DF = 6.0
+DF = 4.0
+DECILES = np.linspace(0, 1, 11)
 # Distances beyond this many units say nothing about arms that may be tied.
 FAR = 60.0
+# Two problems do not show that a drift has no spread.
+LEAST_RELATIVE, LEAST_ABSOLUTE = 0.05, 0.3
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ def _finals(replay: Replay) -> dict[str, float]:
     return found
 
 
-def fit(ways: Sequence[Way]) -> Drift:
+def fit(ways: Sequence[Way], most_keep: float = 1.5) -> Drift:
     """The drift of one share and side."""
     d_N = np.array([way.difference for way in ways])
     f_N = np.array([way.final for way in ways])
@@ -91,7 +94,7 @@ def fit(ways: Sequence[Way]) -> Drift:
     w_N = np.array([1 / counts[way.problem] for way in ways])
 
     def loss(x: Floats) -> float:
-        keep, relative, absolute = x[0], np.exp(x[1]), np.exp(x[2])
+        keep, relative, absolute = min(max(x[0], 0), most_keep), np.exp(x[1]), np.exp(x[2])
         sd_N = np.hypot(absolute, relative * d_N)
         density_N = stats.t.logpdf((f_N - keep * d_N) / sd_N, DF) - np.log(sd_N)
         return float(-(w_N * density_N).sum() / w_N.sum())
@@ -104,7 +107,8 @@ def fit(ways: Sequence[Way]) -> Drift:
         key=lambda one: one.fun,
     )
     keep, relative, absolute = best.x[0], np.exp(best.x[1]), np.exp(best.x[2])
-    return Drift(float(np.clip(keep, 0, 1.5)), float(relative), float(max(absolute, 0.3)))
+    keep = float(np.clip(keep, 0, most_keep))
+    return Drift(keep, float(max(relative, LEAST_RELATIVE)), float(max(absolute, LEAST_ABSOLUTE)))
 
 
 def noise_of(curves: Curves, repetitions: int) -> tuple[list[tuple[float, bool]], float]:
@@ -158,13 +162,23 @@ def prior_of(problems: Sequence[Curves], repetitions: int) -> Prior:
         own = []
         for share in SHARES[:-1]:
             here = [w for w in ways if w.side == side and abs(w.share - share) < 0.051]
-            own.append(fit(here))
+            own.append(fit(here, 1.0 if side == "other" else 1.5))
         drifts[side] = (*own, Drift(1.0, 0.0, 1.0))
     noise = [noise_of(one, repetitions) for one in problems]
     margin, spread = margin_of([members for members, _ in noise])
     seed = np.mean([one for _, one in noise])
+    quantiles = [np.quantile([d for d, _ in members], DECILES) for members, _ in noise]
+    distances = tuple(np.mean(quantiles, axis=0).round(1).tolist())
     names = ", ".join(one.problem for one in problems)
-    return Prior(SHARES, drifts, margin, spread, float(seed), f"{names}; {repetitions} repetitions")
+    return Prior(
+        SHARES,
+        drifts,
+        margin,
+        spread,
+        float(seed),
+        distances,
+        f"{names}; {repetitions} repetitions",
+    )
 
 
 def as_source(prior: Prior) -> str:
@@ -181,5 +195,5 @@ def as_source(prior: Prior) -> str:
         f"    margin={prior.margin:.2f},",
         f"    margin_spread={prior.margin_spread:.2f},",
     ]
-    lines.append(f"    seed={prior.seed:.2f},")
+    lines += [f"    seed={prior.seed:.2f},", f"    distances={prior.distances},"]
     return "\n".join([*lines, f'    source="{prior.source}",', ")"])

@@ -20,7 +20,7 @@ EVALUATIONS = 10
 def simulated_curves(seed: int, seeds: int = 3, examples: int = 200, equal: bool = False) -> Curves:
     """A problem drawn at random; `equal`: all arms have the same expected curve."""
     rng = np.random.default_rng([seed, 17])
-    settings = _configurations()
+    settings = configurations()
     optimum = 10 ** rng.uniform(-3.4, -2.6)
     scale, small = rng.uniform(0.1, 0.5), rng.uniform(0.005, 0.03)
     mean_AT = np.stack([_curve(one, optimum, rng, scale, small) for one in settings.values()])
@@ -44,7 +44,8 @@ def simulated_curves(seed: int, seeds: int = 3, examples: int = 200, equal: bool
     )
 
 
-def _configurations() -> dict[str, dict[str, object]]:
+def configurations() -> dict[str, dict[str, object]]:
+    """The grid of the recorded problems."""
     found: dict[str, dict[str, object]] = {}
     product = itertools.product(enumerate(RATES), enumerate((4, 16)), enumerate(("qv", "all")))
     for (i, rate), (j, rank), (k, where) in product:

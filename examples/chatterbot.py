@@ -2,6 +2,7 @@
 
     data: {source: chatterbot.py:pairs, prompt: prompt, completion: completion}
     data: {source: chatterbot.py:chats, messages: messages}
+    data: {source: chatterbot.py:texts, text: text}
 
 A conversation is a list of turns, each an answer to the one before it. The same question occurs
 with several answers: `split: {by: question}` keeps them on one side.
@@ -43,6 +44,12 @@ def chats() -> list[dict[str, Any]]:
         }
         for row in pairs()
     ]
+
+
+def texts() -> list[dict[str, Any]]:
+    """Whole conversations, a turn on each line, each once: text, question (its first turn)."""
+    whole = {"\n".join(turns): turns[0] for _, turns in _conversations()}
+    return [{"text": text, "question": question} for text, question in whole.items()]
 
 
 def _conversations() -> Iterator[tuple[str, list[str]]]:

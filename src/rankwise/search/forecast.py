@@ -8,7 +8,7 @@ Within one schedule, arm i is compared in pairs with a reference R at the last s
 `keep`, `relative` and `absolute` depend on the share and on whether the learning rate of i is
 above, below or equal to that of R: a high rate looks bad until the schedule decays. They come from
 recorded curves (`prior`). Drifts of arms whose learning rates are near each other are alike, so the
-arms of this study that went to the end say what to expect of the others (best linear prediction).
+arms of this study that went to the end say what to expect of the others, in size and in spread.
 The unit is the standard error over examples of a difference in pairs, the middle one of the study.
 
 Arms of other schedules are compared through the references of their schedules alone, with the wide
@@ -33,7 +33,9 @@ from rankwise.search.unstarted import draw_unstarted
 DRAWS = 1000
 BOUND = 0.05
 # Degrees of freedom of the t distribution of drifts.
-DF = 6.0
+DF = 4.0
+# A known drift counts as at most so many standard deviations.
+MOST_Z = 6.0
 # Shares of a drift's variance: common to all arms beside one reference, and to learning rates that
 # are near each other (in decades). The rest is each arm's own.
 COMMON = 0.2
@@ -183,20 +185,25 @@ def _conditional(
     noise: Noise,
     rng: np.random.Generator,
 ) -> dict[str, Floats]:
-    """Draws of drifts, given those of arms that went to the end from the same share."""
+    """Draws of final differences, given those of arms that went to the end from the same share.
+
+    A multivariate t: its conditional distribution has a wider spread, by as much as the known arms
+    drifted more than expected, and as many degrees of freedom more as there are such arms (Ding,
+    American Statistician 70, 2016, p. 293).
+    """
     every = [*(pair for pair, _ in known), *pairs]
     middle_A, sd_A = np.array([noise.deviation(pair) for pair in every]).T
     cov_AA = _alike(every)
     k = len(known)
-    z_K = np.clip((np.array([f for _, f in known]) - middle_A[:k]) / sd_A[:k], -3.0, 3.0)
-    weights = np.linalg.solve(cov_AA[:k, :k], cov_AA[:k, k:]) if k else np.zeros((0, len(pairs)))
-    mean_A = weights.T @ z_K
-    rest_AA = cov_AA[k:, k:] - weights.T @ cov_AA[:k, k:]
+    z_K = np.clip((np.array([f for _, f in known]) - middle_A[:k]) / sd_A[:k], -MOST_Z, MOST_Z)
+    weights_KA = np.linalg.solve(cov_AA[:k, :k], cov_AA[:k, k:])
+    surprise = float(z_K @ np.linalg.solve(cov_AA[:k, :k], z_K)) if k else 0.0
+    rest_AA = (cov_AA[k:, k:] - weights_KA.T @ cov_AA[:k, k:]) * (DF + surprise) / (DF + k)
     value_A, turn_AA = np.linalg.eigh(rest_AA)
     root_AA = turn_AA * np.sqrt(np.maximum(value_A, 0.0))
     z_BA = rng.standard_normal((DRAWS, len(pairs))) @ root_AA.T
-    z_BA *= np.sqrt(DF / rng.chisquare(DF, z_BA.shape))
-    drawn_BA = middle_A[k:] + sd_A[k:] * (mean_A + z_BA)
+    z_BA *= np.sqrt((DF + k) / rng.chisquare(DF + k, (DRAWS, 1)))
+    drawn_BA = middle_A[k:] + sd_A[k:] * (z_K @ weights_KA + z_BA)
     return {pair.arm: drawn_BA[:, n] for n, pair in enumerate(pairs)}
 
 

@@ -197,6 +197,15 @@ def names(items: Sequence[str], most: int = 8) -> str:
     return f"{', '.join(items[:-1])} and {items[-1]}"
 
 
+def state_words(state: str) -> str:
+    """The state of a run as the user reads it.
+
+    >>> state_words("out_of_memory"), state_words("pruned")
+    ('out of memory', 'stopped by the race')
+    """
+    return "stopped by the race" if state == "pruned" else state.replace("_", " ")
+
+
 def columns_words(columns: Iterable[object], most: int = 20) -> str:
     """Names of columns as messages list them: whatever a file's first line holds, it stays short.
 

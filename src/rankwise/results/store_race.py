@@ -170,9 +170,7 @@ def _unbegun(
 ) -> tuple[Unbegun, ...]:
     begun = {run.arm for run in runs}
     hopeless = {one.arm: one for one in decisions if one.stop and one.share == 0}
-    return tuple(
-        Unbegun(arm.name, hopeless.get(arm.name)) for arm in arms if arm.name not in begun
-    )
+    return tuple(Unbegun(arm.name, hopeless.get(arm.name)) for arm in arms if arm.name not in begun)
 
 
 def _audited(decisions: Sequence[RaceDecision]) -> tuple[RaceDecision, ...]:

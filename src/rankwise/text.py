@@ -175,6 +175,16 @@ def _two_digits_up(value: float) -> float:
     return scaled / 10.0**decimals
 
 
+def amount(value: float) -> str:
+    """An amount of training: runs with a digit behind the point, tokens to three digits.
+
+    >>> amount(13.1), amount(24.0), amount(1234567.0)
+    ('13.1', '24', '1,230,000')
+    """
+    text = f"{value:.1f}" if value < 100 else f"{float(f'{value:.3g}'):,.0f}"
+    return text.removesuffix(".0")
+
+
 def count(n: int, noun: str, nouns: str | None = None) -> str:
     """A number of things; `nouns` where the plural is not noun + s.
 

@@ -148,7 +148,7 @@ def share_made(run: RunFacts, arms: Sequence[ArmFacts], runs: Sequence[RunFacts]
 def _stopped(
     arms: Sequence[ArmFacts], runs: Sequence[RunFacts], decisions: Sequence[RaceDecision]
 ) -> tuple[RaceDecision, ...]:
-    """By configuration the decision that ended its run; runs that only failed are not among them."""
+    """By configuration the decision that ended its run, where one did."""
     ended = {run.arm: run for run in runs if is_stopped(run)}
     last = {one.arm: one for one in decisions if one.stop and one.share > 0}
     found = []

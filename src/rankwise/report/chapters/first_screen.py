@@ -3,7 +3,6 @@
 from dataclasses import dataclass, replace
 
 from rankwise.analysis.front import SAME_COST
-from rankwise.analysis.verdict import Verdict
 from rankwise.report.changes import Change, changes
 from rankwise.report.chapters.race import sentence
 from rankwise.report.document import Block, Bullets, Paragraph, clean, code, strong
@@ -123,7 +122,7 @@ def _use(judgement: Judgement) -> str:
 
 def _sure(judgement: Judgement, metric: str) -> str:
     """How sure it is that the recommended configuration is the right one."""
-    choice, verdict = judgement.choice, judgement.verdict
+    choice = judgement.choice
     rest = _others(judgement)
     if choice.basis == "winner":
         return (

@@ -8,7 +8,7 @@ from rankwise.results.judge import Judgement, words
 from rankwise.results.race import Race, RaceDecision, Round
 from rankwise.search.rounds import outcome
 from rankwise.spec.tasks import decimals_of
-from rankwise.text import MISSING, bounds, count, names, number, percent
+from rankwise.text import MISSING, amount, bounds, count, names, number, percent
 
 
 @dataclass(frozen=True)
@@ -29,9 +29,9 @@ NEVER = 0.001
 HEAD = ("configuration", "stopped at", "leader", "behind there", "forecast at the end")
 EVIDENCE = (*HEAD, "90 % interval", "chance")
 EVIDENCE_WORDS = (
-    "Stopped at: the share of its steps that a configuration had made. Behind there: how much worse "
-    "it was than the leader at that share, on the same seed and examples. Forecast at the end: how "
-    "far behind the leader it was expected to end, with its interval (a one-sided 95 % bound on "
+    "Stopped at: the share of its steps that a configuration had made. Behind there: how much "
+    "worse it was than the leader at that share, on the same seed and examples. Forecast at the "
+    "end: how far behind the leader it was expected to end, with its interval (a one-sided 95 % bound on "
     "each side). Chance: of ending among the best, as far as a full study could tell. The values "
     "are those at the decision; they are no results."
 )
@@ -92,16 +92,6 @@ def _checked(audit: Audit) -> str:
     if of == 1:
         return f"the one that ran on as a check {'ended' if tied else 'did not end'}"
     return f"{tied} of the {of} that ran on as a check ended"
-
-
-def amount(value: float) -> str:
-    """Runs with a digit behind the point where they are few; tokens to three digits.
-
-    >>> amount(13.1), amount(24.0), amount(1234567.0)
-    ('13.1', '24', '1,230,000')
-    """
-    text = f"{value:.1f}" if value < 100 else f"{float(f'{value:.3g}'):,.0f}"
-    return text.removesuffix(".0")
 
 
 def label(found: Race | None, arm: str) -> str:
@@ -198,10 +188,10 @@ def _audit(judgement: Judgement, found: Race) -> list[Block]:
     text = f"{count(len(found.audited), 'configuration')} would have been stopped and ran on as a "
     text += f"check: {names([code(one.arm) for one in found.audited])}. "
     if audit.arms:
-        hits = f"{names([code(arm) for arm in audit.tied])}" if audit.tied else "None"
+        hits = f" ({names([code(arm) for arm in audit.tied])})" if audit.tied else ""
         text += (
-            f"{hits} of {len(audit.arms)} ended among the best (95 % interval of the share "
-            f"{percent(audit.low, 0)} to {percent(audit.high, 0)})."
+            f"{len(audit.tied)} of {len(audit.arms)}{hits} ended among the best (95 % interval of "
+            f"the share {percent(audit.low, 0)} to {percent(audit.high, 0)})."
         )
     if audit.open:
         text += f" Not at the end yet: {names([code(arm) for arm in audit.open])}."

@@ -9,22 +9,22 @@ Array suffixes: A arms, S seeds, E examples, G groups, P pairs, 5 parts of their
 """
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 
 import numpy as np
-from scipy import optimize
 
-from rankwise.analysis.planning import PairVariance, power_of_pair
-from rankwise.analysis.scores import Floats, Ints
+from rankwise.analysis.scores import Floats, Ints, Scores
+from rankwise.analysis.verdict import judge
 
 # Arms that hardly trained have no noise between them, and arms that failed to learn have much: the
-# middle half of the pairs, in the order of their noise, stands for all.
+# middle half of the pairs, in the order of their noise over examples, stands for all.
 MIDDLE = (0.25, 0.75)
 FEWEST_ARMS = 3
 MOST_PAIRS = 60
-# Differences are looked for within this many standard errors.
-LARGEST = 200.0
+# Studies that are drawn for a prediction; larger ones are drawn with fewer arms and groups.
+STUDIES = 5
+MOST_ARMS, MOST_GROUPS = 16, 400
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,9 @@ class Spread:
     within: float
     between: float
 
-    def variance(self, examples: float, groups: float) -> float:
-        """Of a mean over so many examples in so many groups of like size."""
-        return self.between**2 / groups + self.within**2 / examples
+    def of_groups(self, size_G: Floats) -> Floats:
+        """Standard deviations (G,) of the means of groups of these sizes."""
+        return np.asarray(np.sqrt(self.between**2 + self.within**2 / size_G))
 
 
 @dataclass(frozen=True)
@@ -53,16 +53,6 @@ class PairNoise:
     residual: Spread
     arms: int
     seeds: int
-
-
-@dataclass(frozen=True)
-class Design:
-    """What a study will have; groups is the number of equal ones that would be as good."""
-
-    arms: int
-    seeds: int
-    examples: int
-    groups: float
 
 
 def effective_groups(groups_E: Sequence[Hashable]) -> float:
@@ -105,7 +95,8 @@ def pair_noise(
         parts.append(_parts(x_ASE[a][both_S] - x_ASE[b][both_S], group_E, w_E))
     parts_P5 = np.array(parts)
     groups = effective_groups(group_E.tolist())
-    size = np.array([1, 1 / len(group_E), 1 / groups, 1 / len(group_E), 1 / groups])
+    # Not by the noise of seeds: so few degrees of freedom would order the pairs by chance.
+    size = np.array([0, 1 / len(group_E), 1 / groups, 1 / len(group_E), 1 / groups])
     order = np.argsort(parts_P5 @ size, kind="stable")
     low, high = (round(part * len(order)) for part in MIDDLE)
     middle = order[low : max(high, low + 1)]
@@ -126,12 +117,10 @@ def _parts(d_SE: Floats, group_E: Ints, w_E: Floats) -> tuple[float, ...]:
     off_SE = (d_SE - mean_S[:, None]) * w_E  # off the mean of its run, so that each row sums to 0
     common_E = off_SE.mean(axis=0)
     left_SE = (off_SE - common_E) * np.sqrt(seeds / (seeds - 1))
-    within, between = np.mean([_nested(row_E, group_E) for row_E in left_SE], axis=0)
-    own_within, own_between = _nested(common_E, group_E)
-    groups = effective_groups(group_E.tolist())
-    noise = Spread(float(np.sqrt(within)), float(np.sqrt(between))).variance(examples, groups)
+    within, between, square = np.mean([_nested(row_E, group_E) for row_E in left_SE], axis=0)
+    own_within, own_between, _ = _nested(common_E, group_E)
     return (
-        max(float(mean_S.var(ddof=1)) - noise, 0.0),
+        max(float(mean_S.var(ddof=1)) - float(square) / examples, 0.0),
         float(within),
         float(between),
         max(own_within - float(within) / seeds, 0.0),
@@ -139,42 +128,76 @@ def _parts(d_SE: Floats, group_E: Ints, w_E: Floats) -> tuple[float, ...]:
     )
 
 
-def _nested(z_E: Floats, group_E: Ints) -> tuple[float, float]:
-    """Variance within groups and between their means, of values that sum to 0."""
+def _nested(z_E: Floats, group_E: Ints) -> tuple[float, float, float]:
+    """Variance within groups and between their means, of values that sum to 0; the mean square.
+
+    The latter over the number of examples is the variance of the mean, without the bias of a
+    variance that is not allowed to be below 0.
+    """
     sizes_G = np.bincount(group_E).astype(float)
     examples, groups = len(z_E), len(sizes_G)
     if groups == examples or groups < 2:
-        return float(z_E @ z_E) / max(examples - 1, 1), 0.0
+        square = float(z_E @ z_E) / max(examples - 1, 1)
+        return square, 0.0, square
     mean_G = np.bincount(group_E, weights=z_E) / sizes_G
     within = float(((z_E - mean_G[group_E]) ** 2).sum()) / (examples - groups)
     mean_square = float(sizes_G @ mean_G**2) / (groups - 1)
     size = (examples - float((sizes_G**2).sum()) / examples) / (groups - 1)
-    return within, max((mean_square - within) / size, 0.0)
+    return within, max((mean_square - within) / size, 0.0), mean_square
 
 
 def detectable_difference(
-    noise: PairNoise, design: Design, level: float, power: float = 0.8
+    noise: PairNoise, arms: int, seeds: int, groups_E: Sequence[Hashable]
 ) -> float | None:
-    """The difference that such a study finds with this power, by a two-sided test at `level`.
+    """By how much an arm of such a study must be better than all others to be found so.
 
-    With one seed, between its runs: the noise of seeds is then not part of the test. None where
-    nothing can be found: fewer than two examples or groups, or no noise at all.
+    The median of what the verdict says (`verdict.DetectableEffect`) of drawn studies of equal arms
+    with this noise; found with its probability, 80 %. With one seed that is said of those runs.
+    None where nothing can be found: too few examples or groups, or no noise at all.
+
+    Args:
+        noise: Of a difference in pairs.
+        arms: Of the study.
+        seeds: Of each arm.
+        groups_E: Of its examples.
     """
-    if design.examples < 2 or design.groups <= 1:
+    size_G = np.unique(numbered(groups_E), return_counts=True)[1].astype(float)
+    if len(size_G) > MOST_GROUPS:
+        size_G = np.full(MOST_GROUPS, size_G.sum() / MOST_GROUPS)
+        noise = _joined(noise, effective_groups(groups_E) / MOST_GROUPS)
+    spreads = (noise.example, noise.residual)
+    if not any((noise.seed, *(part for one in spreads for part in (one.within, one.between)))):
         return None
-    pair = PairVariance(
-        seeds=design.seeds,
-        run=0.0 if design.seeds == 1 else noise.seed**2,
-        residual=noise.residual.variance(design.examples, design.groups),
-        own=noise.example.variance(design.examples, design.groups),
-        run_df=design.arms - 1,
-        example_df=design.groups - 1,
+    rng = np.random.default_rng(0)
+    found = []
+    for _ in range(STUDIES):
+        effect = judge(_drawn(noise, min(arms, MOST_ARMS), seeds, size_G, rng)).detectable
+        if effect is not None and np.isfinite(effect.value) and effect.value > 0:
+            found.append(effect.value)
+    return float(np.median(found)) if len(found) == STUDIES else None
+
+
+def _joined(noise: PairNoise, times: float) -> PairNoise:
+    """The noise where so many groups make one: what they share is then less."""
+
+    def less(spread: Spread) -> Spread:
+        return replace(spread, between=spread.between / times**0.5)
+
+    return replace(noise, example=less(noise.example), residual=less(noise.residual))
+
+
+def _drawn(
+    noise: PairNoise, arms: int, seeds: int, size_G: Floats, rng: np.random.Generator
+) -> Scores:
+    """A study of equal arms, the mean of each group as an example of its weight."""
+    shape = arms, seeds, len(size_G)
+    x_ASG = noise.residual.of_groups(size_G) * rng.standard_normal(shape)
+    x_ASG += noise.seed * rng.standard_normal((arms, seeds, 1))
+    x_ASG += noise.example.of_groups(size_G) * rng.standard_normal((arms, 1, len(size_G)))
+    return Scores(
+        metric="eval_loss",
+        arms=tuple(map(str, range(arms))),
+        seeds=tuple(range(seeds)),
+        x_ASE=x_ASG / np.sqrt(2),  # each arm brings half of the variance of a difference
+        weights_E=size_G.tolist(),
     )
-    error = float(np.sqrt((pair.run + pair.residual) / pair.seeds + pair.own))
-    if error == 0 or power_of_pair(pair, LARGEST * error, level) < power:
-        return None
-
-    def lacking(value: float) -> float:
-        return power_of_pair(pair, value, level) - power
-
-    return float(optimize.brentq(lacking, 0.0, LARGEST * error))

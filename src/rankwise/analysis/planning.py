@@ -78,40 +78,6 @@ class _Plan:
     doubt_Q: Floats
 
 
-@dataclass(frozen=True)
-class PairVariance:
-    """Variance of a difference of two arms in a study to come: (run + residual) / seeds + own.
-
-    run_df, example_df  degrees of freedom that a further seed, and all examples, give their part
-    """
-
-    seeds: int
-    run: float
-    residual: float
-    own: float
-    run_df: float
-    example_df: float
-
-
-def power_of_pair(pair: PairVariance, value: float, level: float) -> float:
-    """Probability to find a difference of `value` by a two-sided test at `level`.
-
-    With one seed the residual belongs to the examples, which then are all there is to test on.
-    """
-    alone = pair.seeds < 2
-    plan = _Plan(
-        seeds=float(pair.seeds),
-        examples=0,
-        run=0.0 if alone else pair.run,
-        residual=0.0 if alone else pair.residual,
-        own=pair.own + (pair.run + pair.residual if alone else 0.0),
-        run_df=0.0 if alone else pair.run_df,
-        example_df=pair.example_df,
-        doubt_Q=np.ones(1),
-    )
-    return float(_power(plan, np.array(float(pair.seeds)), 1.0, value, level))
-
-
 def power_of_t(effect: Floats, df: Floats, level: float) -> Floats:
     """Power of a two-sided t test at `level` for differences of `effect` standard errors.
 

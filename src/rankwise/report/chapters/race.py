@@ -31,9 +31,9 @@ EVIDENCE = (*HEAD, "90 % interval", "chance")
 EVIDENCE_WORDS = (
     "Stopped at: the share of its steps that a configuration had made. Behind there: how much "
     "worse it was than the leader at that share, on the same seed and examples. Forecast at the "
-    "end: how far behind the leader it was expected to end, with its interval (a one-sided 95 % bound on "
-    "each side). Chance: of ending among the best, as far as a full study could tell. The values "
-    "are those at the decision; they are no results."
+    "end: how far behind the leader it was expected to end, with its interval (a one-sided 95 % "
+    "bound on each side). Chance: of ending among the best, as far as a full study could tell. "
+    "The values are those at the decision; they are no results."
 )
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -96,10 +96,11 @@ def write_study(
     base: bool = True,
     prefix: str = "",
     ranks: dict[str, dict[str, int]] | None = None,
+    absent: Collection[str] = (),
 ) -> Path:
     """A study folder with runs of known mean loss; `broken`: run to state, error, evidence.
 
-    Evidence may give step, learning_rate and traceback.
+    Evidence may give step, learning_rate and traceback. `absent`: runs that were never begun.
     """
     rng = np.random.default_rng(7)
     arms = arms or [(prefix + name_of(s), s) for s in grid_settings()]
@@ -138,6 +139,8 @@ def write_study(
             cost = CostRecord(0.1 + params / 1e7, 2.0, 300_000_000 + 12 * params, "peak")
             store.save_cost(training, cost)
             for seed in seeds:
+                if f"{name}/seed-{seed}" in absent:
+                    continue
                 run = store.add_run(training, seed)
                 mean = truth(settings) + shared[seed] + rng.normal(0, seed_noise)
                 own = 0.08 * rng.normal(size=examples)

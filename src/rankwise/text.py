@@ -175,6 +175,16 @@ def _two_digits_up(value: float) -> float:
     return scaled / 10.0**decimals
 
 
+def amount(value: float) -> str:
+    """An amount of training: runs with a digit behind the point, tokens to three digits.
+
+    >>> amount(13.1), amount(24.0), amount(1234567.0)
+    ('13.1', '24', '1,230,000')
+    """
+    text = f"{value:.1f}" if value < 100 else f"{float(f'{value:.3g}'):,.0f}"
+    return text.removesuffix(".0")
+
+
 def count(n: int, noun: str, nouns: str | None = None) -> str:
     """A number of things; `nouns` where the plural is not noun + s.
 
@@ -195,6 +205,15 @@ def names(items: Sequence[str], most: int = 8) -> str:
     if len(items) < 2:
         return "".join(items)
     return f"{', '.join(items[:-1])} and {items[-1]}"
+
+
+def state_words(state: str) -> str:
+    """The state of a run as the user reads it.
+
+    >>> state_words("out_of_memory"), state_words("pruned")
+    ('out of memory', 'stopped by the race')
+    """
+    return "stopped by the race" if state == "pruned" else state.replace("_", " ")
 
 
 def columns_words(columns: Iterable[object], most: int = 20) -> str:

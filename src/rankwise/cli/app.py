@@ -64,11 +64,12 @@ def plan(
     from rankwise.cli.tables import plan_facts, print_plan
     from rankwise.study.outlook import look_ahead, outlook_facts, outlook_words
 
-    outlook = look_ahead(plan, out or folder_of(study))
+    folder = out or folder_of(study)
+    outlook, facts = look_ahead(plan, folder), plan_facts(plan, folder)
     if as_json:
-        print(json.dumps({**plan_facts(plan), "folder": outlook_facts(outlook)}, indent=2))
+        print(json.dumps({**facts, "folder": outlook_facts(outlook)}, indent=2))
     else:
-        print_plan(plan_facts(plan))
+        print_plan(facts)
         _print_lines(outlook_words(outlook, plan) if outlook.begun else ())
 
 

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from rankwise.cli.interrupt import Interrupted, Stop
 from rankwise.study.record import CohortFormed, Remark, StudyBegun, StudyEvent
+from rankwise.text import state_words
 from rankwise.train.loop import Batched, Ended, Evaluated, Evaluating, Improved, Stepped
 
 REFRESH = 0.5  # seconds between two pictures
@@ -187,7 +188,7 @@ class Watch:
             table.add_column(title, justify="left" if left else "right", no_wrap=True)
         for run, line in self.lines.items():
             best = "" if line.best is None else f"{line.best:.4f} at step {line.best_step}"
-            state = "" if line.state == "running" else f" {line.state.replace('_', ' ')}"
+            state = "" if line.state == "running" else f" {state_words(line.state)}"
             loss = "" if line.loss is None else f"{line.loss:.4f}"
             table.add_row(run, f"{line.step}/{line.steps}{state}", loss, spark(line.values), best)
         return Group(Text(self.headline(), style="bold"), table)

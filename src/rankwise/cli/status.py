@@ -15,6 +15,7 @@ from rankwise.report.chapters.first_screen import (
     plain,
     screen_lines,
 )
+from rankwise.report.chapters.race import label
 from rankwise.report.chapters.ranking import standing
 from rankwise.report.remarks import cause_of
 from rankwise.report.words import price_of
@@ -23,7 +24,7 @@ from rankwise.results.judge import Judgement, judge_records, ranked
 from rankwise.results.records import ArmFacts, Records, best_run
 from rankwise.store.lock import Holder, held_by
 from rankwise.store.reader import Reader
-from rankwise.text import at_most, number, reload_words
+from rankwise.text import at_most, number, reload_words, state_words
 
 
 def status_facts(folder: Path) -> dict[str, Any]:
@@ -75,7 +76,9 @@ def _arm_facts(judgement: Judgement, arm: ArmFacts) -> dict[str, Any]:
     high = None if result.place is None else verdict.distance(own).high
     return {
         "name": arm.name,
-        "verdict": "" if result.place is None else standing(verdict, result),
+        "verdict": label(judgement.records.race, own)
+        if result.place is None
+        else standing(verdict, result),
         judgement.records.metric: arm.mean,
         "at_most": high if verdict.winner != own and verdict.stands_out != own else None,
         "spread": arm.spread,
@@ -97,7 +100,7 @@ def print_status(facts: dict[str, Any]) -> None:
     console = Console()
     if not console.is_terminal:
         console.width = 120
-    states = ", ".join(f"{count} {state}" for state, count in sorted(facts["states"].items()))
+    states = ", ".join(f"{n} {state_words(state)}" for state, n in sorted(facts["states"].items()))
     console.print(f"[bold]{facts['study']}[/bold]: {states}", highlight=False)
     if facts["running"]:
         console.print(f"run by {Holder(**facts['running']).words()}", highlight=False)

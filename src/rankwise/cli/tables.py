@@ -2,6 +2,8 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,9 +14,11 @@ from rankwise.base.load import choose_dtype
 from rankwise.base.origin import base_name
 from rankwise.spec.arms import Arm
 from rankwise.study.budget import run_flops
+from rankwise.study.expected import ExpectedRace, expect_race, rungs_words, would_race
+from rankwise.study.noise import Detectable, detectable_words, look_for_differences
 from rankwise.study.plan import StudyPlan, pick_device, shared_trainings
 from rankwise.study.space import needed_bytes
-from rankwise.text import count, size
+from rankwise.text import amount, count, size
 
 # Time of a training step over the time of its matrix products alone, as measured on two CPU cores
 # with cohorts of 8 on MiniLM (bf16); a rough guide elsewhere.
@@ -23,8 +27,13 @@ LONG = 60.0  # seconds of evaluation below which nothing needs to be said of its
 FEW_ROWS = 200  # validation rows below which differences are hardly found
 
 
-def plan_facts(plan: StudyPlan) -> dict[str, Any]:
-    """The plan, JSON-ready. Memory and time are estimates."""
+def plan_facts(plan: StudyPlan, folder: Path | None = None) -> dict[str, Any]:
+    """The plan, JSON-ready. Memory and time are estimates.
+
+    Args:
+        plan: The study.
+        folder: Of its results; studies there and beside it say how much noise to expect.
+    """
     spec = plan.spec
     device = pick_device(spec.hardware.device)
     cohorts = plan.cohorts(plan.runs, device)
@@ -32,6 +41,8 @@ def plan_facts(plan: StudyPlan) -> dict[str, Any]:
     trained = shared_trainings(plan.runs)
     work = {arm.id: run_flops(plan, arm) for arm in plan.arms}
     seconds = {arm: sum(flops) * OVERHEAD / rate for arm, flops in work.items()}
+    total = sum(seconds[run.arm.id] for run in trained)
+    differences = look_for_differences(plan, folder)
     return {
         "study": spec.study,
         "model": base_name(spec.model),
@@ -50,10 +61,21 @@ def plan_facts(plan: StudyPlan) -> dict[str, Any]:
         "runs": len(plan.runs),
         "cohorts": [[run.id for run in cohort] for cohort in cohorts],
         "trainings": len(trained),
-        "seconds": sum(seconds[run.arm.id] for run in trained),
+        "seconds": total,
         "evaluation": _evaluation(plan, [work[run.arm.id] for run in trained], OVERHEAD / rate),
         "disk_bytes": needed_bytes(plan),
+        "race": _race_facts(expect_race(plan), total / len(trained)),
+        "would_race": _race_facts(would_race(plan), total / len(trained)),
+        "differences": None if differences is None else asdict(differences),
     }
+
+
+def _race_facts(race: ExpectedRace | None, seconds: float) -> dict[str, Any] | None:
+    """A race to come, with its time; `seconds` of a full run."""
+    if race is None:
+        return None
+    times = [runs * seconds for runs in race.total]
+    return {**asdict(race), "seconds": times, "most_seconds": race.most * seconds}
 
 
 def _arm_facts(plan: StudyPlan, arm: Arm, device: torch.device, seconds: float) -> dict[str, Any]:
@@ -143,15 +165,44 @@ def print_plan(facts: dict[str, Any]) -> None:
     shared = ""
     if facts["trainings"] < facts["runs"]:
         shared = f" of {count(facts['trainings'], 'training')} (some differ only in generation)"
+    grid = "" if facts["race"] is None else " as a full grid"
     console.print(
         f"{count(len(facts['arms']), 'configuration')} x {count(len(facts['seeds']), 'seed')} = "
-        f"{count(facts['runs'], 'run')}{shared} in "
+        f"{count(facts['runs'], 'run')}{shared}{grid} in "
         f"{count(len(facts['cohorts']), 'cohort')} of "
         f"{sizes}; about {minutes(facts['seconds'])} "
         f"(an estimate from the speed of one matrix product), {size(facts['disk_bytes'])} on disk"
     )
+    for line in race_words(facts):
+        console.print(line, highlight=False)
+    if facts["differences"] is not None:
+        console.print(detectable_words(Detectable(**facts["differences"])), highlight=False)
     if facts["evaluation"]["share"] > 0.5 and facts["evaluation"]["seconds"] > LONG:
         console.print(evaluation_words(facts), style="yellow", highlight=False)
+
+
+def race_words(facts: dict[str, Any]) -> list[str]:
+    """What the race will take, or what one would save."""
+    race, would = facts["race"], facts["would_race"]
+    if would is not None:
+        low, middle, high = map(amount, would["total"])
+        return [
+            f"A race would take about {middle} of these {would['grid']} runs ({low} to {high} in 8 "
+            f"of 10 simulated ones): budget: {{runs: {would['grid']}}}."
+        ]
+    if race is None:
+        return []
+    low, middle, high = map(amount, race["total"])
+    least, usual, longest = map(minutes, race["seconds"])
+    budget = "no budget but time" if race["budget"] is None else "a budget of "
+    budget += "" if race["budget"] is None else f"{amount(race['budget'])} full runs"
+    return [
+        f"Race: configurations are {rungs_words(tuple(race['rungs']))}, {race['at_once']} at once; "
+        f"{budget}.",
+        f"Expected: {middle} full runs ({low} to {high} in 8 of 10 simulated races), about {usual} "
+        f"({least} to {longest}); at most {amount(race['most'])}, about "
+        f"{minutes(race['most_seconds'])}. A full grid takes {race['grid']}.",
+    ]
 
 
 def evaluation_words(facts: dict[str, Any]) -> str:

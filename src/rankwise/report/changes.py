@@ -28,7 +28,7 @@ class Change:
 def changes(judgement: Judgement) -> tuple[Change, ...]:
     """What would change the recommendation, or make one possible; never empty."""
     found = [*_missing(judgement), *_noise(judgement), *_deciding(judgement.verdict)]
-    found += [*_failed(judgement), *_rates(judgement), *_tolerance(judgement)]
+    found += [*_failed(judgement), *_unbegun(judgement), *_rates(judgement), *_tolerance(judgement)]
     if not found:
         nothing = "Nothing among these configurations; others, or other data, were not tried."
         found.append(Change(nothing))
@@ -137,10 +137,25 @@ def _noise(judgement: Judgement) -> list[Change]:
 
 def _failed(judgement: Judgement) -> list[Change]:
     failed = [arm.arm for arm in judgement.verdict.arms if arm.finished == 0]
+    race = judgement.records.race
+    if race is not None:  # what it has stopped or ruled out did not fail
+        failed = [arm for arm in failed if not (race.stop_of(arm) or race.unbegun_of(arm))]
     if not failed or judgement.verdict.best is None or not judgement.verdict.declared:
         return []
     sentence = f"A finished run of {names([code(arm) for arm in failed], 3)}, not ranked now"
     return [_told(sentence, len(failed), _hours(judgement, failed))]
+
+
+def _unbegun(judgement: Judgement) -> list[Change]:
+    """Configurations that a race has not begun for want of budget."""
+    race = judgement.records.race
+    if race is None or not race.ended:
+        return []
+    left = [one.arm for one in race.unbegun if one.decision is None]
+    if not left:
+        return []
+    names_ = names([code(arm) for arm in left], 3)
+    return [_told(f"A larger budget, for {names_}, not begun", len(left), _hours(judgement, left))]
 
 
 def _rates(judgement: Judgement) -> list[Change]:

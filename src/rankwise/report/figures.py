@@ -25,6 +25,7 @@ CLAIMS = ("interval excludes zero", "interval includes zero")
 MOST_ARMS = 40
 MOST_LINES = len(OKABE_ITO)
 ROW = 24
+CROSS = {"shape": "M-1,-1L1,1M1,-1L-1,1", "size": 60, "color": "currentColor", "opacity": 1}
 POINT = {"filled": True, "size": 70, "opacity": 1}
 BESIDE = {
     "align": "left",
@@ -134,9 +135,16 @@ def _run_ticks(rows: Sequence[RankRow], order: Sequence[str], axis: str) -> dict
 
 
 def curves(
-    points: Sequence[CurvePoint], highlighted: Sequence[str], axis: str, alt: str
+    points: Sequence[CurvePoint],
+    highlighted: Sequence[str],
+    axis: str,
+    alt: str,
+    stopped: Sequence[CurvePoint] = (),
 ) -> dict[str, Any]:
-    """Learning curves: the highlighted arms in colour with bands, all others in grey."""
+    """Learning curves: the highlighted arms in colour with bands, all others in grey.
+
+    A cross at the last point of those that were stopped.
+    """
     shown = list(highlighted[:MOST_LINES])
     rows = [
         {"configuration": p.arm, "step": p.step, "value": p.value, "low": p.low, "high": p.high}
@@ -155,11 +163,15 @@ def curves(
         grey = base | value | {"detail": name("configuration")}
         lines = layer("line", grey, color=GREY, strokeWidth=1, opacity=0.6)
         layers.append({**lines, "data": {"values": behind}})
+    crosses = [{"configuration": p.arm, "step": p.step, "value": p.value} for p in stopped]
+    marks = layer("point", base | value, **CROSS)
     base["color"] = scaled("configuration", shown, OKABE_ITO) | {"sort": shown}
     band = {"y": number("low", title=axis), "y2": {"field": "high"}}
     layers.append(layer("area", base | band, opacity=0.15))
     dashes = {"strokeDash": scaled("configuration", shown, DASHES) | {"sort": shown}}
     layers.append(layer("line", base | value | dashes, strokeWidth=2, point={"size": 30}))
+    if crosses:
+        layers.append({**marks, "data": {"values": crosses}})
     return finished(layers, front, "curves", alt, height=260)
 
 
@@ -243,6 +255,7 @@ STATE_COLOURS = {  # light enough for black letters
     "out of memory": "#E69F00",
     "crashed": "#CC79A7",
     "pruned": "#56B4E9",
+    "stopped by the race": "#56B4E9",
     "interrupted": "#F0E442",
     "stopped early": "#009E73",
     "done": "#bdbdbd",

@@ -23,6 +23,7 @@ from rankwise.analysis.verdict import ArmResult, DetectableEffect, Distance, Ver
 from rankwise.report.changes import changes, settlement
 from rankwise.report.chapters.first_screen import FirstScreen, first_screen, plain
 from rankwise.report.chapters.groups import group_runs
+from rankwise.report.chapters.race import RaceReport, race_report
 from rankwise.report.chapters.recommendation import flag_sentence
 from rankwise.report.chapters.runs import described
 from rankwise.report.document import clean, code
@@ -31,6 +32,7 @@ from rankwise.report.trainers import recommended_spec
 from rankwise.report.words import alternative, reason, verdict_sentences
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import Judgement, judge_records
+from rankwise.results.race import Race
 from rankwise.results.records import Answer, ArmFacts, Records, RunFacts, own_runs
 from rankwise.store.reader import Reader
 from rankwise.store.schema import FILE
@@ -176,6 +178,7 @@ class Facts:
     diagnoses: dict[str, Explanation]
     answers: tuple[Answer, ...]
     by_block: ByBlockFacts | None
+    race: RaceReport | None
 
 
 def facts_of(judgement: Judgement) -> Facts:
@@ -189,8 +192,8 @@ def facts_of(judgement: Judgement) -> Facts:
         study=_study(records),
         # of results in blocks `by_block` says it: seeds are no unit there
         first_screen=None if judgement.by_block else plain(first_screen(judgement)),
-        verdict=_verdict(judgement.verdict, judgement.digits),
-        on_test=_verdict(test, judgement.digits) if test is not None else None,
+        verdict=_verdict(judgement.verdict, judgement.digits, records.race),
+        on_test=_verdict(test, judgement.digits, records.race) if test is not None else None,
         recommendation=RecommendationFacts(
             arm=chosen,
             basis=judgement.choice.basis,
@@ -216,6 +219,7 @@ def facts_of(judgement: Judgement) -> Facts:
         diagnoses={run: explained(found) for run, found in judgement.diagnoses.items()},
         answers=records.answers,
         by_block=_by_block(judgement),
+        race=race_report(judgement),
     )
 
 
@@ -246,7 +250,7 @@ def _study(records: Records) -> StudyFacts:
     )
 
 
-def _verdict(verdict: Verdict, digits: int) -> VerdictFacts:
+def _verdict(verdict: Verdict, digits: int, race: Race | None = None) -> VerdictFacts:
     own = ("settlements", "sentences")
     names = [name for name in VerdictFacts.__dataclass_fields__ if name not in own]
     return VerdictFacts(
@@ -255,7 +259,7 @@ def _verdict(verdict: Verdict, digits: int) -> VerdictFacts:
             SettlementFacts(**vars(one), sentence=clean(settlement(verdict, one)))
             for one in verdict.settlements
         ),
-        sentences=tuple(clean(text) for text in verdict_sentences(verdict, digits)),
+        sentences=tuple(clean(text) for text in verdict_sentences(verdict, digits, race)),
     )
 
 

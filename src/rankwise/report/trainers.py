@@ -46,6 +46,9 @@ def recommended_spec(records: Records, arm: str) -> dict[str, Any]:
         for section in sections:
             here = here.setdefault(section, {})
         here[leaf] = value
+    # one configuration has nobody to race, and names that are protected are gone
+    spec.pop("race", None)
+    spec["budget"] = {"hours": (spec.get("budget") or {}).get("hours")}
     spec["study"] = f"{spec.get('study', 'study')}-recommended"
     return _without_empty(spec)
 

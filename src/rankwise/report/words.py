@@ -9,7 +9,8 @@ from rankwise.analysis.verdict import ArmResult, DetectableEffect, Difference, D
 from rankwise.report.changes import deciding
 from rankwise.report.document import code, strong
 from rankwise.results.judge import Judgement, words
-from rankwise.results.records import ArmFacts, Cost
+from rankwise.results.race import Race
+from rankwise.results.records import ArmFacts, Cost, RunFacts, is_stopped
 from rankwise.text import (
     at_most,
     bounds,
@@ -66,12 +67,12 @@ def of_these_runs(verdict: Verdict) -> str:
     return " of these runs" if verdict.claim == "examples" else ""
 
 
-def verdict_sentences(verdict: Verdict, digits: int) -> tuple[str, ...]:
+def verdict_sentences(verdict: Verdict, digits: int, race: Race | None = None) -> tuple[str, ...]:
     """Headline, noise floor, detectable difference, claim, what would decide ties, cautions."""
     said = [headline(verdict, digits)]
     if verdict.best is not None:
         said += [noise(verdict, digits), detectable(verdict, digits), claim(verdict)]
-    return (*(text for text in said if text), *deciding(verdict), *cautions(verdict))
+    return (*(text for text in said if text), *deciding(verdict), *cautions(verdict, race))
 
 
 def headline(verdict: Verdict, digits: int, trained_once: bool = False) -> str:
@@ -195,9 +196,9 @@ def _unlike(found: DetectableEffect, digits: int) -> str:
     )
 
 
-def cautions(verdict: Verdict) -> tuple[str, ...]:
+def cautions(verdict: Verdict, race: Race | None = None) -> tuple[str, ...]:
     """What a reader must know before using the verdict."""
-    found = [*_look_cautions(verdict), *_run_cautions(verdict), *_claim_cautions(verdict)]
+    found = [*_look_cautions(verdict), *_run_cautions(verdict, race), *_claim_cautions(verdict)]
     if verdict.unit == "groups of examples" and 0 < verdict.examples < FEW_GROUPS:
         found.append(
             f"The examples form only {count(verdict.examples, 'group')}. With so few groups, the "
@@ -217,13 +218,13 @@ def _look_cautions(verdict: Verdict) -> list[str]:
     ]
 
 
-def _run_cautions(verdict: Verdict) -> list[str]:
-    found = []
+def _run_cautions(verdict: Verdict, race: Race | None) -> list[str]:
+    found = [] if race is None else _seed_cautions(verdict)
     for arm in verdict.arms:
         runs = count(arm.finished + arm.missing, "run")
-        if arm.finished == 0:
+        if arm.finished == 0 and not (race and (race.stop_of(arm.arm) or race.unbegun_of(arm.arm))):
             found.append(f"{code(arm.arm)} is not ranked: none of its {runs} has a score.")
-        elif arm.missing and verdict.seeds > 1:
+        elif arm.finished and arm.missing and verdict.seeds > 1 and race is None:
             found.append(
                 f"{code(arm.arm)}: {arm.missing} of {runs} without a score; its mean is that of "
                 "the finished runs."
@@ -243,6 +244,23 @@ def _run_cautions(verdict: Verdict) -> list[str]:
             "intervals are wide; a third or fourth seed would tell."
         )
     return found
+
+
+def _seed_cautions(verdict: Verdict) -> list[str]:
+    """That a race gives its configurations unequal numbers of seeds."""
+    each = sorted({arm.finished for arm in verdict.arms if arm.finished})
+    if len(each) < 2:
+        return []
+    return [
+        f"Configurations have {each[0]} to {each[-1]} finished runs, as the race gave further "
+        "seeds only to those that may be best. They are compared by a fit of configurations and "
+        "seeds, not by plain means."
+    ]
+
+
+def run_state(run: RunFacts) -> str:
+    """How a run ended, or that it has not."""
+    return "stopped by the race" if is_stopped(run) else run.state.replace("_", " ")
 
 
 def _test_items(verdict: Verdict) -> str:

@@ -19,6 +19,7 @@ from rankwise.report.chapters.cost import costs, front
 from rankwise.report.chapters.effects import effects
 from rankwise.report.chapters.first_screen import lead
 from rankwise.report.chapters.groups import groups, ranks
+from rankwise.report.chapters.race import race
 from rankwise.report.chapters.ranking import ranking
 from rankwise.report.chapters.recommendation import against_full, learning_rate, recommendation
 from rankwise.report.chapters.repeat import repeat
@@ -38,6 +39,7 @@ from rankwise.store.reader import Reader
 CHAPTERS: tuple[Callable[[Judgement], Section | None], ...] = (
     ranking,
     recommendation,
+    race,
     front,
     against_full,
     effects,

@@ -21,6 +21,7 @@ from rankwise.results.records import (
     weights_of,
 )
 from rankwise.results.store_arms import read_arms
+from rankwise.results.store_race import KINDS, read_race
 from rankwise.results.store_runs import read_runs
 from rankwise.spec.tasks import lower_is_better
 from rankwise.store.reader import Reader
@@ -51,7 +52,7 @@ def read_records(store: Reader, every: bool = False) -> Records:
     seeds = tuple(sorted({run.seed for run in runs})) or tuple(study.spec.get("seeds", (0,)))
     scores = {} if examples is None else by_example(arms, seeds, runs, found.validation)
     deciding = scores.get(metric)
-    known = store.reloads()
+    known, facts = store.reloads(), store.facts()
     reloads = {run.id: known[run.run] for run in runs if run.run in known}
     return Records(
         title=str(study.spec.get("study", store.folder.name)),
@@ -67,7 +68,7 @@ def read_records(store: Reader, every: bool = False) -> Records:
         runs=runs,
         answers=_answers(store, runs, configs),
         notes=(
-            *store.facts(),
+            *(fact for fact in facts if fact.kind not in KINDS),
             *_not_in_spec(store, configs, asked),
             *_merged(store, runs, arms),
             *_reloads(reloads),
@@ -83,6 +84,7 @@ def read_records(store: Reader, every: bool = False) -> Records:
         test_weights_E=None if test_examples is None else test_examples.weights,
         reloads=reloads,
         steps=found.steps,
+        race=read_race(study.spec, facts, store.configs(), store.trainings(), arms, runs),
     )
 
 

@@ -244,15 +244,27 @@ def words(name: str) -> str:
 
 
 def ranked(judgement: Judgement) -> list[ArmFacts]:
-    """Arms in the order of the ranking, each followed by those that share its training."""
+    """Arms in the order of the ranking, each followed by those that share its training.
+
+    Those that a race has stopped come after all others, the later the earlier they were.
+    """
     place = {arm.arm: arm.place or math.inf for arm in judgement.verdict.arms}
     order = {arm.arm: n for n, arm in enumerate(judgement.verdict.arms)}
 
-    def key(arm: ArmFacts) -> tuple[float, int, bool]:
+    def key(arm: ArmFacts) -> tuple[float, float, int, bool]:
         own = arm.twin_of or arm.name
-        return place[own], order[own], arm.twin_of is not None
+        return place[own], _share_left(judgement.records, own), order[own], arm.twin_of is not None
 
     return sorted(judgement.records.arms, key=key)
+
+
+def _share_left(records: Records, arm: str) -> float:
+    """Of a configuration's steps, what a race has not let it make; 0 where it ended otherwise."""
+    race = records.race
+    if race is None or race.unbegun_of(arm) is not None:
+        return 0.0 if race is None else 1.0
+    stop = race.stop_of(arm)
+    return 0.0 if stop is None else 1 - stop.share
 
 
 def trained(judgement: Judgement) -> list[ArmFacts]:

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankwise.analysis.curves import StepRecord
+from rankwise.results.race import Race
 from rankwise.spec.tasks import weighs_targets
 from rankwise.store.schema import FINISHED, Fact, Reload
 
@@ -91,6 +92,7 @@ class ArmFacts:
     spread is the sample standard deviation over seeds, None with fewer than two. validation has the
     means of `RunFacts.ranked`. twin_of names the
     arm whose training this one shares, as the two differ in generation alone; None for that arm.
+    stopped has the runs that a race has ended before their last step.
     """
 
     id: str
@@ -110,6 +112,7 @@ class ArmFacts:
     ranks: dict[str, int] = field(default_factory=dict)
     adapter: dict[str, Any] = field(default_factory=dict)
     twin_of: str | None = None
+    stopped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -157,6 +160,7 @@ class Records:
     reloads    by run id, what adapters gave that were loaded from disk
     blocks     of a table: each with records of its own; here a "run" is then the mean of an arm in
                a block, and a "seed" the number of a block
+    race       how the study was raced; None where every run is trained to its end
     """
 
     title: str
@@ -184,6 +188,7 @@ class Records:
     steps: StepChoice = "unknown"
     blocks: tuple[Block, ...] = ()
     tolerance: float | str | None = None
+    race: Race | None = None
 
     def arm(self, name: str) -> ArmFacts:
         """The arm of this name (StopIteration where there is none)."""
@@ -255,8 +260,19 @@ def varying_settings(settings: Sequence[Mapping[str, Any]]) -> tuple[str, ...]:
 
 
 def is_failure(run: RunFacts) -> bool:
-    """Whether a run ended without a result that may be ranked (pruned and interrupted included)."""
-    return run.state not in ("planned", "running") and not run.finished
+    """Whether a run ended without a result that may be ranked, interrupted ones included.
+
+    One that the race of its study has stopped is none.
+    """
+    return run.state not in ("planned", "running") and not run.finished and not is_stopped(run)
+
+
+def is_stopped(run: RunFacts) -> bool:
+    """Whether the race of its study has ended a run before its last step: no result, no failure.
+
+    A run that another tool has pruned is told among those without a result.
+    """
+    return run.state == "pruned" and run.run is not None
 
 
 def generation_of(settings: Mapping[str, Any]) -> str:

@@ -4,7 +4,15 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 
-from rankwise.results.records import ArmFacts, Cost, RunFacts, is_failure, means, spreads
+from rankwise.results.records import (
+    ArmFacts,
+    Cost,
+    RunFacts,
+    is_failure,
+    is_stopped,
+    means,
+    spreads,
+)
 from rankwise.spec.tasks import lower_is_better
 from rankwise.store.reader import Reader
 from rankwise.store.schema import ConfigRecord, CostRecord, TrainingRecord
@@ -60,6 +68,7 @@ def _arm_facts(
         test=means([run.test for run in done]),
         test_spread=spreads([run.test for run in done]),
         adapter=training.adapter,
+        stopped=tuple(run.id for run in runs if is_stopped(run)),
     )
 
 

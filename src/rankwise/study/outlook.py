@@ -20,7 +20,7 @@ from rankwise.study.changes import Changes, changes_words, compare
 from rankwise.study.checkpoints import Checkpoints
 from rankwise.study.keep import lost_runs, lost_words
 from rankwise.study.plan import StudyPlan, shared_trainings
-from rankwise.study.race import wanted_runs
+from rankwise.study.race import STOPPED, wanted_runs
 from rankwise.study.space import needed_bytes, refuse_without_memory, refuse_without_room
 from rankwise.text import count, names, size
 
@@ -139,7 +139,12 @@ class Outlook:
     @property
     def failed(self) -> tuple[Run, ...]:
         """Runs that ended without a result, and would again."""
-        return self._ended(tuple(state for state in ENDED if state not in FINISHED))
+        return self._ended(tuple(s for s in ENDED if s not in FINISHED and s != STOPPED))
+
+    @property
+    def stopped(self) -> tuple[Run, ...]:
+        """Runs that the race has ended before their last step."""
+        return self._ended((STOPPED,))
 
     def _ended(self, states: Sequence[str]) -> tuple[Run, ...]:
         lost = self.left.lost
@@ -239,6 +244,9 @@ def _kept_words(outlook: Outlook) -> Iterator[str]:
         yield f"kept: {count(len(outlook.done), 'run')} done"
     if failed:
         yield f"kept: {count(len(failed), 'run')} that ended without a result ({_ids(failed)})"
+    if outlook.stopped:
+        stopped = count(len(outlook.stopped), "run")
+        yield f"kept: {stopped} that the race has stopped ({_ids(outlook.stopped)})"
     if outlook.outside:
         yield f"kept, outside the ranking: configurations {names(outlook.outside)}"
     if outlook.seeds_outside:
@@ -294,6 +302,7 @@ def outlook_facts(outlook: Outlook) -> dict[str, Any]:
         "seeds_outside": list(outlook.seeds_outside),
         "done": [run.id for run in outlook.done],
         "failed": [run.id for run in outlook.failed],
+        "stopped": [run.id for run in outlook.stopped],
         "go_on": {run.id: step for run, step in outlook.steps.items()},
         "begin_again": [run.id for run in outlook.again],
         "begin": [run.id for run in outlook.fresh],

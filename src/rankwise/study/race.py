@@ -15,6 +15,7 @@ from rankwise.analysis.verdict import Verdict, judge
 from rankwise.results.checkpoints import ACCURACY, LOSS, Chooser, chooser_of, read_run, scores_of
 from rankwise.results.from_store import read_records
 from rankwise.results.looks import look_number, share
+from rankwise.results.store_race import COSTS, DECISION, FURTHER, START
 from rankwise.search import rounds
 from rankwise.search.race import Decision, RaceRules, decide
 from rankwise.search.seen import Run as SeenRun
@@ -31,7 +32,6 @@ from rankwise.study.plan import StudyPlan, shared_trainings
 from rankwise.train.cohort import Member
 from rankwise.train.loop import Ended, Evaluated
 
-START, DECISION = "race_start", "race_decision"
 STOPPED = "pruned"
 # What is not begun because of the budget: less than this of a unit does not count.
 ROUNDING = 1e-9
@@ -54,7 +54,11 @@ def wanted_runs(plan: StudyPlan, store: Reader | None) -> list[Run]:
 
 
 def add_runs(plan: StudyPlan, store: Store) -> None:
-    """Write down the runs that are wanted; the first ones of a race as begun."""
+    """Write down the runs that are wanted; the first ones of a race as begun, and their costs."""
+    if race_of(plan.spec) is not None:
+        store.drop_facts(COSTS)
+        unit = "runs" if plan.spec.budget.tokens is None else "tokens"
+        store.add_fact(COSTS, unit=unit, of=run_costs(plan))
     _note(store, wanted_runs(plan, store), None if race_of(plan.spec) is None else "first")
 
 
@@ -148,7 +152,7 @@ def next_round(plan: StudyPlan, store: Store) -> list[Run]:
         return []
     left = limit_of(plan) - committed(plan, store, begun_runs(store), costs)
     chosen = rounds.next_runs(seen, verdict, rules, left, stopped, costs)
-    return _note(store, _runs(plan, chosen), "contender")
+    return _note(store, _runs(plan, chosen), FURTHER)
 
 
 def _verdict(plan: StudyPlan, store: Reader, seen: Seen, stopped: Sequence[str]) -> Verdict | None:

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, replace
 
 from rankwise.analysis.front import SAME_COST
-from rankwise.analysis.verdict import Verdict
 from rankwise.report.changes import Change, changes
+from rankwise.report.chapters.race import sentence
 from rankwise.report.document import Block, Bullets, Paragraph, clean, code, strong
 from rankwise.report.words import behind, cost_text, of_these_runs, price_of
 from rankwise.results.judge import Judgement, words
@@ -26,6 +26,7 @@ class FirstScreen:
     changes   what would change the answer, the first few
     holds     what the statements hold for
     runs      runs that ended without a result or did not end; empty where there are none
+    race      what a race took, whom it stopped and how often it erred; empty where there was none
     """
 
     arm: str | None
@@ -36,6 +37,7 @@ class FirstScreen:
     changes: tuple[Change, ...]
     holds: str
     runs: str
+    race: str = ""
 
 
 def lead(judgement: Judgement) -> tuple[Block, ...]:
@@ -55,6 +57,7 @@ def plain(screen: FirstScreen) -> FirstScreen:
         changes=tuple(replace(one, sentence=clean(one.sentence)) for one in screen.changes),
         holds=clean(screen.holds),
         runs=clean(screen.runs),
+        race=clean(screen.race),
     )
 
 
@@ -70,6 +73,7 @@ def _labelled(screen: FirstScreen) -> list[str]:
         ("What it costs", screen.cost),
         ("What would change this", change),
         ("What it holds for", screen.holds),
+        ("Race", screen.race),
         ("Runs", screen.runs),
     )
     return [f"{strong(f'{label}:')} {text}" for label, text in labels if text]
@@ -88,6 +92,7 @@ def first_screen(judgement: Judgement) -> FirstScreen:
         changes=changes(judgement)[:MOST_CHANGES],
         holds=_holds(judgement),
         runs=_runs(judgement),
+        race="" if judgement.records.race is None else sentence(judgement, judgement.records.race),
     )
 
 
@@ -117,8 +122,8 @@ def _use(judgement: Judgement) -> str:
 
 def _sure(judgement: Judgement, metric: str) -> str:
     """How sure it is that the recommended configuration is the right one."""
-    choice, verdict = judgement.choice, judgement.verdict
-    rest = _others(verdict)
+    choice = judgement.choice
+    rest = _others(judgement)
     if choice.basis == "winner":
         return (
             f"its {metric} is better than that of {rest}, by more than chance explains (in "
@@ -131,12 +136,20 @@ def _sure(judgement: Judgement, metric: str) -> str:
         )
     if choice.basis == "within":
         return _within(judgement)
-    return _tied(verdict, str(choice.arm), metric)
+    return _tied(judgement, str(choice.arm), metric)
 
 
-def _others(verdict: Verdict) -> str:
-    others = [one.arm for one in verdict.distances[1:]]
-    return code(others[0]) if len(others) == 1 else f"each of the {len(others)} others"
+def _others(judgement: Judgement) -> str:
+    others = [one.arm for one in judgement.verdict.distances[1:]]
+    if len(others) == 1:
+        return code(others[0])
+    return f"each of the {len(others)} others{_that_ran(judgement)}"
+
+
+def _that_ran(judgement: Judgement) -> str:
+    """What must be added to "others" where a race has left some without a result."""
+    race = judgement.records.race
+    return " that ran to the end" if race is not None and (race.stopped or race.unbegun) else ""
 
 
 def _within(judgement: Judgement) -> str:
@@ -152,15 +165,17 @@ def _within(judgement: Judgement) -> str:
     )
 
 
-def _tied(verdict: Verdict, arm: str, metric: str) -> str:
+def _tied(judgement: Judgement, arm: str, metric: str) -> str:
+    verdict = judgement.verdict
     tied = [code(name) for name in verdict.tie_group if name != arm]
     others, best = len(verdict.pairs.arms) - 1, f"the best {metric}{of_these_runs(verdict)}"
     if not tied:
         why = "nothing is declared while runs are missing"
         if verdict.declared:
             why = "not with the 97.5 % that a winner needs"
-        return f"it has {best}, and {_others(verdict)} is ruled out with 95 %, but {why}"
+        return f"it has {best}, and {_others(judgement)} is ruled out with 95 %, but {why}"
     which = f"{len(tied)} of the {others} others" if len(tied) < others else f"all {others} others"
+    which += _that_ran(judgement)
     which = names(tied) if others == 1 else f"{which} ({names(tied, MOST_NAMES)})"
     text = f"it has {best}, but {which} may be as good or better"
     ruled = others - len(tied)

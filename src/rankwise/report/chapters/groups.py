@@ -14,7 +14,7 @@ from rankwise.report.document import Block, Bullets, Figure, Paragraph, Section,
 from rankwise.report.figures import ranks_by_layer
 from rankwise.report.words import cost_text
 from rankwise.results.judge import Judgement, prices_of, trained, words
-from rankwise.results.records import distinct
+from rankwise.results.records import distinct, is_stopped
 from rankwise.text import MISSING, count, interval, names, number, setting, signed, whole
 
 
@@ -90,7 +90,7 @@ def group_runs(judgement: Judgement) -> tuple[Group, ...]:
     runs = [
         GroupRun(run.arm, member[run.arm], run.value, budget[run.arm], run.state)
         for run in distinct(judgement.records).runs
-        if run.state not in ("planned", "running")
+        if run.state not in ("planned", "running") and not is_stopped(run)
     ]
     return summarize_groups(runs, judgement.records.lower_is_better)
 

@@ -3,6 +3,7 @@
 from rankwise.analysis.verdict import ArmResult, Distance, Verdict
 from rankwise.report import figures
 from rankwise.report.changes import deciding
+from rankwise.report.chapters.race import label
 from rankwise.report.chapters.recommendation import rate_mark
 from rankwise.report.document import (
     Block,
@@ -51,9 +52,9 @@ def ranking(judgement: Judgement) -> Section:
 
 def _certainty(judgement: Judgement) -> tuple[str, ...]:
     """The noise, what it lets this study find, what the intervals hold for, and cautions."""
-    verdict, digits = judgement.verdict, judgement.digits
+    verdict, digits, records = judgement.verdict, judgement.digits, judgement.records
     said = (noise(verdict, digits), detectable(verdict, digits), claim(verdict))
-    return (*(text for text in said if text), *caution(judgement.records), *cautions(verdict))
+    return (*(text for text in said if text), *caution(records), *cautions(verdict, records.race))
 
 
 HEAD = ("", "configuration", "verdict")
@@ -114,7 +115,8 @@ def _rank_row(
     price = _price(judgement, arm)
     mark = rate_mark(judgement, arm.name)
     if result.place is None or distance is None:
-        why = "not yet run" if not arm.failed else "no result, not ranked"
+        why = label(judgement.records.race, arm.name)
+        why = why or ("not yet run" if not arm.failed else "no result, not ranked")
         start = (MISSING, code(arm.name), why, *[MISSING] * 3, price)
         return (*start, *[MISSING] * 3, _runs(arm), MISSING, MISSING, mark)
     first = result.place == 1
@@ -187,7 +189,7 @@ def _twins(records: Records) -> list[str]:
 
 
 def _runs(arm: ArmFacts) -> str:
-    planned = len(arm.seeds_done) + len(arm.failed) + len(arm.open)
+    planned = len(arm.seeds_done) + len(arm.failed) + len(arm.open) + len(arm.stopped)
     done = len(arm.seeds_done)
     return f"{done}" if done == planned else f"{done} of {planned}"
 
@@ -203,6 +205,11 @@ def _caption(judgement: Judgement) -> str:
         "than the truly best configuration, right for all rows at once. Ruled out: not the best, "
         "with 95 %, counting all comparisons. The tie group is highlighted in the HTML page."
     )
+    if judgement.records.race is not None:
+        text += (
+            " Stopped at: the race ended it after that share of its steps, so it has no result "
+            "(see Race)."
+        )
     if of_these_runs(verdict):
         text += " With one seed each, all of this is said of these runs, not of other seeds."
     return text

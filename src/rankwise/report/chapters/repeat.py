@@ -15,8 +15,9 @@ from rankwise.report.document import (
 )
 from rankwise.report.remarks import remarks_of
 from rankwise.report.steps import read_where
+from rankwise.report.words import run_state
 from rankwise.results.judge import Judgement, words
-from rankwise.results.records import ArmFacts, Records, RunFacts, own_runs
+from rankwise.results.records import ArmFacts, Records, RunFacts, is_stopped, own_runs
 from rankwise.spec.tasks import decimals_of
 from rankwise.text import MISSING, count, names, number, setting, whole
 
@@ -143,12 +144,15 @@ def _all_runs(judgement: Judgement) -> Block:
     rows = [
         (
             code(run.id),
-            run.state.replace("_", " "),
+            run_state(run),
             whole(run.best_step),
             whole(run.last_step),
-            number(run.value, digits),
+            number(None if is_stopped(run) else run.value, digits),
             number(run.test.get(records.metric), digits),
-            *(number(run.ranked.get(name), decimals_of(name)) for name in others),
+            *(
+                number(None if is_stopped(run) else run.ranked.get(name), decimals_of(name))
+                for name in others
+            ),
         )
         for run in runs[:MOST_RUNS]
     ]

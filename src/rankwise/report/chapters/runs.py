@@ -22,9 +22,10 @@ from rankwise.report.document import (
 )
 from rankwise.report.remarks import cause_of, explained
 from rankwise.report.steps import ranked_and_best
+from rankwise.report.words import run_state
 from rankwise.results.collapsed import predicts_one_class
 from rankwise.results.judge import Judgement, failed_runs, trained, words
-from rankwise.results.records import ArmFacts, Records, RunFacts, is_failure
+from rankwise.results.records import ArmFacts, Records, RunFacts, is_failure, is_stopped
 from rankwise.text import MISSING, count, names, number, percent, whole
 
 YES_NO = {True: "yes", False: "no", None: MISSING}
@@ -152,13 +153,18 @@ def curve_figure(judgement: Judgement) -> Figure | None:
     ends = "; ".join(f"{a} {number(last[a].value, judgement.digits)}" for a in shown)
     alt = f"Learning curves of {count(len(arms), 'configuration')}: {metric} by training step. "
     alt += f"Last values: {ends}."
+    cut = [run.arm for run in records.runs if is_stopped(run) and run.arm in last]
+    stopped = [last[arm] for arm in dict.fromkeys(cut)]
     grey = f" The other {len(arms) - len(shown)} in grey." if len(arms) > len(shown) else ""
     caption = (
         f"{metric.capitalize()} by step, mean over the seeds that reached the step; bands from the "
         f"lowest to the highest seed. The first {count(len(shown), 'configuration')} of the "
         f"ranking in colour.{grey}"
     )
-    return Figure("curves", caption, alt, figures.curves(points, shown, metric, alt))
+    if stopped:
+        caption += " A cross: the race stopped the configuration there."
+        alt += f" Stopped by the race: {names([point.arm for point in stopped], 8)}."
+    return Figure("curves", caption, alt, figures.curves(points, shown, metric, alt, stopped))
 
 
 MOST_FAILURES = 30
@@ -228,8 +234,8 @@ def _evidence(run: RunFacts) -> list[Block]:
 
 
 def _outcomes(records: Records) -> Figure:
-    cells = [(run.arm, run.seed, run.state.replace("_", " ")) for run in records.runs]
-    bad = [f"{run.id} {run.state.replace('_', ' ')}" for run in records.runs if is_failure(run)]
+    cells = [(run.arm, run.seed, run_state(run)) for run in records.runs]
+    bad = [f"{run.id} {run_state(run)}" for run in records.runs if is_failure(run)]
     alt = f"Outcome of {count(len(records.runs), 'run')}. Without a result: {names(bad, 8)}."
     caption = "State of each run, by its first letter; runs that are done have none."
     concerned = list(dict.fromkeys(run.arm for run in records.runs if is_failure(run)))

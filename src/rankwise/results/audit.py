@@ -1,0 +1,45 @@
+"""How often a race is wrong: what became of condemned configurations that ran on all the same."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rankwise.results.race import Race
+from rankwise.results.records import Records
+
+
+@dataclass(frozen=True)
+class Audit:
+    """Condemned configurations that ran on to the end, and those of them in the tie group after it.
+
+    low, high  95 % interval of the share of condemned configurations that would end there; None
+               where none ran on to the end
+    open       those that have not reached their end
+    """
+
+    arms: tuple[str, ...]
+    tied: tuple[str, ...]
+    open: tuple[str, ...]
+    low: float | None
+    high: float | None
+
+
+def audit_of(records: Records, race: Race, tie_group: Sequence[str]) -> Audit:
+    """What became of the condemned configurations that ran on."""
+    finished = {run.arm for run in records.runs if run.finished}
+    under_way = {r.arm for r in records.runs if r.state in ("planned", "running", "interrupted")}
+    arms = [one.arm for one in race.audited]
+    open_ = tuple(arm for arm in arms if arm in under_way and arm not in finished)
+    done = tuple(arm for arm in arms if arm not in open_)
+    tied = tuple(arm for arm in done if arm in tie_group)
+    low, high = share_interval(len(tied), len(done)) if done else (None, None)
+    return Audit(done, tied, open_, low, high)
+
+
+def share_interval(hits: int, of: int, level: float = 0.95) -> tuple[float, float]:
+    """The exact interval of a share (Clopper and Pearson, Biometrika 26, 1934, p. 404)."""
+    from scipy.special import betaincinv
+
+    tail = (1 - level) / 2
+    low = 0.0 if hits == 0 else float(betaincinv(hits, of - hits + 1, tail))
+    high = 1.0 if hits == of else float(betaincinv(hits + 1, of - hits, 1 - tail))
+    return low, high

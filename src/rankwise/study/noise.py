@@ -1,0 +1,171 @@
+"""Which differences a study could find, said before it runs.
+
+The noise is that of an earlier study of the same task and metric, one on the same data first, among
+the folders beside that of the study; else it is as in runs that were recorded.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rankwise.analysis.pair_noise import (
+    PairNoise,
+    Spread,
+    detectable_difference,
+    pair_noise,
+)
+from rankwise.analysis.verdict import CLAIMED
+from rankwise.errors import StoreError
+from rankwise.results.from_store import read_records
+from rankwise.results.judge import words
+from rankwise.results.records import distinct
+from rankwise.spec.models import race_of
+from rankwise.store.lock import held_by
+from rankwise.store.reader import Reader
+from rankwise.store.schema import FILE
+from rankwise.study.plan import StudyPlan, shared_trainings
+from rankwise.text import count, number
+
+LOSS = "eval_loss"
+MOST_FOLDERS = 40
+
+# Printed by `python benchmarks/pair_noise.py`, by task; validation loss.
+RECORDED: dict[str, tuple[PairNoise, str]] = {
+    "SEQ_CLS": (
+        PairNoise(
+            seed=0.0419,
+            example=Spread(within=0.0909, between=0.0306),
+            residual=Spread(within=0.1094, between=0.0319),
+            arms=24,
+            seeds=3,
+        ),
+        "recorded runs of MiniLM on film reviews (benchmarks/curves/reviews.parquet)",
+    ),
+    "CAUSAL_LM": (
+        PairNoise(
+            seed=0.0016,
+            example=Spread(within=0.0702, between=0.0057),
+            residual=Spread(within=0.0155, between=0.0076),
+            arms=4,
+            seeds=2,
+        ),
+        "a study of SmolLM2-135M on a play (examples/book_vs_full.yaml)",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Detectable:
+    """The difference that a study could find.
+
+    value   in units of `metric`; None where nothing can be found or the noise is not known
+    source  whose noise it is; empty where none is known
+    groups  of the validation examples
+    """
+
+    metric: str
+    value: float | None
+    power: float
+    seeds: int
+    raced: bool
+    examples: int
+    groups: int
+    source: str
+
+
+class Earlier(NamedTuple):
+    """What an earlier study says of noise."""
+
+    same_data: bool
+    finished: int
+    name: str
+    noise: PairNoise
+
+
+def look_for_differences(plan: StudyPlan, folder: Path | None) -> Detectable | None:
+    """What a study could find; None where it compares nothing.
+
+    `folder` of its results; studies are looked for there and in the folders beside it.
+    """
+    arms = len({run.arm.training_id for run in shared_trainings(plan.runs)})
+    if arms < 2 or not plan.data.validation:
+        return None
+    groups = [example.group for example in plan.data.validation]
+    found = None if folder is None else _earlier(plan, folder)
+    metric = plan.spec.objective.metric
+    if found is None:
+        metric, found = LOSS, RECORDED.get(plan.spec.task)
+    value, seeds = None, len(plan.spec.seeds)
+    if found is not None:
+        value = detectable_difference(found[0], arms, seeds, groups)
+    return Detectable(
+        metric=metric,
+        value=value,
+        power=CLAIMED,
+        seeds=seeds,
+        raced=race_of(plan.spec) is not None,
+        examples=len(groups),
+        groups=len(set(groups)),
+        source="" if found is None else found[1],
+    )
+
+
+def detectable_words(found: Detectable) -> str:
+    """What a study could find, in a sentence; its digits are about all that is known."""
+    most = "up to " if found.raced and found.seeds > 1 else ""
+    of = f"With {most}{count(found.seeds, 'seed')} and {count(found.examples, 'example')}"
+    if found.groups < found.examples:
+        of += f" in {count(found.groups, 'group')}"
+    if found.value is None:
+        if found.source:
+            return f"{of} no difference can be found."
+        return f"{of}, which differences can be found is not known before a study of such a task."
+    size = number(found.value, 2 if found.value >= 0.1 else 3 if found.value >= 0.01 else 4)
+    text = f"{of} differences of about {size} in {words(found.metric)} can be found "
+    text += f"({found.power:.0%}".replace("%", " %)")
+    if found.seeds == 1:
+        text += " between its runs, but not whether they hold for other seeds"
+    return f"{text}; noise as in {found.source}."
+
+
+def _earlier(plan: StudyPlan, folder: Path) -> tuple[PairNoise, str] | None:
+    """The noise of a study of this task and metric: on the same data, else of most runs."""
+    spec = plan.spec.model_dump(mode="json", warnings=False)
+    read = [_read(place, spec) for place in _studies(folder)]
+    best = max((one for one in read if one is not None), key=lambda one: one[:3], default=None)
+    if best is None:
+        return None
+    return best.noise, f"the study {best.name}{'' if best.same_data else ', on other data'}"
+
+
+def _studies(folder: Path) -> Iterator[Path]:
+    beside = sorted(path for path in folder.parent.glob("*") if path != folder)
+    for place in [folder, *beside[:MOST_FOLDERS]]:
+        if (place / FILE).is_file():
+            yield place
+
+
+def _read(folder: Path, spec: dict[str, Any]) -> "Earlier | None":
+    """What a study says of the noise of another; None where it says nothing."""
+    try:
+        if held_by(folder) is not None:
+            return None
+        with Reader(folder, untouched=True) as store:
+            if not store.begun():
+                return None
+            other = store.study().spec
+            metric = (other.get("objective") or {}).get("metric")
+            if other.get("task") != spec["task"] or metric != spec["objective"]["metric"]:
+                return None
+            records = distinct(read_records(store))
+    except StoreError:  # a damaged or older one says nothing of this study
+        return None
+    if records.x_ASE is None:
+        return None
+    groups = None if records.groups_E is None else records.groups_E.tolist()
+    noise = pair_noise(records.x_ASE, groups, records.weights_E)
+    if noise is None:
+        return None
+    same = (other.get("data") or {}).get("source") == spec["data"]["source"]
+    return Earlier(same, sum(run.finished for run in records.runs), records.title, noise)

@@ -47,6 +47,7 @@ def recommended_spec(records: Records, arm: str) -> dict[str, Any]:
             here = here.setdefault(section, {})
         here[leaf] = value
     spec["study"] = f"{spec.get('study', 'study')}-recommended"
+    spec.pop("search", None)
     return _without_empty(spec)
 
 

@@ -57,9 +57,8 @@ def known_points(
         method: `full` takes the learning rate of full fine-tuning.
     """
     wanted = {**shared, RANK: 16, TARGETS: "all-linear", ALPHA: 32}
-    searched = set(space.settings)
-    words = _structure(searched)
-    if RATE not in searched or hidden is None:
+    words = _structure(_nearest(space, wanted))
+    if RATE not in space.settings or hidden is None:
         yield Suggestion(_nearest(space, wanted), "literature" if words else "settings", words)
         return
     ratios = RATIOS if method == "lora" else ((1, "tinker-cookbook 2026, get_lr without ratio"),)
@@ -72,15 +71,21 @@ def known_points(
         yield Suggestion(point, "literature", "; ".join(filter(None, (said, words))))
 
 
-def _structure(searched: set[str]) -> str:
+def _structure(point: Point) -> str:
+    """What is known of the structure, with what the space has nearest to it."""
     parts = []
-    if RANK in searched:
-        parts.append("rank 16")
-    if TARGETS in searched:
-        parts.append("all linear modules (Schulman et al. 2025)")
-    if ALPHA in searched:
-        parts.append("alpha 32")
+    if RANK in point:
+        parts.append(_with_nearest("rank 16", 16, point[RANK]))
+    if TARGETS in point:
+        said = "all linear modules (Schulman et al. 2025)"
+        parts.append(_with_nearest(said, "all-linear", point[TARGETS]))
+    if ALPHA in point:
+        parts.append(_with_nearest("alpha 32", 32, point[ALPHA]))
     return ", ".join(parts)
+
+
+def _with_nearest(said: str, wanted: Any, here: Any) -> str:
+    return said if here == wanted else f"{said}, here {as_written(here)}"
 
 
 def _nearest(space: Space, wanted: Mapping[str, Any]) -> Point:

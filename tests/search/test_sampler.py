@@ -1,18 +1,19 @@
 """Proposals: the same from the same facts, new every time, and better than chance with results."""
 
 import importlib.util
+import itertools
 import math
 import subprocess
 import sys
 
 import pytest
-from test_space import study
 
 from rankwise.errors import SpecError
 from rankwise.search.known import known_points, spread_point
 from rankwise.search.sampler import Trial, ask, require_optuna
 from rankwise.search.space import space_of
 from rankwise.spec.identity import canonical
+from searches import study
 
 RATES = {"low": 1e-5, "high": 1e-1, "log": True}
 WIDE = {"training.learning_rate": RATES, "lora.target_modules": [["q"], "all-linear", ["v"]]}
@@ -108,7 +109,7 @@ def test_the_first_few_spread_points_are_in_every_part_of_the_space():
     }
     assert len(cells) == 4
     rates = sorted(math.log10(point["training.learning_rate"]) for point in points)
-    assert max(b - a for a, b in zip(rates, rates[1:], strict=False)) < 2 * 4 / 16
+    assert max(b - a for a, b in itertools.pairwise(rates)) < 2 * 4 / 16
 
 
 def test_without_optuna_one_message_says_which_extra_to_install(monkeypatch):

@@ -77,7 +77,7 @@ def test_proposals_begin_with_the_literature_then_spread_out_then_the_sampler(st
 
 
 def test_what_is_proposed_is_trained_within_the_budget_and_some_of_it_is_left_for_seeds(study):
-    spec, out = study
+    _spec, out = study
     with Reader(out) as store:
         runs, evaluated = store.runs(), 0.0
         for one in runs:
@@ -167,7 +167,7 @@ def test_a_stopped_configuration_is_told_at_its_leaders_level_plus_its_forecast(
 
 
 def test_a_warm_start_tells_what_lies_inside_the_space_and_says_how_many(study, tmp_path):
-    spec, out = study
+    _spec, out = study
     new = written(tmp_path, {"warm_start": [str(out)], "most": 2, "startup": 20})
     plan = look(new, [])
     (warm,) = plan.search.warm
@@ -218,7 +218,7 @@ def test_configurations_of_the_spec_are_raced_beside_the_proposals_and_told(tmp_
         tmp_path, {"space": space, "startup": None}, configs=own, seeds=[0], budget={"runs": 9}
     )
     plan = look(spec, [])
-    assert [arm.name for arm in plan.arms][0] == "mine"
+    assert next(arm.name for arm in plan.arms) == "mine"
     run(spec, tmp_path / "out")
     with Reader(tmp_path / "out") as store:
         names = [config.name for config in store.configs() if config.current]

@@ -19,13 +19,11 @@ from rankwise.spec.arms import Arm, check_key, draft_arm
 from rankwise.spec.errors import arm_settings, readable, shown
 from rankwise.spec.identity import canonical, name_by
 from rankwise.spec.models import SearchSpec, StudySpec
-from rankwise.spec.search import RangeSpec
+from rankwise.spec.search import SEARCHED, RangeSpec
 from rankwise.text import shorten
 
 Point = Mapping[str, Any]
 
-# What a proposal may set without the rows being read anew.
-SEARCHED = ("lora.", "ranks.", "training.", "model.quantization")
 DIGITS = 3  # significant ones of proposed numbers, so that a configuration can be read
 MOST_LISTED = 10_000
 

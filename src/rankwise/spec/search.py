@@ -6,6 +6,9 @@ from pydantic import Field
 
 from rankwise.spec.sections import Count, Number, Section
 
+# What a proposal may set without the rows being read anew.
+SEARCHED = ("lora.", "ranks.", "training.", "model.quantization")
+
 Finite = Annotated[int | float, Number]
 
 

@@ -95,13 +95,31 @@ def _nearest(space: Space, wanted: Mapping[str, Any]) -> Point:
 def spread_point(space: Space, number: int, seed: int) -> Suggestion:
     """Point `number` of a sequence whose first few are spread over the space, whatever their count.
 
-    An additive recurrence with the powers of the root of x^(D+1) = x + 1 (Roberts 2018, The
-    Unreasonable Effectiveness of Quasirandom Sequences), from a start drawn by the seed.
+    Halton's sequence (1960), a prime base for each setting, shifted by what the seed draws.
     """
-    dimensions = len(space.dimensions)
-    root = 2.0
-    for _ in range(60):
-        root = (1 + root) ** (1 / (dimensions + 1))
-    start_D = random.Random(seed)
-    u_D = [(start_D.random() + (number + 1) * root ** -(d + 1)) % 1.0 for d in range(dimensions)]
+    shift = random.Random(seed)
+    u_D = [
+        (shift.random() + _radical_inverse(number + 1, base)) % 1.0
+        for base in _primes(len(space.dimensions))
+    ]
     return Suggestion(space.at(u_D), "spread out")
+
+
+def _radical_inverse(number: int, base: int) -> float:
+    """The digits of a number in this base, mirrored behind the point."""
+    found, unit = 0.0, 1.0
+    while number:
+        unit /= base
+        number, digit = divmod(number, base)
+        found += unit * digit
+    return found
+
+
+def _primes(count: int) -> list[int]:
+    found: list[int] = []
+    candidate = 2
+    while len(found) < count:
+        if all(candidate % prime for prime in found):
+            found.append(candidate)
+        candidate += 1
+    return found

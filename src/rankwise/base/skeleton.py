@@ -263,6 +263,12 @@ def vocabulary(model: Any) -> int | None:
         return None
 
 
+def hidden_size(model: nn.Module) -> int | None:
+    """The width of the model's hidden states, None where its configuration does not say."""
+    found = getattr(text_config(model), "hidden_size", None)
+    return found if isinstance(found, int) and found > 0 else None
+
+
 def _is_table(name: str, module: nn.Module) -> bool:
     if any(part in name for part in ("vision", "visual", "audio")):
         return False

@@ -60,11 +60,11 @@ def plan(
     Where the folder of its results holds a study already, the spec is compared with that.
     """
     study = read_spec(spec, overrides)
-    plan = check(study, spec.parent, download=False)
+    folder = out or folder_of(study)
+    plan = check(study, spec.parent, False, folder)
     from rankwise.cli.tables import plan_facts, print_plan
     from rankwise.study.outlook import look_ahead, outlook_facts, outlook_words
 
-    folder = out or folder_of(study)
     outlook, facts = look_ahead(plan, folder), plan_facts(plan, folder)
     if as_json:
         print(json.dumps({**facts, "folder": outlook_facts(outlook)}, indent=2))
@@ -274,18 +274,31 @@ def read_spec(spec: Path, overrides: list[str] | None) -> Any:
 
     study = load_spec(spec, overrides or [])
     make_arms(study)
+    if study.search is not None:
+        from rankwise.search.sampler import require_optuna
+        from rankwise.search.space import space_of
+
+        space_of(study)
+        require_optuna()
     return study
 
 
-def check(study: Any, base_dir: Path, download: bool) -> Any:
-    """The plan of a study, its paths relative to `base_dir`."""
+def check(study: Any, base_dir: Path, download: bool, folder: Path | None = None) -> Any:
+    """The plan of a study, its paths relative to `base_dir`.
+
+    With what its search has proposed already, where the folder of its results is given.
+    """
     quiet_libraries()
     from rankwise.study.budget import refuse_small_budget
     from rankwise.study.plan import plan_study
 
     plan = plan_study(study, base_dir, download)
     refuse_small_budget(plan)
-    return plan
+    if folder is None or study.search is None:
+        return plan
+    from rankwise.study.search import as_in_folder
+
+    return as_in_folder(plan, folder)
 
 
 def folder_of(study: Any) -> Path:
@@ -307,7 +320,7 @@ def _report_outside(source: Path, mapping: Path | None, out: Path | None) -> Pat
 
 def _dry_run(study: Any, base_dir: Path, folder: Path, train_dropped: bool, as_json: bool) -> None:
     """Print what `run` would do, or raise what it would raise before it loads anything."""
-    plan = check(study, base_dir, download=False)
+    plan = check(study, base_dir, False, folder)
     from rankwise.study.outlook import (
         look_ahead,
         outlook_facts,

@@ -1,7 +1,7 @@
 """The output of `rankwise plan`."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,9 @@ from rankwise.study.budget import run_flops
 from rankwise.study.expected import ExpectedRace, expect_race, rungs_words, would_race
 from rankwise.study.noise import Detectable, detectable_words, look_for_differences
 from rankwise.study.plan import StudyPlan, pick_device, shared_trainings
+from rankwise.study.proposals import Search
 from rankwise.study.space import needed_bytes
+from rankwise.study.warm_start import warm_words
 from rankwise.text import amount, count, size
 
 # Time of a training step over the time of its matrix products alone, as measured on two CPU cores
@@ -67,6 +69,7 @@ def plan_facts(plan: StudyPlan, folder: Path | None = None) -> dict[str, Any]:
         "race": _race_facts(expect_race(plan), total / len(trained)),
         "would_race": _race_facts(would_race(plan), total / len(trained)),
         "differences": None if differences is None else asdict(differences),
+        "search": None if plan.search is None else search_facts(plan.search),
     }
 
 
@@ -129,6 +132,33 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     return float(2 * size**3 / best)
 
 
+def search_facts(search: Search) -> dict[str, Any]:
+    """The search of a study, JSON-ready: what it proposed, and where that comes from."""
+    proposals = [
+        {"name": one.name, "settings": dict(one.point), "source": one.source, "why": one.why}
+        for one in search.proposals
+    ]
+    return {
+        "points": search.space.size,
+        "proposals": proposals,
+        "warm_start": [warm_words(one) for one in search.warm],
+    }
+
+
+def search_lines(facts: dict[str, Any]) -> Iterator[str]:
+    """The same in sentences."""
+    size = "" if facts["points"] is None else f" out of {facts['points']:,} points"
+    yield f"proposed so far: {count(len(facts['proposals']), 'configuration')}{size}"
+    for source in dict.fromkeys(one["source"] for one in facts["proposals"]):
+        some = [one for one in facts["proposals"] if one["source"] == source]
+        known = [one for one in some if one["why"]]
+        yield from (f"  - {source}: {one['name']}: {one['why']}" for one in known)
+        others = [one["name"] for one in some if not one["why"]]
+        if others:
+            yield f"  - {source}: {', '.join(others)}"
+    yield from (f"  - known from {said}" for said in facts["warm_start"])
+
+
 def print_plan(facts: dict[str, Any]) -> None:
     """Prints the plan."""
     console = Console()
@@ -161,6 +191,8 @@ def print_plan(facts: dict[str, Any]) -> None:
             _modules(arm),
         )
     console.print(table)
+    for line in search_lines(facts["search"]) if facts["search"] else ():
+        console.print(line, highlight=False, markup=False)
     sizes = ", ".join(str(len(cohort)) for cohort in facts["cohorts"])
     shared = ""
     if facts["trainings"] < facts["runs"]:

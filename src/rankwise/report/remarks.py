@@ -160,6 +160,11 @@ def _look(data: Mapping[str, Any]) -> str:
     return f"look {data['number']} at the results, of {count(data['runs'], 'finished run')}"
 
 
+def _proposed(data: Mapping[str, Any]) -> str:
+    why = f" ({data['why']})" if data["why"] else ""
+    return f"proposed {data['name']}: {data['source']}{why}"
+
+
 WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "versions": ("versions", _changed("versions")),
     "device": ("device", _changed("device")),
@@ -178,6 +183,7 @@ WORDS: dict[str, tuple[str, Callable[[Mapping[str, Any]], str]]] = {
     "not_checked": ("export", _not_checked),
     "repaired": ("study.db", _repaired),
     "look": ("looks", _look),
+    "search_proposal": ("search", _proposed),
 }
 
 

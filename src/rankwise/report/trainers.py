@@ -50,6 +50,7 @@ def recommended_spec(records: Records, arm: str) -> dict[str, Any]:
     spec.pop("race", None)
     spec["budget"] = {"hours": (spec.get("budget") or {}).get("hours")}
     spec["study"] = f"{spec.get('study', 'study')}-recommended"
+    spec.pop("search", None)
     return _without_empty(spec)
 
 

@@ -26,6 +26,7 @@ from functools import lru_cache
 import numpy as np
 
 from rankwise.analysis.scores import Floats
+from rankwise.analysis.variance import symmetric_root
 from rankwise.search.pairs import Pair, few_groups, pair_of, reference_of, runs_of, unit_of
 from rankwise.search.prior import PRIOR, Prior
 from rankwise.search.seen import Schedule, Seen
@@ -208,9 +209,7 @@ def _conditional(
     weights_KA = np.linalg.solve(cov_AA[:k, :k], cov_AA[:k, k:])
     surprise = float(z_K @ np.linalg.solve(cov_AA[:k, :k], z_K)) if k else 0.0
     rest_AA = (cov_AA[k:, k:] - weights_KA.T @ cov_AA[:k, k:]) * (DF + surprise) / (DF + k)
-    value_A, turn_AA = np.linalg.eigh(rest_AA)
-    root_AA = turn_AA * np.sqrt(np.maximum(value_A, 0.0))
-    z_BA = rng.standard_normal((DRAWS, len(pairs))) @ root_AA.T
+    z_BA = rng.standard_normal((DRAWS, len(pairs))) @ symmetric_root(rest_AA)
     z_BA *= np.sqrt((DF + k) / rng.chisquare(DF + k, (DRAWS, 1)))
     drawn_BA = middle_A[k:] + sd_A[k:] * (z_K @ weights_KA + z_BA)
     return {pair.arm: drawn_BA[:, n] for n, pair in enumerate(pairs)}

@@ -14,6 +14,7 @@ import numpy as np
 
 from rankwise.analysis.factors import RATE_NAMES, Factor, Factors, find_factors
 from rankwise.analysis.scores import Floats
+from rankwise.analysis.variance import symmetric_root
 from rankwise.search.seen import Seen
 
 FEWEST_STARTED = 4
@@ -62,10 +63,9 @@ def _predicted(factors: Factors, started: int, log_AB: Floats, rng: np.random.Ge
     constant = float(middle_A.mean())
     mean_N = constant + weights_AN.T @ (middle_A - constant)
     cov_NN = size * k_XX[started:, started:] - weights_AN.T @ cov_AN
-    value_N, turn_NN = np.linalg.eigh(cov_NN)
-    root_NN = turn_NN * np.sqrt(np.maximum(value_N, 0.0))
     return np.asarray(
-        mean_N[:, None] + root_NN @ rng.standard_normal((len(mean_N), log_AB.shape[1]))
+        mean_N[:, None]
+        + symmetric_root(cov_NN) @ rng.standard_normal((len(mean_N), log_AB.shape[1]))
     )
 
 

@@ -87,8 +87,17 @@ class Run:
         return f"{self.arm.name}/seed-{self.seed}"
 
 
-def make_arms(spec: StudySpec) -> tuple[Arm, ...]:
-    """The arms of a study: all combinations of its grid, then its list; one where both are empty.
+def make_arms(
+    spec: StudySpec, proposed: Sequence[tuple[str, Mapping[str, Any]]] = ()
+) -> tuple[Arm, ...]:
+    """The arms of a study: all combinations of its grid, then its list, then those proposed.
+
+    One of the shared settings alone where grid and list are empty and nothing is searched. Names
+    of the first do not depend on what is proposed.
+
+    Args:
+        spec: The study.
+        proposed: Name and changed settings of what its search has proposed.
 
     Raises:
         SpecError: a setting that does not exist or cannot vary, an empty list of values, an
@@ -96,12 +105,14 @@ def make_arms(spec: StudySpec) -> tuple[Arm, ...]:
     """
     known = dict(arm_settings())
     drafts = [
-        _draft(spec, changes, place, name) for place, name, changes in _changes(spec, tuple(known))
+        draft_arm(spec, changes, place, name)
+        for place, name, changes in _changes(spec, tuple(known))
     ]
     names = arm_names([d.settings for d in drafts], [d.name for d in drafts])
-    arms = tuple(_named(draft, name) for draft, name in zip(drafts, names, strict=True))
+    arms = [_named(draft, name) for draft, name in zip(drafts, names, strict=True)]
+    arms += [draft_arm(spec, changes, "search", name) for name, changes in proposed]
     _refuse_twins(arms)
-    return arms
+    return tuple(arms)
 
 
 def varying_settings(arms: Sequence[Arm]) -> tuple[str, ...]:
@@ -118,19 +129,20 @@ def _changes(
 ) -> Iterator[tuple[str, str | None, dict[str, Any]]]:
     """(place for messages, explicit name, dotted setting -> value) of every arm."""
     for key, values in spec.grid.items():
-        _check_key(key, f"grid.{key}", known)
+        check_key(key, f"grid.{key}", known)
         if not values:
             raise SpecError(
                 f"grid.{key}: the list of values is empty; give values or remove the line"
             )
     combinations = math.prod(len(values) for values in spec.grid.values())
-    size = len(spec.configs) + (combinations if spec.grid or not spec.configs else 0)
+    alone = not spec.configs and spec.search is None
+    size = len(spec.configs) + (combinations if spec.grid or alone else 0)
     if size > MAX_ARMS:
         raise SpecError(
             f"grid and configs: {size:,} configurations, but at most {MAX_ARMS:,} are allowed; "
             "give fewer values"
         )
-    if spec.grid or not spec.configs:
+    if spec.grid or alone:
         for combination in itertools.product(*spec.grid.values()):
             yield "grid", None, dict(zip(spec.grid, combination, strict=True))
     for number, entry in enumerate(spec.configs):
@@ -138,11 +150,12 @@ def _changes(
         changes = once(flat(entry, known), place)
         name = changes.pop("name", None)
         for key in changes:
-            _check_key(key, f"{place}: {key}", known)
+            check_key(key, f"{place}: {key}", known)
         yield place, _checked_name(name, place), changes
 
 
-def _check_key(key: str, place: str, known: Sequence[str]) -> None:
+def check_key(key: str, place: str, known: Sequence[str]) -> None:
+    """Refuse the name of a setting that does not exist, or that cannot vary within a study."""
     if key in known:
         return
     inside = next((name for name in known if name.startswith(f"{key}.")), None)
@@ -170,10 +183,12 @@ def _checked_name(name: Any, place: str) -> str | None:
     return name
 
 
-def _draft(spec: StudySpec, changes: Mapping[str, Any], place: str, name: str | None) -> Arm:
+def draft_arm(
+    spec: StudySpec, changes: Mapping[str, Any], place: str, name: str | None = None
+) -> Arm:
     """One arm, checked, with its explicit name or an empty one."""
     raw = spec.model_dump(mode="json", warnings=False)
-    raw["grid"], raw["configs"] = {}, []
+    raw["grid"], raw["configs"], raw["search"] = {}, [], None
     for key, value in changes.items():
         here = raw
         *sections, leaf = key.split(".")

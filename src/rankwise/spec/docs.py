@@ -13,6 +13,7 @@ from pydantic.fields import FieldInfo
 
 from rankwise.spec.errors import arm_settings, fields_of, section_of
 from rankwise.spec.models import Section, StudySpec
+from rankwise.spec.search import SEARCHED, RangeSpec
 
 
 def json_schema() -> dict[str, Any]:
@@ -26,6 +27,12 @@ def json_schema() -> dict[str, Any]:
             name: {"type": "array", "minItems": 1, "items": _schema_of(field, definitions)}
             for name, field in settings.items()
         },
+    }
+    definitions["RangeSpec"] = RangeSpec.model_json_schema()
+    either = [{"type": "array", "minItems": 1}, {"$ref": "#/$defs/RangeSpec"}]
+    definitions["SearchSpec"]["properties"]["space"] |= {
+        "additionalProperties": False,
+        "properties": {name: {"anyOf": either} for name in settings if name.startswith(SEARCHED)},
     }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -28,8 +28,10 @@ def fields_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, F
 
 def section_of(field: FieldInfo) -> type[Section] | None:
     """The model of a field that is a section of the spec, else None."""
-    kind = field.annotation
-    return kind if isinstance(kind, type) and issubclass(kind, Section) else None
+    for kind in (field.annotation, *get_args(field.annotation)):  # `RaceSpec | None`, too
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
 
 
 def arm_settings() -> Iterator[tuple[str, FieldInfo]]:

@@ -190,6 +190,11 @@ def arm_names(settings: Sequence[Mapping[str, Any]], given: Sequence[str]) -> li
     ]
 
 
+def name_by(settings: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """A name for a configuration by some of its settings, whatever other configurations have."""
+    return _name(settings, sorted(keys, key=_place))
+
+
 def _place(key: str) -> int:
     """Where a setting's label stands: the adapter first, then the training, the data last."""
     if key in FIRST:

@@ -1,7 +1,7 @@
 """Spec files: from YAML to a checked `StudySpec`, with one readable message on mistakes."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,12 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
     if not isinstance(raw, dict):
         raise SpecError(f"{path.name}: must be a mapping of settings, found {shown(raw)}")
     _flatten_grid(raw, path.name)  # before the overrides, which name a setting of the grid dotted
+    _flatten_space(raw, path.name)
     places = [_override(raw, text) for text in overrides]
     if "arms" in raw:
         raise SpecError(f"{path.name}: arms: this key is now named `configs`; rename it")
     _flatten_grid(raw, path.name)
+    _flatten_space(raw, path.name)
     _refuse_idle_overrides(raw, places)
     try:
         return StudySpec.model_validate(raw)
@@ -45,6 +47,22 @@ def load_spec(path: Path, overrides: Sequence[str] = ()) -> StudySpec:
 def _flatten_grid(raw: dict[Any, Any], place: str) -> None:
     if isinstance(raw.get("grid"), dict):
         raw["grid"] = once(flat(raw["grid"]), f"{place}: grid")
+
+
+def _flatten_space(raw: dict[Any, Any], place: str) -> None:
+    """As the grid; a mapping with `low` or `high` is a range."""
+    search = raw.get("search")
+    if isinstance(search, dict) and isinstance(search.get("space"), dict):
+        ranges = set(_ranges(search["space"]))
+        search["space"] = once(flat(search["space"], ranges), f"{place}: search.space")
+
+
+def _ranges(tree: dict[Any, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in tree.items():
+        if isinstance(value, dict) and {"low", "high"} & value.keys():
+            yield f"{prefix}{key}"
+        elif isinstance(value, dict):
+            yield from _ranges(value, f"{prefix}{key}.")
 
 
 def _override(raw: dict[Any, Any], text: str) -> str:
@@ -58,6 +76,10 @@ def _override(raw: dict[Any, Any], text: str) -> str:
     keys = name.split(".")
     if keys[0] == "grid" and len(keys) > 1:
         keys = ["grid", ".".join(keys[1:])]  # a key of the grid is itself a dotted name
+    elif keys[:2] == ["search", "space"] and len(keys) > 2:
+        *setting, last_key = keys[2:]
+        bound = [last_key] if setting and last_key in ("low", "high", "log") else []
+        keys = [*keys[:2], ".".join(keys[2 : len(keys) - len(bound)]), *bound]
     elif keys[0] == "configs" and len(keys) > 2:
         keys = ["configs", keys[1], ".".join(keys[2:])]
     here: Any = raw

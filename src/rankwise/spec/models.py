@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rankwise.files import bad_folder_name
+from rankwise.spec.search import SearchSpec
 from rankwise.spec.sections import (
     AugmentSpec,
     Count,
@@ -31,6 +32,7 @@ __all__ = [
     "ModelSpec",
     "RaceSpec",
     "RanksSpec",
+    "SearchSpec",
     "Section",
     "SplitSpec",
     "StudySpec",
@@ -187,6 +189,9 @@ class StudySpec(Section):
         default_factory=list,
         description="Single configurations: a name and the settings that differ.",
     )
+    search: SearchSpec | None = Field(
+        None, description="Configurations that a sampler proposes, as far as the budget goes."
+    )
     seeds: tuple[Annotated[int, Field(ge=0)], ...] = Field(
         (0,), min_length=1, description="Seeds; every configuration is run with each."
     )
@@ -236,6 +241,10 @@ class StudySpec(Section):
             raise ValueError("seeds: a seed is given twice and would repeat its runs; remove one")
         if self.race is not None and self.budget == BudgetSpec():
             raise ValueError("race: needs a budget; give budget.runs, or remove race")
+        if self.search is not None and self.budget == BudgetSpec():
+            raise ValueError(
+                "search: needs a budget, or it would never end; give budget.runs (or tokens, hours)"
+            )
         if self.budget.runs is not None and self.budget.runs < 2:
             raise ValueError(
                 f"budget.runs: {self.budget.runs:g} cannot compare two configurations; give at "
@@ -253,8 +262,8 @@ def race_of(spec: StudySpec) -> RaceSpec | None:
     """How the study races; None where every run is trained to its end."""
     if spec.race is not None:
         return spec.race
-    budget = spec.budget
-    return None if budget.runs is None and budget.tokens is None else RaceSpec()
+    amount = spec.budget.runs or spec.budget.tokens
+    return None if amount is None and spec.search is None else RaceSpec()
 
 
 def columns_of(data: DataSpec) -> tuple[str, ...]:

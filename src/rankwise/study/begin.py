@@ -33,6 +33,7 @@ from rankwise.study.answering import (
 )
 from rankwise.study.checkpoints import Checkpoints
 from rankwise.study.plan import StudyPlan, pick_device
+from rankwise.study.proposals import note_proposals
 from rankwise.study.race import add_runs
 from rankwise.study.settled import PACKAGES, versions_of
 from rankwise.tasks.by_name import row_losses, target_count
@@ -278,6 +279,8 @@ def write_configurations(study: Study) -> dict[str, str]:
     Old to new names of configurations whose name the plan gives to others.
     """
     plan, store = study.plan, study.store
+    if plan.search is not None:
+        note_proposals(store, plan.search.proposals)
     moved = store.set_configs({arm.id: arm.name for arm in plan.arms})
     numbers = {arm.id: write_training(plan, arm, store, study.task) for arm in plan.arms}
     for arm in plan.arms:

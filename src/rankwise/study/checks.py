@@ -32,7 +32,10 @@ def check_metric(spec: StudySpec) -> None:
 
 
 def check_race(spec: StudySpec, arms: Sequence[Arm]) -> None:
-    """Refuse a race that protects a configuration which does not exist, or that has one only."""
+    """Refuse a race that protects a configuration which does not exist, or that has one only.
+
+    Those that are proposed cannot be protected.
+    """
     race = race_of(spec)
     if race is None:
         return
@@ -42,7 +45,7 @@ def check_race(spec: StudySpec, arms: Sequence[Arm]) -> None:
             raise SpecError(
                 f"race.protect: no configuration is named {shorten(name)}{nearest(name, known)}"
             )
-    if len({arm.training_id for arm in arms}) < 2:
+    if spec.search is None and len({arm.training_id for arm in arms}) < 2:
         raise SpecError(
             "budget: there is one configuration to train, and nothing to race; give a grid or "
             "configs, or remove budget.runs"

@@ -28,10 +28,10 @@ def compare_inputs(spec: StudySpec, store: Reader) -> dict[str, BaseFile]:
         WrongFolderError: as `compare`.
     """
     study = store.study()
-    before = _spec(study.spec)
+    before = spec_of(study.spec)
     if before is not None:
-        _refuse(store, "base model", _differing(before, spec, "model"))
-        _refuse(store, "data", _differing(before, spec, "data"))
+        _refuse(store, "base model", differing_section(before, spec, "model"))
+        _refuse(store, "data", differing_section(before, spec, "data"))
         task = differing_values({"task": before.task}, {"task": spec.task})
         metric = (before.objective.metric, spec.objective.metric)
         name = "objective.metric"
@@ -52,7 +52,7 @@ def compare_inputs(spec: StudySpec, store: Reader) -> dict[str, BaseFile]:
     return now
 
 
-def _spec(stored: Mapping[str, Any]) -> StudySpec | None:
+def spec_of(stored: Mapping[str, Any]) -> StudySpec | None:
     """The stored spec with today's defaults; None where an older version's is no spec any more."""
     try:
         return StudySpec.model_validate(stored)
@@ -60,7 +60,10 @@ def _spec(stored: Mapping[str, Any]) -> StudySpec | None:
         return None
 
 
-def _differing(before: StudySpec, now: StudySpec, section: str) -> dict[str, tuple[Any, Any]]:
+def differing_section(
+    before: StudySpec, now: StudySpec, section: str
+) -> dict[str, tuple[Any, Any]]:
+    """What differs between two specs in the settings of `model` or `data` that change results."""
     old, new = (
         {
             name: value

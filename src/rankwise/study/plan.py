@@ -5,7 +5,8 @@ the model's configuration, and finds every mistake that can be found from these.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from rankwise.adapters.memory import Footprint, Memory, footprint, max_runs, pre
 from rankwise.adapters.peft_files import check_in_peft
 from rankwise.base.load import absent_weights, choose_dtype, load_tokenizer
 from rankwise.base.modules import Gaps, linear_modules
-from rankwise.base.skeleton import own_classes, skeleton, walk
+from rankwise.base.skeleton import hidden_size, own_classes, skeleton, walk
 from rankwise.data.augment import check_augment
 from rankwise.data.examples import Example, StudyData, make_examples, train_examples
 from rankwise.data.rows import hash_of, needed_columns
 from rankwise.data.sources import read_rows
 from rankwise.data.split import Split, split_rows, with_names_of_base
-from rankwise.errors import SpecError
+from rankwise.errors import ModelError, SpecError
+from rankwise.search.space import first_values
 from rankwise.spec.arms import Arm, Run, make_arms
 from rankwise.spec.models import GenerationSpec, StudySpec
 from rankwise.study.checks import (
@@ -42,6 +44,8 @@ from rankwise.study.checks import (
 )
 from rankwise.study.cohorts import cohorts_of
 from rankwise.study.free_memory import free_bytes
+from rankwise.study.proposals import Proposal, Search, entries, with_first
+from rankwise.study.warm_start import begin_search
 from rankwise.text import shorten
 from rankwise.train.generate import Question, questions_of
 from rankwise.train.optimizer import steps_of
@@ -62,6 +66,8 @@ class StudyPlan:
         gaps: Weights that the checkpoint does not bring, modules that rows do not reach.
         notes: Facts about the data for the plan and the report.
         rows_sha256: Of the rows of the source.
+        search: What its proposals are made from, and those made so far; None where nothing is
+            searched.
     """
 
     spec: StudySpec
@@ -77,6 +83,7 @@ class StudyPlan:
     questions: Mapping[GenerationSpec, tuple[Question, ...]]
     notes: tuple[str, ...]
     rows_sha256: str
+    search: Search | None = None
 
     @property
     def num_labels(self) -> int | None:
@@ -150,6 +157,10 @@ class StudyPlan:
 
         return tuple(sorted(runs, key=lambda run: (len(breadth(run)), breadth(run), run.seed)))
 
+    def can_train(self, arm: Arm) -> bool:
+        """Whether this base can have the adapter of an arm that is not in the plan."""
+        return _can_train(self.spec, self.structure, self.gaps, arm)
+
     def costs(self, arm: Arm, device: torch.device) -> dict[str, int]:
         """The costs of an arm that are known before it runs."""
         counts = self.footprints[arm.id]
@@ -176,7 +187,8 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     check_metric(spec)
     check_asked(spec, arms)
     check_race(spec, arms)
-    augments = dict.fromkeys(arm.augment for arm in arms)
+    search = None if spec.search is None else begin_search(spec, base_dir)
+    augments = dict.fromkeys([spec.data.augment] * bool(search) + [arm.augment for arm in arms])
     for augment in augments:
         check_augment(augment, spec.data, base_dir)
     rows = read_rows(spec.data, base_dir, needed_columns(spec.data, augments))
@@ -188,14 +200,12 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     check_start(spec, structure)
     check_attention(spec, structure)
     gaps = Gaps(absent_weights(spec.model, spec.task, labels, download), *walk(structure))
-    adapters = {
-        arm.id: None
-        if arm.method == "full"
-        else resolve_adapter(structure, arm, spec.task, gaps=gaps)
-        for arm in arms
-    }
-    for adapter in {_built(adapter): adapter for adapter in adapters.values() if adapter}.values():
-        check_in_peft(structure, adapter, spec.task)
+    if search is not None:
+        _adapters(spec, structure, gaps, list(first_values(spec, search.space)))
+        able = partial(_can_train, spec, structure, gaps)
+        search = with_first(spec, search, hidden_size(structure), able)
+        arms = make_arms(spec, entries(search.proposals))
+    adapters = _adapters(spec, structure, gaps, arms)
     footprints = {arm.id: footprint(structure, adapters[arm.id]) for arm in arms}
     check_length(spec, structure, gaps)
     tokenizer = load_tokenizer(spec.model, structure.config)
@@ -225,7 +235,55 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
         questions,
         tuple(dict.fromkeys([*data.notes, *notes, *gap_notes(structure, gaps, arms, adapters)])),
         rows_sha256,
+        search,
     )
+
+
+def with_proposals(plan: StudyPlan, proposals: Sequence[Proposal]) -> StudyPlan:
+    """The plan with these as all that its search has proposed; data and structure are those it has.
+
+    Raises:
+        SpecError, ModelError: one cannot be trained on this base.
+    """
+    assert plan.search is not None
+    spec, structure = plan.spec, plan.structure
+    arms = make_arms(spec, entries(proposals))
+    new = [arm for arm in arms if arm.id not in plan.adapters]
+    found = {**plan.adapters, **_adapters(spec, structure, plan.gaps, new)}
+    counts = {arm.id: footprint(structure, found[arm.id]) for arm in new}
+    return replace(
+        plan,
+        arms=arms,
+        runs=tuple(Run(arm, seed) for arm in arms for seed in spec.seeds),
+        adapters=found,
+        footprints={**plan.footprints, **counts},
+        train={**{arm.training_id: plan.data.train for arm in new}, **plan.train},
+        search=replace(plan.search, proposals=tuple(proposals)),
+    )
+
+
+def _adapters(
+    spec: StudySpec, structure: nn.Module, gaps: Gaps, arms: Sequence[Arm]
+) -> dict[str, Adapter | None]:
+    """The adapter of each arm by its id; every kind of them is tried in peft."""
+    found = {
+        arm.id: None
+        if arm.method == "full"
+        else resolve_adapter(structure, arm, spec.task, gaps=gaps)
+        for arm in arms
+    }
+    for adapter in {_built(one): one for one in found.values() if one}.values():
+        check_in_peft(structure, adapter, spec.task)
+    return found
+
+
+def _can_train(spec: StudySpec, structure: nn.Module, gaps: Gaps, arm: Arm) -> bool:
+    """Whether an arm's values go together on this base."""
+    try:
+        _adapters(spec, structure, gaps, [arm])
+    except (SpecError, ModelError):
+        return False
+    return True
 
 
 def _built(adapter: Adapter) -> tuple[object, ...]:

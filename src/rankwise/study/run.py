@@ -37,10 +37,11 @@ from rankwise.study.changes import changes_words, compare
 from rankwise.study.export import measure_merged, unmerged
 from rankwise.study.keep import drop_adapters, lost_words
 from rankwise.study.outlook import incomplete_runs, missing_runs, what_is_left
-from rankwise.study.plan import StudyPlan, shared_trainings
-from rankwise.study.race import next_round, start_more
+from rankwise.study.plan import StudyPlan
+from rankwise.study.race import next_round
 from rankwise.study.record import Remark, StudyBegun, StudyEvent, run_id
 from rankwise.study.reload import check_adapters, refuse_unloadable, unchecked
+from rankwise.study.search import begin_more, sharing_of, with_stored_proposals
 from rankwise.study.settled import made_of
 from rankwise.study.space import refuse_without_memory, refuse_without_room
 from rankwise.study.train_cohort import BudgetSpent, TrainApart, train_cohort
@@ -68,12 +69,13 @@ def run_study(
         StoreError: the folder holds another study, or is in use.
     """
     with Store(folder, create=True, lock=lock) as store:
-        plan = with_stored_ranks(plan, store)
+        plan = with_stored_ranks(with_stored_proposals(plan, store), store)
         study = open_study(plan, folder, store)
         alike = _divided_alike(plan, store)
         yield from _renew(study)
         if store.begun() and not missing_runs(plan, store):
-            _begin_next(plan, store)
+            _begin_next(study)
+            plan = study.plan
         left = what_is_left(plan, store, train_dropped)
         yield tuple(Remark(said) for said in lost_words(left.lost))
         refuse_without_room(plan, left.to_train, folder)
@@ -180,8 +182,7 @@ def _train(
 ) -> Iterator[tuple[StudyEvent, ...]]:
     """Train the missing runs, and give the incomplete ones what they lack, cohort by cohort."""
     plan, store = study.plan, study.store
-    together = shared_trainings(plan.runs)
-    study.sharing = {run.id: runs for run, runs in together.items()}
+    study.sharing = sharing_of(plan)
     yield (Remark(f"loading {base_name(plan.spec.model)}"),)
     begin(study)
     quantization = plan.runs[0].arm.quantization  # of the base that is loaded
@@ -208,17 +209,24 @@ def _train(
             link_names(store)
         store.back_up()
         if not waiting.cohorts:
-            waiting.add(_begin_next(plan, store))
+            more = _begin_next(study)
+            waiting.plan = study.plan
+            waiting.add(more)
     study.checkpoints.keep(waiting.runs)
 
 
-def _begin_next(plan: StudyPlan, store: Store) -> list[Run]:
-    """The next runs of a race, once no run is under way; seeds are given by a look at results."""
-    runs = start_more(plan, store, 0)
+def _begin_next(study: Study) -> list[Run]:
+    """The next runs of a race, once no run is under way; seeds are given by a look at results.
+
+    What a search keeps for them and they do not need goes to further configurations.
+    """
+    runs = begin_more(study, 0)
     if not runs:
-        runs = next_round(plan, store)
+        runs = next_round(study.plan, study.store)
         if runs:
-            _note_look(store)
+            _note_look(study.store)
+        else:
+            runs = begin_more(study, 0, for_seeds=0.0)
     return runs
 
 

@@ -14,12 +14,14 @@ from rankwise import __version__
 from rankwise.data.rows import hash_of, needed_columns
 from rankwise.data.sources import read_rows
 from rankwise.files import unlike
+from rankwise.search.space import space_of
 from rankwise.spec.arms import Arm, make_arms
 from rankwise.spec.identity import canonical
 from rankwise.spec.models import StudySpec
 from rankwise.store.reader import Reader
 from rankwise.store.schema import ADAPTERS, FILE, FINISHED
 from rankwise.study.inputs import compare_inputs
+from rankwise.study.proposals import entries, stored_proposals
 
 PACKAGES = ("torch", "transformers", "peft", "numpy", "bitsandbytes")
 READING = ("tokenizers", "datasets", "pandas", "pyarrow")  # they, too, decide what rows become
@@ -56,11 +58,18 @@ def is_settled(spec: StudySpec, base_dir: Path, folder: Path) -> bool:
         if not store.begun():
             return False
         compare_inputs(spec, store)
-        arms, noted = make_arms(spec), store.settled()
+        arms, noted = _arms(spec, store), store.settled()
         if noted is None or not _adapters_are_whole(spec, arms, store):
             return False
     only = needed_columns(spec.data, [arm.augment for arm in arms])
     return noted == made_of(spec, arms, hash_of(read_rows(spec.data, base_dir, only)))
+
+
+def _arms(spec: StudySpec, store: Reader) -> tuple[Arm, ...]:
+    """The configurations of a spec, with those that its search has proposed."""
+    if spec.search is None:
+        return make_arms(spec)
+    return make_arms(spec, entries(stored_proposals(spec, space_of(spec), store)))
 
 
 def _adapters_are_whole(spec: StudySpec, arms: Sequence[Arm], store: Reader) -> bool:

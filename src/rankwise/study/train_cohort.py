@@ -19,7 +19,7 @@ from rankwise.store.schema import ENDED, FINISHED, CostRecord, RunRecord
 from rankwise.study.answering import ask_runs
 from rankwise.study.begin import Study, parts_of_one, with_measured_ranks
 from rankwise.study.checkpoints import is_recorded
-from rankwise.study.race import start_more, stops
+from rankwise.study.race import stops
 from rankwise.study.record import (
     CohortFormed,
     Remark,
@@ -28,6 +28,7 @@ from rankwise.study.record import (
     run_id,
     save_best_weights,
 )
+from rankwise.study.search import begin_more
 from rankwise.study.waiting import Waiting
 from rankwise.text import first_line
 from rankwise.train.bank import Bank, Trainable
@@ -146,7 +147,9 @@ def _train(
                 raise BudgetSpent
             still = [member.state.run for member in cohort.members if member.running]
             if ends and still:
-                waiting.add(start_more(study.plan, study.store, len(still)))
+                more = begin_more(study, len(still) + waiting.behind)
+                waiting.plan = study.plan
+                waiting.add(more)
             if ends and waiting.refill(still):
                 return
     except (GeneratorExit, BudgetSpent):  # the caller stops here, or the budget is spent

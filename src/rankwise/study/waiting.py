@@ -33,7 +33,7 @@ class Waiting:
     """The cohorts that are not done, the one in training first; every change goes to the store.
 
     Args:
-        plan: The study.
+        plan: The study; its attribute is renewed where a search adds to it.
         store: Its records.
         runs: All runs that lack something; those that no stored cohort holds get new ones.
         device: Where they train.
@@ -48,7 +48,7 @@ class Waiting:
         device: torch.device,
         keep: bool,
     ) -> None:
-        self._plan, self._store, self._device = plan, store, device
+        self.plan, self._store, self._device = plan, store, device
         lacking = [run for some in runs for run in some]
         self.cohorts = self._stored(lacking) if keep else []
         known = {run for one in self.cohorts for run in one.runs}
@@ -59,7 +59,7 @@ class Waiting:
 
     def _stored(self, lacking: Sequence[Run]) -> list[Together]:
         """The stored cohorts of runs that the plan still has, but those that lack nothing."""
-        runs = {run_id(self._store, run): run for run in wanted_runs(self._plan, self._store)}
+        runs = {run_id(self._store, run): run for run in wanted_runs(self.plan, self._store)}
         found = []
         for record in self._store.cohorts():
             here = tuple(runs[number] for number in record.runs if number in runs)
@@ -72,9 +72,14 @@ class Waiting:
         """All runs that are still in a cohort."""
         return [run for one in self.cohorts for run in one.runs]
 
+    @property
+    def behind(self) -> int:
+        """Runs that are still to be trained in cohorts behind the first one."""
+        return sum(len(one.runs) for one in self.cohorts[1:] if not one.trained)
+
     def add(self, runs: Sequence[Run]) -> None:
         """Let these runs wait behind the others, in cohorts of their own."""
-        self.cohorts += [Together(cohort) for cohort in self._plan.cohorts(runs, self._device)]
+        self.cohorts += [Together(cohort) for cohort in self.plan.cohorts(runs, self._device)]
         self._write()
 
     def done(self) -> None:
@@ -104,8 +109,8 @@ class Waiting:
         ]
         if rest and rest[0].trained:
             ended += rest.pop(0).runs
-        together = replace(first, runs=self._plan.in_order((*still, *joining)))
-        behind = Together(self._plan.in_order(ended), first.most_rows, trained=True)
+        together = replace(first, runs=self.plan.in_order((*still, *joining)))
+        behind = Together(self.plan.in_order(ended), first.most_rows, trained=True)
         self.cohorts = [together, behind, *(one for one in rest if one.runs)]
         self._write()
         return True
@@ -127,7 +132,7 @@ class Waiting:
         return joined
 
     def _bytes(self, runs: Iterable[Run]) -> int:
-        return cohort_bytes([self._plan.memory(run.arm, self._device) for run in runs])
+        return cohort_bytes([self.plan.memory(run.arm, self._device) for run in runs])
 
     def _write(self) -> None:
         self._store.save_cohorts(

@@ -11,6 +11,7 @@ import yaml
 from black_box import rankwise
 from rankwise.cli.app import look
 from rankwise.store.reader import Reader
+from rankwise.store.schema import from_blob
 from rankwise.study.budget import committed, limit_of, run_costs
 from rankwise.study.race import begun_runs, decisions
 from rankwise.study.run import run_study
@@ -18,12 +19,12 @@ from rankwise.train.loop import Batched, Ended, Evaluating, Stepped
 from stored import numbers
 from tiny_text import tiny_spec
 
-HOPELESS = 0.3
+HOPELESS = 1e-5
 STUDY = {
-    "grid": {"lora.r": [2, 4], "training.learning_rate": [1e-4, 1e-3, HOPELESS]},
+    "grid": {"lora.r": [4, 8], "training.learning_rate": [HOPELESS, 3e-3, 1e-2, 3e-2]},
     "seeds": [0, 1, 2],
-    "lora": {"target_modules": ["query", "value"]},
-    "training": {"max_steps": 10, "eval_steps": 1, "per_device_train_batch_size": 4},
+    "lora": {"target_modules": "all-linear"},
+    "training": {"max_steps": 10, "eval_steps": 1, "per_device_train_batch_size": 8},
     "budget": {"runs": 12},
     "race": {"at_once": 4, "audit": 0.0},
     "hardware": {"checkpoint_seconds": 0},
@@ -31,7 +32,7 @@ STUDY = {
 
 
 def written(folder, name="study.yaml", **more):
-    spec = tiny_spec(folder, "bert", "labelled", **{**STUDY, **more})
+    spec = tiny_spec(folder, "llama", "text", **{**STUDY, **more})
     spec = {key: value for key, value in spec.items() if value is not None}
     (folder / name).write_text(yaml.safe_dump(spec))
     return folder / name
@@ -70,9 +71,9 @@ def test_a_hopeless_configuration_is_stopped_and_the_budget_is_kept(raced):
     spec, out, _ = raced
     found = states(spec, out)
     hopeless = [state for rate, _, state in found if rate == HOPELESS]
-    assert "done" not in hopeless
+    assert "pruned" in hopeless
     assert {state for _, _, state in found} <= {"done", "pruned", "diverged"}
-    assert sum(state == "done" for _, _, state in found) >= 4
+    assert sum(state == "done" for _, _, state in found) >= 3
     plan = look(spec, [])
     with Reader(out) as store:
         spent = committed(plan, store, begun_runs(store), run_costs(plan))
@@ -100,7 +101,7 @@ def test_the_place_of_a_stopped_run_is_taken_at_once(raced):
     batches = [sum(isinstance(e, Batched) for e in events) for events in told]
     before = sum(batches[: ends[0] + 1])
     assert sizes[:before] == [4] * before
-    assert sizes[before] == 4, "six configurations, four at once"
+    assert sizes[before] == 4, "eight configurations, four at once"
 
 
 def test_whatever_moment_a_raced_study_dies_at_it_goes_on_with_its_decisions(raced):
@@ -124,7 +125,7 @@ def test_a_run_that_survives_has_the_numbers_of_an_even_grid(raced, tmp_path):
     assert [arm.training_id for arm in plans[0].arms] == [arm.training_id for arm in plans[1].arms]
     grid = {tuple(row[:4]): row[4] for row in numbers(tmp_path / "even")["evaluation"]}
     seen = [row for row in numbers(out)["evaluation"] if row[1] in (0, 1)]
-    assert len(seen) > 40
+    assert len(seen) > 30
     for key, seed, split, step, losses, _ in seen:
         if split == "validation":
             expected = values(grid[key, seed, split, step])
@@ -132,11 +133,11 @@ def test_a_run_that_survives_has_the_numbers_of_an_even_grid(raced, tmp_path):
 
 
 def values(blob):
-    return np.frombuffer(blob[-4 - 12 * 4 : -4], dtype=np.float32)
+    return from_blob(blob)
 
 
 def test_a_protected_configuration_is_never_stopped_and_a_larger_budget_goes_on(tmp_path):
-    protected = f"r2_lr{HOPELESS}"
+    protected = "r8_lr1e-5"
     race = {"at_once": 4, "audit": 0.0, "protect": [protected]}
     spec = written(tmp_path, race=race, budget={"runs": 7}, hardware={})
     finish(spec, tmp_path / "out")

@@ -61,7 +61,9 @@ def contenders(
         return tied
     p = found.p
     kept = [one.arm for one in verdict.distances if one.arm in finished]
-    return tuple(arm for arm in kept if p[arm] >= rules.level or arm in tied)
+    may_be_best = tuple(arm for arm in kept if p[arm] >= rules.level or arm in tied)
+    # One alone would end the study with a claim on its runs only: a second seed of two is enough.
+    return may_be_best if len(may_be_best) > 1 else tuple(kept[:2])
 
 
 def outcome(verdict: Verdict, contending: Sequence[str]) -> Outcome:

@@ -166,21 +166,31 @@ def test_a_stopped_configuration_is_told_at_its_leaders_level_plus_its_forecast(
     assert level_of(seen, [stop], "lost") is None
 
 
+def again(spec, path, **search):
+    """The same study in another file, searched otherwise."""
+    changed = yaml.safe_load(spec.read_text())
+    changed["search"] |= search
+    path.write_text(yaml.safe_dump(changed))
+    return path
+
+
 def test_a_warm_start_tells_what_lies_inside_the_space_and_says_how_many(study, tmp_path):
-    _spec, out = study
-    new = written(tmp_path, {"warm_start": [str(out)], "most": 2, "startup": 20})
+    spec, out = study
+    new = again(spec, tmp_path / "new.yaml", warm_start=[str(out)], most=2, startup=20)
     plan = look(new, [])
     (warm,) = plan.search.warm
     with Reader(out) as store:
         done = [arm for arm in read_records(store).arms if arm.mean is not None]
-    assert len(warm.trials) == len(done)
-    assert warm.outside == 0
+    assert len(warm.trials) == len(done) > 2
+    assert (warm.outside, warm.same_data) == (0, True)
     code, text, err = rankwise("plan", new, "--out", tmp_path / "out")
     assert code == 0, err
     assert f"{len(done)} finished configurations inside the space" in " ".join(text.split())
+    known = {json.dumps(trial.point, sort_keys=True) for trial in warm.trials}
     assert len(plan.search.proposals) == 2
+    assert not known & {json.dumps(p.point, sort_keys=True) for p in plan.search.proposals}
     narrow = {**SPACE, "lora.r": [16, 32]}
-    other = look(written(tmp_path, {"warm_start": [str(out)], "space": narrow}), [])
+    other = look(again(spec, tmp_path / "other.yaml", warm_start=[str(out)], space=narrow), [])
     assert other.search.warm[0].trials == ()
     assert other.search.warm[0].outside == len(done)
 

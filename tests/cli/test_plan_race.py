@@ -1,6 +1,7 @@
 """The plan of a race, what one would save, and which differences a study could find."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,7 @@ from conftest import SPEC, write_study
 from rankwise.analysis.pair_noise import detectable_difference
 from rankwise.cli.app import look
 from rankwise.cli.tables import print_plan, race_words
-from rankwise.search.race import RaceRules
+from rankwise.search.race import Decision, RaceRules, decide
 from rankwise.search.simulate import expected_runs
 from rankwise.study.expected import expect_race, rungs_of, would_race
 from rankwise.study.noise import RECORDED, detectable_words, look_for_differences
@@ -174,23 +175,33 @@ def test_a_task_without_recorded_runs_says_that_nothing_is_known(tmp_path: Path)
     assert "is not known before a study of such a task" in detectable_words(found)
 
 
-def test_a_raced_study_with_stopped_runs_ends_with_exit_code_0(tmp_path: Path) -> None:
-    hopeless = {"lora.r": [2, 4], "training.learning_rate": [1e-3, 0.3]}
+def test_a_raced_study_with_stopped_runs_ends_with_exit_code_0(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spec = written(
         tmp_path,
-        grid=hopeless,
+        grid={"training.learning_rate": [1e-4, 1e-3, 0.3]},
         budget={"runs": 6},
-        race={"audit": 0.0, "at_once": 4},
-        training={"max_steps": 10, "eval_steps": 1, "per_device_train_batch_size": 4},
+        race={"audit": 0.0, "at_once": 3},
+        training={"max_steps": 5, "eval_steps": 1, "per_device_train_batch_size": 4},
     )
+    worst = look(spec, []).arms[-1].training_id
+
+    def stopping_the_worst(*asked: Any) -> tuple[Decision, ...]:
+        found = decide(*asked)
+        return tuple(replace(one, stop=one.arm == worst, audited=False) for one in found)
+
+    monkeypatch.setattr("rankwise.study.race.decide", stopping_the_worst)
     out = tmp_path / "out"
     code, said, _ = rankwise("run", spec, "--out", out)
     assert code == 0
-    assert "stopped by the race" in said
-    assert "Race: " in said
+    assert "1 stopped by the race" in said
+    assert "stopped at 20 %" in said
+    assert "1 configuration stopped early" in said
     report = (out / "report.md").read_text()
     assert "\n## Race\n" in report
     assert "Runs without a result" not in report
     again, told, _ = rankwise("run", spec, "--out", out, "--dry-run")
     assert again == 0
-    assert "that the race has stopped" in told
+    assert "kept: 1 run that the race has stopped" in told
+    assert "nothing is left to be trained" in told

@@ -80,7 +80,7 @@ def pair_noise(
         weights_E: Of the examples in the mean.
     """
     w_E = np.ones(x_ASE.shape[2]) if weights_E is None else weights_E / weights_E.mean()
-    done_AS = np.isfinite(x_ASE).all(axis=2)
+    done_AS = np.asarray(np.isfinite(x_ASE).all(axis=2))
     arms = np.flatnonzero(done_AS.sum(axis=1) >= 2)
     if len(arms) < FEWEST_ARMS:
         return None

@@ -93,7 +93,7 @@ def look_for_differences(plan: StudyPlan, folder: Path | None) -> Detectable | N
         return None
     groups = [example.group for example in plan.data.validation]
     found = None if folder is None else _earlier(plan, folder)
-    metric = plan.spec.objective.metric
+    metric: str = plan.spec.objective.metric
     if found is None:
         metric, found = LOSS, RECORDED.get(plan.spec.task)
     value, seeds = None, len(plan.spec.seeds)

@@ -52,7 +52,7 @@ def test_rounds_end_when_one_is_set_apart():
     verdict = judged(seen)
     assert verdict.winner == "best"
     assert next_runs(seen, verdict, RULES, 10) == ()
-    assert outcome(verdict, ("best",)) == "one set apart"
+    assert outcome(verdict, ("best",)) == "winner"
 
 
 def test_rounds_end_when_all_that_are_left_are_shown_equal():

@@ -147,7 +147,7 @@ def _failed(judgement: Judgement) -> list[Change]:
 
 
 def _unbegun(judgement: Judgement) -> list[Change]:
-    """Configurations that a race has not begun for want of budget."""
+    """Configurations that a race has not begun because the budget was spent."""
     race = judgement.records.race
     if race is None or not race.ended:
         return []

@@ -1,4 +1,4 @@
-"""How often a race is wrong: what became of condemned configurations that ran on all the same."""
+"""How often a race is wrong: how those ended that were to be stopped and ran on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Audit:
 
 
 def audit_of(records: Records, race: Race, tie_group: Sequence[str]) -> Audit:
-    """What became of the condemned configurations that ran on."""
+    """How the configurations ended that were to be stopped and ran on."""
     finished = {run.arm for run in records.runs if run.finished}
     under_way = {r.arm for r in records.runs if r.state in ("planned", "running", "interrupted")}
     arms = [one.arm for one in race.audited]

@@ -41,7 +41,7 @@ class RaceDecision:
 
 @dataclass(frozen=True)
 class Unbegun:
-    """A configuration without a run: by a decision on its settings, or else for want of budget."""
+    """A configuration without a run: by a decision on its settings, or for lack of budget."""
 
     arm: str
     decision: RaceDecision | None

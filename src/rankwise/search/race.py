@@ -40,7 +40,7 @@ class RaceRules:
     tolerance  differences up to this do not matter; 0 where none was given
     level      the share of the arms of the tie group that may be stopped
     protect    arms that are never stopped
-    audit      the share of condemned arms that runs on, to see what became of them
+    audit      the share of condemned arms that runs on, to see how they end
     seed       of the study; draws the audit
     seeds      in the order in which they are used; further ones are the numbers after the largest
     most_seeds of one arm

@@ -2,7 +2,7 @@
 
 A round gives every contender one seed more. After each the caller judges the finished runs with
 `judge(scores_of(seen), tolerance, look_share(look))`, so that repeated looks are paid for, and asks
-again. It ends when one arm is set apart, when all that are left are shown equal within the
+again. It ends when one arm is the winner, when all that are left are shown equal within the
 tolerance, or with the budget.
 
 Array suffixes: A arms, S seeds, E examples.
@@ -23,7 +23,7 @@ from rankwise.search.seen import Seen
 
 __all__ = ["contenders", "look_share", "next_runs", "outcome", "scores_of"]
 
-Outcome = Literal["open", "one set apart", "shown equal", "one left"]
+Outcome = Literal["open", "winner", "shown equal", "one left"]
 
 
 def scores_of(seen: Seen, arms: Sequence[str] | None = None) -> Scores | None:
@@ -69,7 +69,7 @@ def contenders(
 def outcome(verdict: Verdict, contending: Sequence[str]) -> Outcome:
     """Whether the question is settled, and how."""
     if verdict.winner is not None:
-        return "one set apart"
+        return "winner"
     if len(contending) < 2:
         return "one left"
     equal = {one.arm: one.equal for one in verdict.arms}

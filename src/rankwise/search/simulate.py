@@ -40,7 +40,7 @@ def expected_runs(
     """The cost of a race of so many arms. Deterministic.
 
     The rounds give each arm that is left one seed after the other up to `rules.most_seeds`: an
-    upper bound, as they end where one arm is set apart.
+    upper bound, as they end where one arm is the winner.
     """
     rng = np.random.default_rng([seed, arms])
     final_DA = _finals(arms, prior, rng)

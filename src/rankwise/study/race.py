@@ -1,4 +1,4 @@
-"""The race of a study: which runs are wanted, which are stopped at a rung, and what comes next.
+"""The race of a study: which runs it trains, which are stopped at a rung, and what comes next.
 
 What was decided is kept in the store as facts: the runs that were begun and why, and the runs that
 were stopped or spared by the audit, with the evidence. A study that goes on reads them, and takes
@@ -54,7 +54,7 @@ def wanted_runs(plan: StudyPlan, store: Reader | None) -> list[Run]:
 
 
 def add_runs(plan: StudyPlan, store: Store) -> None:
-    """Write down the runs that are wanted; the first ones of a race as begun, and their costs."""
+    """Write down the wanted runs; the first ones of a race as begun, and their costs."""
     if race_of(plan.spec) is not None:
         store.drop_facts(COSTS)
         unit = "runs" if plan.spec.budget.tokens is None else "tokens"
@@ -139,7 +139,7 @@ def start_more(plan: StudyPlan, store: Store, running: int) -> list[Run]:
 def next_round(plan: StudyPlan, store: Store) -> list[Run]:
     """Further seeds for the configurations that may be best, one each; noted.
 
-    None where one is set apart, those left are shown equal within the tolerance, or the budget or
+    None where one is the winner, those left are shown equal within the tolerance, or the budget or
     the seeds of the spec are used up.
     """
     race = race_of(plan.spec)

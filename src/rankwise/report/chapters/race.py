@@ -176,7 +176,7 @@ def _unbegun(judgement: Judgement, found: Race) -> list[Block]:
 
 
 def _audit(judgement: Judgement, found: Race) -> list[Block]:
-    """What became of the condemned that ran on."""
+    """How the runs ended that were to be stopped and ran on."""
     audit = audit_of(judgement.records, found, judgement.verdict.tie_group)
     share = (judgement.records.study.get("spec", {}).get("race") or {}).get("audit", 0.1)
     if not found.audited:
@@ -239,8 +239,8 @@ def ending(judgement: Judgement, found: Race) -> str:
         return "runs are still to be done"
     left = [arm for arm in verdict.tie_group if found.stop_of(arm) is None]
     told = outcome(verdict, left)
-    if told == "one set apart":
-        return f"{code(str(verdict.winner))} is set apart from all others"
+    if told == "winner":
+        return f"{code(str(verdict.winner))} is better than all others"
     if told == "shown equal":
         return "all that may be best are shown equal within the tolerance"
     if told == "one left":

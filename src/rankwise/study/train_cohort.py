@@ -96,6 +96,8 @@ def train_cohort(study: Study, waiting: Waiting) -> Iterator[tuple[StudyEvent, .
         )
         writer = adapter_writer(study, base)
         _go_on_from(study, cohort, writer)
+        if _refilled(study, cohort, waiting):  # an earlier process died before it could
+            return
         yield (_formed(study, cohort, waiting),)
         yield from _train(study, cohort, waiting, writer)
         if any(member.running for member in cohort.members):
@@ -142,20 +144,30 @@ def _train(
                 save(study, cohort, waiting)
                 saved = True
             record(ends, cohort, study.store, writer)
+            refilled = bool(ends) and _refilled(study, cohort, waiting)
             yield events
             if study.out_of_time():
                 raise BudgetSpent
-            still = [member.state.run for member in cohort.members if member.running]
-            if ends and still:
-                more = begin_more(study, len(still) + waiting.behind)
-                waiting.plan = study.plan
-                waiting.add(more)
-            if ends and waiting.refill(still):
+            if refilled:
                 return
     except (GeneratorExit, BudgetSpent):  # the caller stops here, or the budget is spent
         if not saved:
             save(study, cohort, waiting)
         raise
+
+
+def _refilled(study: Study, cohort: Cohort, waiting: Waiting) -> bool:
+    """Let others take the places of ended runs, where some still train; whether there were any.
+
+    Noted before anything else happens: a process that dies here goes on as this one would have.
+    """
+    still = [member.state.run for member in cohort.members if member.running]
+    if not still or len(still) == len(cohort.members):
+        return False
+    more = begin_more(study, len(still) + waiting.behind)
+    waiting.plan = study.plan
+    waiting.add(more)
+    return waiting.refill(still)
 
 
 def _stopped(study: Study, cohort: Cohort, events: Sequence[Event]) -> list[Ended]:

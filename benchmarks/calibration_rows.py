@@ -7,7 +7,7 @@ returns (what, values, low, high) for every row, with one value for each study.
 import importlib
 import inspect
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,18 +59,15 @@ def row(what: str, values: Sequence[float], low: float = 0.0, high: float = 1.0)
     return Row(what, float(x.mean()), error, len(x), low, high)
 
 
-def rows_beside(studies: int, seed: int, only: str = "", processes: int = 1) -> list[Row]:
+def rows_beside(studies: int, seed: int, only: str = "", pool: Executor | None = None) -> list[Row]:
     """The rows of every module `calibration_*.py` here, `only` of those with this in the name.
 
-    The folder must be on the path of modules, as it is for a script that lies there. In several
-    processes they are the same.
+    The folder must be on the path of modules, as it is for a script that lies there. In the
+    processes of a `pool` they are the same.
     """
     asked = [(*place, studies, seed) for place in _functions(only)]
-    if processes == 1:
-        found = [_values(*one) for one in asked]
-    else:
-        with ProcessPoolExecutor(processes) as pool:
-            found = list(pool.map(_values, *zip(*asked, strict=True)))
+    run = map if pool is None else pool.map
+    found = list(run(_values, *zip(*asked, strict=True)))
     return [row(*one) for values in found for one in values]
 
 

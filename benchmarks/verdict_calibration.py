@@ -20,6 +20,7 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -393,6 +394,15 @@ def planted_rows(studies: int, seed: int) -> list[Row]:
     return rows
 
 
+def _own_rows(part: int, seed: int) -> list[Row]:
+    return [
+        *equal_rows(400 // part, seed),
+        *coverage_rows(1500 // part, 150 // part, seed),
+        *unstable_rows(300 // part, seed),
+        *planted_rows(250 // part, seed),
+    ]
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Print the table; 0 if every bound is met."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -400,13 +410,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     given = parser.parse_args(arguments)
     part = 40 if given.quick else 1
-    rows = [
-        *equal_rows(400 // part, given.seed),
-        *coverage_rows(1500 // part, 150 // part, given.seed),
-        *unstable_rows(300 // part, given.seed),
-        *planted_rows(250 // part, given.seed),
-        *rows_beside(500 // part, given.seed, processes=1 if given.quick else os.cpu_count() or 1),
-    ]
+    if given.quick:
+        rows = [*_own_rows(part, given.seed), *rows_beside(400 // part, given.seed)]
+    else:
+        with ProcessPoolExecutor(os.cpu_count()) as pool:
+            own = pool.submit(_own_rows, part, given.seed)
+            beside = rows_beside(400, given.seed, pool=pool)
+            rows = [*own.result(), *beside]
     print(table(rows))
     missed = [r for r in rows if not r.met(slack=3.0 if given.quick else 0.0)]
     for r in missed:

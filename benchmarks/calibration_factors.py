@@ -280,9 +280,11 @@ def _untried_is_covered(
 def factor_rows(studies: int, seed: int) -> list[FactorRow]:
     """(what, one value a study, lower bound, upper bound) of everything that is calibrated here."""
 
-    def many(number: int, one: Callable[[np.random.Generator], object]) -> list[object]:
+    def many(
+        number: int, one: Callable[[np.random.Generator], object], times: int = 1
+    ) -> list[object]:
         rng = np.random.default_rng([seed, number])
-        return [one(rng) for _ in range(studies)]
+        return [one(rng) for _ in range(times * studies)]
 
     deep = np.array(many(1, lambda rng: u_shaped_sweep(rng, 8.0, 0.0)), dtype=np.float64)
     skewed = np.array(many(8, lambda rng: u_shaped_sweep(rng, 8.0, 1.5)), dtype=np.float64)
@@ -291,7 +293,7 @@ def factor_rows(studies: int, seed: int) -> list[FactorRow]:
     unequal = np.array(many(5, unequal_choice), dtype=np.float64)
     flat = [float(bool(x)) for x in many(2, lambda rng: edge_is_named(rng, 0.0))]
     shallow = [float(bool(x)) for x in many(3, lambda rng: edge_is_named(rng, 1.0))]
-    averages = np.array(many(6, averages_cover), dtype=np.float64)
+    averages = np.array(many(6, averages_cover, 3), dtype=np.float64)
     crossed = [float(bool(x)) for x in many(7, interaction_is_claimed)]
     inside, by_parabola = (deep[np.isfinite(deep[:, n]), n].tolist() for n in (1, 2))
     inside_skewed = skewed[np.isfinite(skewed[:, 1]), 1].tolist()

@@ -247,7 +247,7 @@ def test_the_rounds_of_seeds_and_why_they_ended_are_told(judgement: Judgement, t
     def why(**changed: Any) -> str:
         return ending(replace(judgement, verdict=replace(verdict, **changed)), race)
 
-    assert "is set apart" in why(winner=BEST)
+    assert "is better than all others" in why(winner=BEST)
     assert "is left" in why(winner=None, tie_group=(BEST,))
     assert "all seeds of the spec" in why(winner=None, tie_group=(BEST, SECOND))
     assert "no room" in why(winner=None, tie_group=(BEST, ONE_SEED))

@@ -33,7 +33,6 @@ class Raced:
 def race(replay: Replay, budget: float, cohort: int = COHORT, audit: float = 0.1) -> Raced:
     """A race with rounds within a budget of full runs."""
     rules = RaceRules(
-        rungs=replay.shares,
         seeds=replay.seeds,
         most_seeds=len(replay.seeds),
         audit=audit,

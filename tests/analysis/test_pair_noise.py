@@ -147,7 +147,7 @@ def test_runs_that_are_missing_leave_the_others() -> None:
 def test_the_noise_that_is_recorded_is_that_of_the_recorded_curves(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    from rankwise.study.noise import RECORDED
+    from rankwise.study.noise import recorded_noise
 
     if not (CURVES / "reviews.parquet").is_file():
         pytest.skip("no recorded curves of reviews here")
@@ -157,7 +157,7 @@ def test_the_noise_that_is_recorded_is_that_of_the_recorded_curves(
 
     reviews = load("reviews")
     found = pair_noise(reviews.x_ASTE[:, :, -1], reviews.groups_E.tolist(), reviews.weights_E)
-    noted = RECORDED["SEQ_CLS"][0]
+    noted = recorded_noise("SEQ_CLS")[0]
     assert found is not None
     assert (found.arms, found.seeds) == (noted.arms, noted.seeds)
     for name in ("seed",):

@@ -16,7 +16,7 @@ from rankwise.cli.tables import print_plan, race_words
 from rankwise.search.race import Decision, RaceRules, decide
 from rankwise.search.simulate import expected_runs
 from rankwise.study.expected import expect_race, rungs_of, would_race
-from rankwise.study.noise import RECORDED, detectable_words, look_for_differences
+from rankwise.study.noise import detectable_words, look_for_differences, recorded_noise
 from rankwise.study.plan import StudyPlan
 from tiny_text import tiny_spec
 
@@ -46,7 +46,7 @@ def test_the_plan_of_a_race_says_rungs_budget_and_runs(tmp_path: Path) -> None:
     assert code == 0
     facts = json.loads(out)
     race = facts["race"]
-    assert race["rungs"] == pytest.approx([step / 20 for step in range(2, 20, 2)])
+    assert race["rungs"] == pytest.approx([step / 20 for step in range(6, 20, 2)])
     assert race["budget"] == race["most"] == 8
     assert race["grid"] == 12
     low, middle, high = race["total"]
@@ -56,7 +56,7 @@ def test_the_plan_of_a_race_says_rungs_budget_and_runs(tmp_path: Path) -> None:
     )
     assert facts["would_race"] is None
     words = " ".join(race_words(facts))
-    assert "compared 9 times, from 10 % to 90 % of their steps, 3 at once" in words
+    assert "compared 7 times, from 30 % to 90 % of their steps, 3 at once" in words
     assert "a budget of 8 full runs" in words
     assert "A full grid takes 12" in words
 
@@ -64,16 +64,16 @@ def test_the_plan_of_a_race_says_rungs_budget_and_runs(tmp_path: Path) -> None:
 def test_the_expected_runs_are_those_of_the_simulation(tmp_path: Path) -> None:
     race = expect_race(planned(tmp_path, budget={"runs": 30}, race={"audit": 0.2}))
     assert race is not None
-    rules = RaceRules(race.rungs, audit=0.2, seeds=(0, 1), most_seeds=2)
-    found = expected_runs(6, rules, 30)
+    rules = RaceRules(audit=0.2, seeds=(0, 1), most_seeds=2)
+    found = expected_runs(6, race.rungs, rules, 30)
     assert race.race == found.race
     assert race.total == tuple(min(runs, 12) for runs in found.total)
 
 
 def test_rungs_are_the_first_evaluations_from_there_on(tmp_path: Path) -> None:
-    plan = planned(tmp_path, budget={"runs": 8}, race={"rungs": [0.25, 0.28, 0.95]})
+    plan = planned(tmp_path, budget={"runs": 8}, race={"rungs": [0.31, 0.38, 0.95]})
     assert plan.spec.race is not None
-    assert rungs_of(plan, plan.spec.race) == pytest.approx((0.3,))
+    assert rungs_of(plan, plan.spec.race) == pytest.approx((0.4,))
     never = planned(tmp_path, budget={"runs": 8}, race={"rungs": []})
     race = expect_race(never)
     assert race is not None
@@ -114,7 +114,7 @@ def test_the_difference_that_can_be_found_is_of_recorded_noise_at_first(tmp_path
     found = look_for_differences(plan, tmp_path / "here" / "studies" / "out")
     assert found is not None
     groups = [example.group for example in plan.data.validation]
-    noise, source = RECORDED["SEQ_CLS"]
+    noise, source = recorded_noise("SEQ_CLS")
     assert found.value == detectable_difference(noise, 6, 2, groups)
     words = detectable_words(found)
     assert words.startswith(f"With 2 seeds and {len(groups)} examples differences of about ")
@@ -150,7 +150,7 @@ def test_a_study_of_another_task_or_metric_says_nothing(tmp_path: Path) -> None:
     (shelf / "damaged" / "study.db").write_bytes(b"no database")
     found = look_for_differences(plan, shelf / "out")
     assert found is not None
-    assert found.source == RECORDED["SEQ_CLS"][1]
+    assert found.source == recorded_noise("SEQ_CLS")[1]
 
 
 def test_one_seed_is_told_apart(tmp_path: Path) -> None:
@@ -196,7 +196,7 @@ def test_a_raced_study_with_stopped_runs_ends_with_exit_code_0(
     code, said, _ = rankwise("run", spec, "--out", out)
     assert code == 0
     assert "1 stopped by the race" in said
-    assert "stopped at 20 %" in said
+    assert "stopped at 40 %" in said
     assert "1 configuration stopped early" in said
     report = (out / "report.md").read_text()
     assert "\n## Race\n" in report

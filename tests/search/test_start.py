@@ -9,7 +9,8 @@ from rankwise.search.simulate import expected_runs
 from rankwise.search.start import next_starts, spread_out
 from search_studies import seen_of
 
-RULES = RaceRules(rungs=tuple(n / 10 for n in range(1, 11)))
+RULES = RaceRules()
+RUNGS = tuple(n / 10 for n in range(1, 11))
 RATES, TARGETS = (1e-4, 1e-3, 1e-2), ("q", "all")
 ARMS = {f"{rate:g} {t}": (rate, t) for rate in RATES for t in TARGETS}
 SETTINGS = {a: {"learning_rate": rate, "targets": t} for a, (rate, t) in ARMS.items()}
@@ -41,7 +42,7 @@ def test_without_settings_arms_start_in_the_order_of_the_study():
 
 
 def test_a_race_is_expected_to_cost_less_than_all_runs_and_more_with_more_arms():
-    few, many = expected_runs(8, RULES), expected_runs(24, RULES)
+    few, many = expected_runs(8, RUNGS, RULES), expected_runs(24, RUNGS, RULES)
     for arms, found in ((8, few), (24, many)):
         low, middle, high = found.race
         assert low <= middle <= high < arms
@@ -50,14 +51,14 @@ def test_a_race_is_expected_to_cost_less_than_all_runs_and_more_with_more_arms()
 
 
 def test_a_budget_bounds_what_a_race_with_rounds_is_expected_to_cost():
-    free = expected_runs(24, RULES)
-    bounded = expected_runs(24, RULES, budget=free.race[2] + 1)
+    free = expected_runs(24, RUNGS, RULES)
+    bounded = expected_runs(24, RUNGS, RULES, budget=free.race[2] + 1)
     assert bounded.total[2] <= free.race[2] + 1 + 1e-9 or bounded.total[2] == bounded.race[2]
     assert bounded.total[1] < free.total[1]
-    assert bounded == expected_runs(24, RULES, budget=free.race[2] + 1)
+    assert bounded == expected_runs(24, RUNGS, RULES, budget=free.race[2] + 1)
 
 
 def test_a_stricter_level_is_expected_to_cost_more():
-    strict = expected_runs(24, replace(RULES, level=0.0, audit=0.0))
+    strict = expected_runs(24, RUNGS, replace(RULES, level=0.0, audit=0.0))
     assert strict.race == pytest.approx((24, 24, 24))
-    assert expected_runs(24, replace(RULES, audit=0.0)).race[1] < 24
+    assert expected_runs(24, RUNGS, replace(RULES, audit=0.0)).race[1] < 24

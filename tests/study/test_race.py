@@ -3,15 +3,21 @@
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import yaml
 
 from black_box import rankwise
+from rankwise.analysis.variance import components
 from rankwise.cli.app import look
+from rankwise.results.from_store import read_records
+from rankwise.results.judge import scores_of, tolerance_of
+from rankwise.results.records import distinct
 from rankwise.store.reader import Reader
 from rankwise.store.schema import from_blob
+from rankwise.study import race
 from rankwise.study.budget import committed, limit_of, run_costs
 from rankwise.study.race import begun_runs, decisions
 from rankwise.study.run import run_study
@@ -152,16 +158,35 @@ def test_a_protected_configuration_is_never_stopped_and_a_larger_budget_goes_on(
     assert any(isinstance(event, Stepped) for event in more)
 
 
+def test_a_share_as_tolerance_is_one_of_the_best_result_as_in_the_report(raced):
+    spec, out, _ = raced
+    plan = look(spec, ["objective.tolerance=2%"])
+    with Reader(out) as store:
+        records = read_records(store)
+        found = race._tolerance(plan, race.seen_of(plan, store))
+    data = replace(distinct(records), tolerance="2%")
+    assert found == pytest.approx(tolerance_of(data, components(scores_of(data))))
+    assert found > 0
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         ({"budget": {"runs": 1}}, "budget.runs: 1 cannot compare two configurations"),
         ({"budget": {"runs": 0}}, "budget.runs"),
         ({"budget": {"runs": 8, "tokens": 1000}}, "give runs or tokens, not both"),
-        ({"budget": {"tokens": 50}}, "budget.tokens: 50 is less than two full runs"),
+        (
+            {"budget": {"tokens": 50}},
+            "budget.tokens: 50 is less than two full runs of the costliest",
+        ),
         ({"race": {"protect": ["r2_lr1e-5"]}}, "race.protect: no configuration is named r2_lr1e-5"),
         ({"race": {"rungs": [0.5, 0.3]}}, "race.rungs: must ascend"),
         ({"race": {"rungs": [1.5]}}, "race.rungs"),
+        ({"race": {"rungs": [0.2, 0.5]}}, "race.rungs[0]: must be greater than or equal to 0.3"),
+        (
+            {"grid": {"training.max_steps": [2, 3, 40]}, "budget": {"runs": 2}},
+            "budget.runs: 2 is less than two full runs of the costliest configuration",
+        ),
         ({"budget": None}, "race: needs a budget"),
         ({"grid": {}}, "there is one configuration to train, and nothing to race"),
         ({"objective": {"tolerance": -0.1}}, "objective.tolerance"),

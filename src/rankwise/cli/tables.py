@@ -220,7 +220,8 @@ def race_words(facts: dict[str, Any]) -> list[str]:
         low, middle, high = map(amount, would["total"])
         return [
             f"A race would take about {middle} of these {would['grid']} runs ({low} to {high} in 8 "
-            f"of 10 simulated ones): budget: {{runs: {would['grid']}}}."
+            f"of 10 that were simulated from a few recorded curves): budget: {{runs: "
+            f"{would['grid']}}}."
         ]
     if race is None:
         return []
@@ -231,9 +232,10 @@ def race_words(facts: dict[str, Any]) -> list[str]:
     return [
         f"Race: configurations are {rungs_words(tuple(race['rungs']))}, {race['at_once']} at once; "
         f"{budget}.",
-        f"Expected: {middle} full runs ({low} to {high} in 8 of 10 simulated races), about {usual} "
-        f"({least} to {longest}); at most {amount(race['most'])}, about "
-        f"{minutes(race['most_seconds'])}. A full grid takes {race['grid']}.",
+        f"Expected: {middle} full runs ({low} to {high} in 8 of 10 races that were simulated "
+        f"from a few recorded curves), about {usual} ({least} to {longest}); at most "
+        f"{amount(race['most'])}, about {minutes(race['most_seconds'])}. "
+        f"A full grid takes {race['grid']}.",
     ]
 
 

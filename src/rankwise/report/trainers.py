@@ -46,7 +46,7 @@ def recommended_spec(records: Records, arm: str) -> dict[str, Any]:
         for section in sections:
             here = here.setdefault(section, {})
         here[leaf] = value
-    # one configuration has nobody to race, and names that are protected are gone
+    # a race needs two configurations, and the protected ones may be others
     spec.pop("race", None)
     spec["budget"] = {"hours": (spec.get("budget") or {}).get("hours")}
     spec["study"] = f"{spec.get('study', 'study')}-recommended"

@@ -10,7 +10,7 @@ from rankwise.report.changes import deciding
 from rankwise.report.document import code, strong
 from rankwise.results.judge import Judgement, words
 from rankwise.results.race import Race
-from rankwise.results.records import ArmFacts, Cost, RunFacts, is_stopped
+from rankwise.results.records import ArmFacts, Cost, RunFacts
 from rankwise.text import (
     at_most,
     bounds,
@@ -22,6 +22,7 @@ from rankwise.text import (
     number,
     percent,
     size,
+    state_words,
     whole,
 )
 
@@ -260,7 +261,7 @@ def _seed_cautions(verdict: Verdict) -> list[str]:
 
 def run_state(run: RunFacts) -> str:
     """How a run ended, or that it has not."""
-    return "stopped by the race" if is_stopped(run) else run.state.replace("_", " ")
+    return state_words(run.state) if run.run is not None else run.state.replace("_", " ")
 
 
 def _test_items(verdict: Verdict) -> str:

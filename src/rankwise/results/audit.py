@@ -3,15 +3,17 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from scipy import stats
+
 from rankwise.results.race import Race
 from rankwise.results.records import Records
 
 
 @dataclass(frozen=True)
 class Audit:
-    """Condemned configurations that ran on to the end, and those of them in the tie group after it.
+    """Configurations to be stopped that ran on to the end, and those of them in the tie group then.
 
-    low, high  95 % interval of the share of condemned configurations that would end there; None
+    low, high  95 % interval of the share of configurations to be stopped that would end there; None
                where none ran on to the end
     open       those that have not reached their end
     """
@@ -37,9 +39,5 @@ def audit_of(records: Records, race: Race, tie_group: Sequence[str]) -> Audit:
 
 def share_interval(hits: int, of: int, level: float = 0.95) -> tuple[float, float]:
     """The exact interval of a share (Clopper and Pearson, Biometrika 26, 1934, p. 404)."""
-    from scipy.special import betaincinv
-
-    tail = (1 - level) / 2
-    low = 0.0 if hits == 0 else float(betaincinv(hits, of - hits + 1, tail))
-    high = 1.0 if hits == of else float(betaincinv(hits + 1, of - hits, 1 - tail))
-    return low, high
+    found = stats.binomtest(hits, of).proportion_ci(level, method="exact")
+    return float(found.low), float(found.high)

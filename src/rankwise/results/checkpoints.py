@@ -17,6 +17,11 @@ from rankwise.store.schema import Evaluation, ExamplesRecord
 LOSS, ACCURACY, PERPLEXITY = "eval_loss", "eval_accuracy", "eval_perplexity"
 
 
+def raced_metric(metric: str) -> str:
+    """The metric by which runs are compared example by example: the deciding one, or the loss."""
+    return metric if metric in (LOSS, ACCURACY) else LOSS
+
+
 @dataclass(frozen=True, eq=False)
 class Chooser:
     """How the step of a run is chosen; the same for all runs of a study.

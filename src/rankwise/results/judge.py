@@ -128,10 +128,15 @@ def tolerance_of(records: Records, parts: Components) -> float | None:
     given = records.tolerance
     if given is None or not len(parts.fitted_A):
         return None
+    best = parts.fitted_A.min() if records.lower_is_better else parts.fitted_A.max()
+    return tolerance_in_units(given, float(best))
+
+
+def tolerance_in_units(given: float | str, best: float) -> float:
+    """A tolerance as the spec has it, in units of the metric; `best` is the best mean."""
     if not isinstance(given, str):
         return float(given)
-    best = parts.fitted_A.min() if records.lower_is_better else parts.fitted_A.max()
-    return float(given.rstrip(" %")) / 100 * abs(float(best))
+    return float(given.rstrip(" %")) / 100 * abs(best)
 
 
 def failed_runs(records: Records) -> list[RunFacts]:

@@ -67,7 +67,7 @@ class Race:
     grid       every configuration with every seed of the spec
     ended      whether nothing is under way
     stopped    the decision that ended each stopped configuration, in the order of the study
-    audited    the first decision that condemned each of those that ran on all the same
+    audited    the first decision to stop each of those that ran on all the same
     most_seeds of one configuration
     """
 

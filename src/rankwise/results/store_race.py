@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rankwise.results.checkpoints import ACCURACY, LOSS
+from rankwise.results.checkpoints import raced_metric
 from rankwise.results.race import Race, RaceDecision, RaceStart, Round, Unbegun, Unit
 from rankwise.results.records import ArmFacts, RunFacts, is_stopped
 from rankwise.store.schema import ConfigRecord, Fact, TrainingRecord
@@ -53,7 +53,7 @@ def read_race(
     costs, unit = _costs(facts, names, own)
     budget, seeds = spec.get("budget") or {}, tuple(spec.get("seeds", (0,)))
     return Race(
-        metric=_metric(spec),
+        metric=raced_metric(str((spec.get("objective") or {}).get("metric"))),
         unit=unit,
         budget=budget.get("tokens" if unit == "tokens" else "runs"),
         spent=sum(costs[run.arm] * share_made(run, own, mine) for run in mine),
@@ -67,11 +67,6 @@ def read_race(
         rounds=_rounds(starts),
         most_seeds=len(seeds),
     )
-
-
-def _metric(spec: Mapping[str, Any]) -> str:
-    metric = (spec.get("objective") or {}).get("metric")
-    return ACCURACY if metric == ACCURACY else LOSS
 
 
 def _names(
@@ -169,8 +164,10 @@ def _unbegun(
     arms: Sequence[ArmFacts], runs: Sequence[RunFacts], decisions: Sequence[RaceDecision]
 ) -> tuple[Unbegun, ...]:
     begun = {run.arm for run in runs}
-    hopeless = {one.arm: one for one in decisions if one.stop and one.share == 0}
-    return tuple(Unbegun(arm.name, hopeless.get(arm.name)) for arm in arms if arm.name not in begun)
+    ruled_out = {one.arm: one for one in decisions if one.stop and one.share == 0}
+    return tuple(
+        Unbegun(arm.name, ruled_out.get(arm.name)) for arm in arms if arm.name not in begun
+    )
 
 
 def _audited(decisions: Sequence[RaceDecision]) -> tuple[RaceDecision, ...]:

@@ -243,8 +243,3 @@ def _summary(
         difference=difference,
         margin=float(np.median(margin_AB)),
     )
-
-
-def _three(bounds: Floats) -> tuple[float, float, float]:
-    low, middle, high = (float(bound) for bound in bounds)
-    return low, middle, high

@@ -15,6 +15,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from scipy.stats import qmc
+
 from rankwise.search.space import Point, Space
 from rankwise.text import setting as as_written
 
@@ -97,29 +99,6 @@ def spread_point(space: Space, number: int, seed: int) -> Suggestion:
 
     Halton's sequence (1960), a prime base for each setting, shifted by what the seed draws.
     """
-    shift = random.Random(seed)
-    u_D = [
-        (shift.random() + _radical_inverse(number + 1, base)) % 1.0
-        for base in _primes(len(space.dimensions))
-    ]
-    return Suggestion(space.at(u_D), "spread out")
-
-
-def _radical_inverse(number: int, base: int) -> float:
-    """The digits of a number in this base, mirrored behind the point."""
-    found, unit = 0.0, 1.0
-    while number:
-        unit /= base
-        number, digit = divmod(number, base)
-        found += unit * digit
-    return found
-
-
-def _primes(count: int) -> list[int]:
-    found: list[int] = []
-    candidate = 2
-    while len(found) < count:
-        if all(candidate % prime for prime in found):
-            found.append(candidate)
-        candidate += 1
-    return found
+    shift, halton = random.Random(seed), qmc.Halton(len(space.dimensions), scramble=False)
+    u_D = halton.fast_forward(number + 1).random()[0]
+    return Suggestion(space.at([(shift.random() + float(u)) % 1.0 for u in u_D]), "spread out")

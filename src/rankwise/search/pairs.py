@@ -140,10 +140,9 @@ def has_learned(seen: Seen, arm: str) -> bool:
     """Whether an arm is now better than the start by more than chance.
 
     Until the best arm is, those are ahead that have moved least, and comparisons say nothing. The
-    start is the untrained model; where that was not evaluated, the first evaluation of the arm of
-    the lowest learning rate, or of the middle one of all.
+    start is the first evaluation of the arm of the lowest learning rate, or the middle one of all.
     """
-    start_E = seen.start_E if seen.start_E is not None else _first_losses(seen)
+    start_E = _first_losses(seen)
     now = [run.curve[run.reached] for run in runs_of(seen, arm).values() if run.curve]
     if start_E is None or not now:
         return False

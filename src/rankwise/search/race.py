@@ -18,35 +18,30 @@ from hashlib import sha256
 from rankwise.search.forecast import Forecast, forecast
 from rankwise.search.pairs import has_learned
 from rankwise.search.seen import SAME_SHARE, Seen
+from rankwise.spec.models import EARLIEST_RUNG
 
 # The reading of these names is the module's interface.
 __all__ = ["Decision", "RaceRules", "Seen", "decide", "is_audited"]
 
 # The chance above which an arm is not stopped, whatever is left of the level: as a stop at a late
-# share saves little, it falls to zero with what is left of the schedule. Larger values spent the
-# level early on doubtful arms: on the recorded book a race took 17.6 runs with 0.07 and a stop from
-# a fifth on, 13.0 with these (24 configurations, 3 repetitions), and lost fewer of the tie group on
-# small problems (2 % instead of 10 %, 14 repetitions).
+# share saves little, it falls to zero with what is left of the schedule. Larger values spend the
+# level early on doubtful arms. Chosen among a few on the tuning problems (docs/race.md).
 MOST_P = 0.03
-# Before this share nothing is stopped but what diverged: small chances were too small there.
-EARLIEST = 0.3
 
 
 @dataclass(frozen=True)
 class RaceRules:
     """How a study is raced.
 
-    rungs      shares of a run's schedule at which arms are compared, ascending, below or up to 1
     tolerance  differences up to this do not matter; 0 where none was given
     level      the share of the arms of the tie group that may be stopped
     protect    arms that are never stopped
-    audit      the share of condemned arms that runs on, to see how they end
+    audit      the share of the arms to be stopped that runs on, to see how they end
     seed       of the study; draws the audit
     seeds      in the order in which they are used; further ones are the numbers after the largest
     most_seeds of one arm
     """
 
-    rungs: tuple[float, ...]
     tolerance: float = 0.0
     level: float = 0.05
     protect: frozenset[str] = frozenset()
@@ -73,7 +68,7 @@ class Decision:
     forecast    the final distance from the leader, its median
     low, high   one-sided 95 % bounds of that distance, each
     p           the probability to end in the tie group
-    audited     condemned, but drawn to run on
+    audited     to be stopped, but drawn to run on
     reason      "protected", "audited", "in the race", "no chance", "diverged"
     """
 
@@ -106,8 +101,8 @@ def decide(
     found = forecast(seen, rules.tolerance, rules.planned)
     if found is None:
         return tuple(_without_forecast(seen, arm, share) for arm in arms_at_rung)
-    condemned = _condemned(found, seen, rules, share, arms_at_rung, earlier)
-    return tuple(_decision(found, seen, rules, share, arm, condemned) for arm in arms_at_rung)
+    to_stop = _to_stop(found, seen, rules, share, arms_at_rung, earlier)
+    return tuple(_decision(found, seen, rules, share, arm, to_stop) for arm in arms_at_rung)
 
 
 def most_p(share: float) -> float:
@@ -119,12 +114,12 @@ def most_p(share: float) -> float:
 
 
 def is_audited(rules: RaceRules, arm: str, seed: int = 0) -> bool:
-    """Whether a condemned arm runs on: a hash decides, so that every call says the same."""
+    """Whether an arm to be stopped runs on: a hash decides, so that every call says the same."""
     digest = sha256(repr((rules.seed, arm, seed)).encode()).digest()
     return int.from_bytes(digest[:8]) / 2**64 < rules.audit
 
 
-def _condemned(
+def _to_stop(
     found: Forecast,
     seen: Seen,
     rules: RaceRules,
@@ -136,7 +131,7 @@ def _condemned(
     chosen = {arm for arm in arms_at_rung if _diverged(seen, arm)}
     lost = sum(one.p for one in earlier if one.stop)
     most = rules.level * sum(found.p.values())
-    if 0 < share < EARLIEST or not has_learned(seen, found.leader):
+    if 0 < share < EARLIEST_RUNG or not has_learned(seen, found.leader):
         return frozenset(chosen)
     for arm in sorted(set(arms_at_rung) - chosen - rules.protect, key=lambda a: (found.p[a], a)):
         lost += found.p[arm]
@@ -152,11 +147,11 @@ def _decision(
     rules: RaceRules,
     share: float,
     arm: str,
-    condemned: frozenset[str],
+    to_stop: frozenset[str],
 ) -> Decision:
     diverged = _diverged(seen, arm)
-    audited = arm in condemned and not diverged and share > 0 and is_audited(rules, arm)
-    stop = diverged or (arm in condemned and not audited)
+    audited = arm in to_stop and not diverged and share > 0 and is_audited(rules, arm)
+    stop = diverged or (arm in to_stop and not audited)
     reason = "no chance" if stop else "audited" if audited else "in the race"
     if arm in rules.protect and not diverged:
         reason = "protected"

@@ -1,8 +1,8 @@
 """Seeds where they settle something: after the race, further seeds for the contenders alone.
 
 A round gives every contender one seed more. After each the caller judges the finished runs with
-`judge(scores_of(seen), tolerance, look_share(look))`, so that repeated looks are paid for, and asks
-again. It ends when one arm is the winner, when all that are left are shown equal within the
+`judge(scores_of(seen), tolerance, looks.share(look))`, so that repeated looks are paid for, and
+asks again. It ends when one arm is the winner, when all that are left are shown equal within the
 tolerance, or with the budget.
 
 Array suffixes: A arms, S seeds, E examples.
@@ -15,13 +15,12 @@ import numpy as np
 
 from rankwise.analysis.scores import Scores
 from rankwise.analysis.verdict import Verdict
-from rankwise.results.looks import share as look_share
 from rankwise.search.forecast import forecast
 from rankwise.search.pairs import runs_of
 from rankwise.search.race import RaceRules
 from rankwise.search.seen import Seen
 
-__all__ = ["contenders", "look_share", "next_runs", "outcome", "scores_of"]
+__all__ = ["contenders", "next_runs", "outcome", "scores_of"]
 
 Outcome = Literal["open", "winner", "shown equal", "one left"]
 

@@ -120,7 +120,6 @@ class Seen:
     schedules  arm -> its schedule, for every arm of the study, in the order of the study
     settings   arm -> its settings by dotted name; the learning rate is looked for among them
     groups_E, weights_E  as in `Scores`
-    start_E    losses of the untrained model, where they are known
     """
 
     runs: Mapping[tuple[str, int], Run]
@@ -128,7 +127,6 @@ class Seen:
     settings: Mapping[str, Settings] = field(default_factory=dict)
     groups_E: Sequence[Hashable] | None = None
     weights_E: Sequence[float] | None = None
-    start_E: Floats | None = None
 
     @property
     def arms(self) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ that would not be started at all are counted as if they ran to the first rung, s
 are rather too high. Array suffixes: D drawn studies, A arms, J rungs.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +15,8 @@ from scipy import special
 
 from rankwise.analysis.scores import Floats
 from rankwise.search.prior import PRIOR, Prior
-from rankwise.search.race import EARLIEST, RaceRules, most_p
+from rankwise.search.race import RaceRules, most_p
+from rankwise.spec.models import EARLIEST_RUNG
 
 STUDIES = 400
 Bools = NDArray[np.bool_]
@@ -35,9 +37,14 @@ class Expected:
 
 
 def expected_runs(
-    arms: int, rules: RaceRules, budget: float | None = None, prior: Prior = PRIOR, seed: int = 0
+    arms: int,
+    rungs: Sequence[float],
+    rules: RaceRules,
+    budget: float | None = None,
+    prior: Prior = PRIOR,
+    seed: int = 0,
 ) -> Expected:
-    """The cost of a race of so many arms. Deterministic.
+    """The cost of a race of so many arms, which may be stopped at these shares. Deterministic.
 
     The rounds give each arm that is left one seed after the other up to `rules.most_seeds`: an
     upper bound, as they end where one arm is the winner.
@@ -46,12 +53,12 @@ def expected_runs(
     final_DA = _finals(arms, prior, rng)
     running_DA = np.ones(final_DA.shape, dtype=bool)
     lost_D, cost_D, before = np.zeros(STUDIES), np.zeros(STUDIES), 0.0
-    for share in sorted(set(rules.rungs) | {1.0}):
+    for share in sorted({*rungs, 1.0}):
         cost_D += running_DA.sum(axis=1) * (share - before)
         before = share
         p_DA = np.where(running_DA, _chances(final_DA, share, prior, rng), 0.0)
         ended_D = running_DA.sum(axis=1)
-        most = most_p(share) if share >= EARLIEST else -1.0
+        most = most_p(share) if share >= EARLIEST_RUNG else -1.0
         stop_DA = _stops(p_DA, running_DA, lost_D, rules.level, most)
         audit_DA = rng.random(stop_DA.shape) < rules.audit
         lost_D += np.where(stop_DA, p_DA, 0.0).sum(axis=1)

@@ -2,7 +2,7 @@
 
 The logarithm of the distance from the best (plus the margin, so that it is finite) is a Gaussian
 process over the settings: arms that share learning rate, structure or schedule are alike, numbers
-by their distance on a log scale. On this scale a rate that is hopeless for every structure is far
+by their distance on a log scale. On this scale a rate that is bad for every structure is far
 away whatever its distance is.
 
 Array suffixes: A arms that started, N arms that did not, B draws.

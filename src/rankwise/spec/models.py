@@ -108,17 +108,19 @@ class BudgetSpec(Section):
         return self
 
 
-Share = Annotated[float, Field(gt=0, lt=1)]
+# Before this share of a schedule the order of configurations says too little of the final one.
+EARLIEST_RUNG = 0.3
+Rung = Annotated[float, Field(ge=EARLIEST_RUNG, lt=1)]
 
 
 class RaceSpec(Section):
     """How a race spends its budget."""
 
-    rungs: tuple[Share, ...] | None = Field(
+    rungs: tuple[Rung, ...] | None = Field(
         None,
-        description="Shares of a run's own steps at which it may be stopped, each at the first "
-        "evaluation from there on; at every evaluation where not given. An empty list: no run is "
-        "stopped early.",
+        description="Shares of a run's own steps at which it may be stopped, from 0.3 on, each at "
+        "the first evaluation from there; at every evaluation from 0.3 on where not given. An "
+        "empty list: no run is stopped early.",
     )
     protect: tuple[str, ...] = Field(
         (), description="Names of configurations that are never stopped, such as a baseline."

@@ -260,6 +260,11 @@ class Reader:
         rows = self._rows(f"{query} ORDER BY step", (run_id,))
         return tuple(Step(step, *map(from_number, values)) for step, *values in rows)
 
+    def last_step(self, run_id: int) -> int:
+        """The last step that a run made; 0 before the first."""
+        row = self._row("SELECT MAX(step) FROM step WHERE run_id = ?", (run_id,))
+        return 0 if row is None or row[0] is None else int(row[0])
+
     def examples(self, split: Split) -> ExamplesRecord | None:
         """The examples of a split, or None where it has none."""
         row = self._row("SELECT hashes, groups, weights FROM examples WHERE split = ?", (split,))

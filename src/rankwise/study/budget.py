@@ -15,6 +15,8 @@ from rankwise.spec.arms import Arm
 from rankwise.store.reader import Reader
 from rankwise.store.schema import ENDED
 from rankwise.study.plan import StudyPlan
+from rankwise.text import amount
+from rankwise.train.optimizer import evaluation_steps
 
 
 def run_flops(plan: StudyPlan, arm: Arm) -> tuple[float, float]:
@@ -25,14 +27,10 @@ def run_flops(plan: StudyPlan, arm: Arm) -> tuple[float, float]:
     is read at each of them, the test part once.
     """
     weights = sum(t.in_features * t.out_features for t in linear_modules(plan.structure))
-    lengths = [len(example.input_ids) for example in plan.train[arm.training_id]]
-    training = arm.training
-    steps = plan.steps(arm)
-    rows = steps * training.per_device_train_batch_size * training.gradient_accumulation_steps
-    evaluations = -(-steps // (training.eval_steps or max(1, steps // 10)))
+    evaluations = 1 + len(evaluation_steps(arm.training, plan.steps(arm)))
     read = evaluations * _tokens(plan.data.validation) + _tokens(plan.data.test)
     passes = 6 if arm.method == "full" else 4
-    return weights * passes * rows * sum(lengths) / len(lengths), weights * 2.0 * read
+    return weights * passes * run_tokens(plan, arm), weights * 2.0 * read
 
 
 def _tokens(examples: Sequence[Example]) -> int:
@@ -64,18 +62,22 @@ def limit_of(plan: StudyPlan) -> float:
 
 
 def refuse_small_budget(plan: StudyPlan) -> None:
-    """Refuse a budget of tokens that cannot compare two configurations.
+    """Refuse a budget that cannot compare two configurations.
 
     Raises:
         SpecError: as said.
     """
-    if plan.spec.budget.tokens is None:
+    limit = limit_of(plan)
+    if limit == math.inf:
         return
     costs = run_costs(plan)
-    if limit_of(plan) < 2 * max(costs.values()):
+    dearest = max(costs, key=lambda key: costs[key])
+    if limit < 2 * costs[dearest]:
+        unit = "runs" if plan.spec.budget.tokens is None else "tokens"
+        name = next(arm.name for arm in plan.arms if arm.training_id == dearest)
         raise SpecError(
-            f"budget.tokens: {limit_of(plan):,.0f} is less than two full runs; one takes up to "
-            f"{max(costs.values()):,.0f} tokens"
+            f"budget.{unit}: {amount(limit)} is less than two full runs of the costliest "
+            f"configuration, {name}; one takes {amount(costs[dearest])} {unit}"
         )
 
 
@@ -98,11 +100,6 @@ def committed(
             continue
         done = 1.0
         if run.state in ENDED:
-            done = _last_step(store, run.id) / plan.steps(arm)
+            done = store.last_step(run.id) / plan.steps(arm)
         total += done * costs[arm.training_id]
     return total
-
-
-def _last_step(store: Reader, run: int) -> int:
-    evaluated = [int(found["step"]) for found in store.evaluation_metrics(run)]
-    return max([step.step for step in store.steps(run)] + evaluated, default=0)

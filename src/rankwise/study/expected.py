@@ -1,15 +1,16 @@
 """What a race will take, said before it runs: its rungs, and the runs of simulated races."""
 
+import math
+import statistics
 from dataclasses import dataclass
-
-import numpy as np
 
 from rankwise.search.prior import PRIOR
 from rankwise.search.race import RaceRules
 from rankwise.search.simulate import expected_runs
 from rankwise.spec.models import RaceSpec, race_of
-from rankwise.study.budget import run_tokens
+from rankwise.study.budget import limit_of, run_costs
 from rankwise.study.plan import StudyPlan
+from rankwise.study.race import rung_steps
 from rankwise.text import names, percent
 
 Range = tuple[float, float, float]
@@ -59,8 +60,8 @@ def would_race(plan: StudyPlan) -> ExpectedRace | None:
 def _expected(plan: StudyPlan, race: RaceSpec, budget: float | None) -> ExpectedRace:
     arms, seeds = len({arm.training_id for arm in plan.arms}), len(plan.spec.seeds)
     rungs, grid = rungs_of(plan, race), arms * seeds
-    rules = RaceRules(rungs, audit=race.audit, seeds=plan.spec.seeds, most_seeds=seeds)
-    found = expected_runs(arms, rules, budget)
+    rules = RaceRules(audit=race.audit, seeds=plan.spec.seeds, most_seeds=seeds)
+    found = expected_runs(arms, rungs, rules, budget)
     most = float(grid) if budget is None else min(budget, float(grid))
     return ExpectedRace(
         configurations=arms,
@@ -81,24 +82,16 @@ def _capped(runs: Range, most: float) -> Range:
 
 
 def _budget(plan: StudyPlan) -> float | None:
-    """The budget in full runs."""
-    budget = plan.spec.budget
-    if budget.tokens is None:
-        return budget.runs
-    own = {arm.training_id: run_tokens(plan, arm) for arm in plan.arms}
-    return budget.tokens / float(np.median(list(own.values())))
+    """The budget in full runs of the configuration of median cost."""
+    limit = limit_of(plan)
+    return None if limit == math.inf else limit / statistics.median(run_costs(plan).values())
 
 
 def rungs_of(plan: StudyPlan, race: RaceSpec) -> tuple[float, ...]:
     """The evaluations before the end at which runs may be stopped, as shares of the first arm's."""
     arm = plan.arms[0]
     steps = plan.steps(arm)
-    every = arm.training.eval_steps or max(1, steps // 10)
-    at = [step / steps for step in range(every, steps, every)]
-    if race.rungs is None:
-        return tuple(at)
-    first = (next((share for share in at if share >= rung), None) for rung in race.rungs)
-    return tuple(dict.fromkeys(share for share in first if share is not None))
+    return tuple(step / steps for step in rung_steps(race, arm.training, steps))
 
 
 def rungs_words(rungs: tuple[float, ...]) -> str:

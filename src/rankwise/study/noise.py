@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import yaml
+
 from rankwise.analysis.pair_noise import (
     PairNoise,
     Spread,
@@ -17,42 +19,18 @@ from rankwise.analysis.pair_noise import (
 )
 from rankwise.analysis.verdict import CLAIMED
 from rankwise.errors import StoreError
+from rankwise.results.checkpoints import LOSS
 from rankwise.results.from_store import read_records
 from rankwise.results.judge import words
-from rankwise.results.records import distinct
+from rankwise.results.records import Records, distinct
 from rankwise.spec.models import race_of
 from rankwise.store.lock import held_by
 from rankwise.store.reader import Reader
-from rankwise.store.schema import FILE
+from rankwise.store.schema import FILE, FINISHED
 from rankwise.study.plan import StudyPlan, shared_trainings
 from rankwise.text import count, number
 
-LOSS = "eval_loss"
 MOST_FOLDERS = 40
-
-# Printed by `python benchmarks/pair_noise.py`, by task; validation loss.
-RECORDED: dict[str, tuple[PairNoise, str]] = {
-    "SEQ_CLS": (
-        PairNoise(
-            seed=0.0419,
-            example=Spread(within=0.0909, between=0.0306),
-            residual=Spread(within=0.1094, between=0.0319),
-            arms=24,
-            seeds=3,
-        ),
-        "recorded runs of MiniLM on film reviews (benchmarks/curves/reviews.parquet)",
-    ),
-    "CAUSAL_LM": (
-        PairNoise(
-            seed=0.0016,
-            example=Spread(within=0.0702, between=0.0057),
-            residual=Spread(within=0.0155, between=0.0076),
-            arms=4,
-            seeds=2,
-        ),
-        "a study of SmolLM2-135M on a play (examples/book_vs_full.yaml)",
-    ),
-}
 
 
 @dataclass(frozen=True)
@@ -75,12 +53,11 @@ class Detectable:
 
 
 class Earlier(NamedTuple):
-    """What an earlier study says of noise."""
+    """An earlier study of the same task and metric; better ones are larger."""
 
     same_data: bool
     finished: int
-    name: str
-    noise: PairNoise
+    folder: Path
 
 
 def look_for_differences(plan: StudyPlan, folder: Path | None) -> Detectable | None:
@@ -95,7 +72,7 @@ def look_for_differences(plan: StudyPlan, folder: Path | None) -> Detectable | N
     found = None if folder is None else _earlier(plan, folder)
     metric: str = plan.spec.objective.metric
     if found is None:
-        metric, found = LOSS, RECORDED.get(plan.spec.task)
+        metric, found = LOSS, recorded_noise(plan.spec.task)
     value, seeds = None, len(plan.spec.seeds)
     if found is not None:
         value = detectable_difference(found[0], arms, seeds, groups)
@@ -132,11 +109,14 @@ def detectable_words(found: Detectable) -> str:
 def _earlier(plan: StudyPlan, folder: Path) -> tuple[PairNoise, str] | None:
     """The noise of a study of this task and metric: on the same data, else of most runs."""
     spec = plan.spec.model_dump(mode="json", warnings=False)
-    read = [_read(place, spec) for place in _studies(folder)]
-    best = max((one for one in read if one is not None), key=lambda one: one[:3], default=None)
-    if best is None:
-        return None
-    return best.noise, f"the study {best.name}{'' if best.same_data else ', on other data'}"
+    found = [_look(place, spec) for place in _studies(folder)]
+    for one in sorted((one for one in found if one is not None), reverse=True):
+        with Reader(one.folder, untouched=True) as store:
+            records = distinct(read_records(store))
+        noise = _noise_of(records)
+        if noise is not None:
+            return noise, f"the study {records.title}{'' if one.same_data else ', on other data'}"
+    return None
 
 
 def _studies(folder: Path) -> Iterator[Path]:
@@ -146,8 +126,8 @@ def _studies(folder: Path) -> Iterator[Path]:
             yield place
 
 
-def _read(folder: Path, spec: dict[str, Any]) -> "Earlier | None":
-    """What a study says of the noise of another; None where it says nothing."""
+def _look(folder: Path, spec: dict[str, Any]) -> Earlier | None:
+    """Whether a study may say something of the noise of another, without its scores."""
     try:
         if held_by(folder) is not None:
             return None
@@ -158,14 +138,26 @@ def _read(folder: Path, spec: dict[str, Any]) -> "Earlier | None":
             metric = (other.get("objective") or {}).get("metric")
             if other.get("task") != spec["task"] or metric != spec["objective"]["metric"]:
                 return None
-            records = distinct(read_records(store))
+            finished = sum(run.state in FINISHED for run in store.runs())
     except StoreError:  # a damaged or older one says nothing of this study
         return None
+    same = (other.get("data") or {}).get("source") == spec["data"]["source"]
+    return Earlier(same, finished, folder)
+
+
+def _noise_of(records: Records) -> PairNoise | None:
     if records.x_ASE is None:
         return None
     groups = None if records.groups_E is None else records.groups_E.tolist()
-    noise = pair_noise(records.x_ASE, groups, records.weights_E)
-    if noise is None:
+    return pair_noise(records.x_ASE, groups, records.weights_E)
+
+
+def recorded_noise(task: str) -> tuple[PairNoise, str] | None:
+    """The noise of validation loss in recorded runs of a task, and which these are."""
+    rows = yaml.safe_load((Path(__file__).parent / "recorded_noise.yaml").read_text())
+    found = next((row for row in rows if row["task"] == task), None)
+    if found is None:
         return None
-    same = (other.get("data") or {}).get("source") == spec["data"]["source"]
-    return Earlier(same, sum(run.finished for run in records.runs), records.title, noise)
+    spreads = {name: Spread(**found[name]) for name in ("example", "residual")}
+    noise = PairNoise(found["seed"], **spreads, arms=found["arms"], seeds=found["seeds"])
+    return noise, found["source"]

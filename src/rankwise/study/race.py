@@ -1,28 +1,29 @@
 """The race of a study: which runs it trains, which are stopped at a rung, and what comes next.
 
 What was decided is kept in the store as facts: the runs that were begun and why, and the runs that
-were stopped or spared by the audit, with the evidence. A study that goes on reads them, and takes
-none of these decisions again. Configurations that share a training race as one, by its id.
+were stopped or trained on for the audit, with the evidence. A study that goes on reads them, and
+takes none of these decisions again. Configurations that share a training race as one, by its id.
 """
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
-from typing import Any
 
 from rankwise.analysis.scores import Floats
-from rankwise.analysis.verdict import Verdict, judge
-from rankwise.results.checkpoints import ACCURACY, LOSS, Chooser, chooser_of, read_run, scores_of
+from rankwise.analysis.verdict import judge
+from rankwise.results.checkpoints import Chooser, chooser_of, raced_metric, read_run, scores_of
 from rankwise.results.from_store import read_records
+from rankwise.results.judge import tolerance_in_units
 from rankwise.results.looks import look_number, share
 from rankwise.results.store_race import COSTS, DECISION, FURTHER, START
 from rankwise.search import rounds
+from rankwise.search.pairs import level_of
 from rankwise.search.race import Decision, RaceRules, decide
 from rankwise.search.seen import Run as SeenRun
 from rankwise.search.seen import Schedule, Seen
 from rankwise.search.start import next_starts
 from rankwise.spec.arms import Arm, Run
-from rankwise.spec.models import RaceSpec, race_of
+from rankwise.spec.models import EARLIEST_RUNG, RaceSpec, TrainingSpec, race_of
 from rankwise.spec.tasks import lower_is_better, weighs_targets
 from rankwise.store.reader import Reader
 from rankwise.store.schema import FINISHED, RunRecord
@@ -31,6 +32,7 @@ from rankwise.study.budget import committed, limit_of, run_costs
 from rankwise.study.plan import StudyPlan, shared_trainings
 from rankwise.train.cohort import Member
 from rankwise.train.loop import Ended, Evaluated
+from rankwise.train.optimizer import evaluation_steps
 
 STOPPED = "pruned"
 # What is not begun because of the budget: less than this of a unit does not count.
@@ -48,7 +50,8 @@ def wanted_runs(plan: StudyPlan, store: Reader | None) -> list[Run]:
         return trained
     begun = begun_runs(store) if store is not None and store.begun() else set()
     if not begun:
-        first = next_starts(_unseen(plan), _rules(plan, race), _free(plan, race, None))
+        unseen, free = _unseen(plan), min(race.at_once, _affordable(plan, None))
+        first = next_starts(unseen, _rules(plan, race, unseen), free)
         begun = {(key, plan.spec.seeds[0]) for key in first}
     return [run for run in trained if (run.arm.training_id, run.seed) in begun]
 
@@ -78,11 +81,14 @@ def stops(
     }
     shares: dict[float, list[str]] = {}
     for key, member in here.items():
-        if _is_rung(race, member):
-            shares.setdefault(member.state.step / member.state.max_steps, []).append(key)
-    ends = []
+        state = member.state
+        if state.step in rung_steps(race, member.training, state.max_steps):
+            shares.setdefault(state.step / state.max_steps, []).append(key)
+    if not shares:
+        return []
+    ends, seen = [], seen_of(plan, store)
     for at in sorted(shares, reverse=True):
-        for one in _decided(plan, race, store, at, shares[at]):
+        for one in _decided(seen, _rules(plan, race, seen), store, at, shares[at]):
             if one.stop:
                 here[one.arm].state.status = STOPPED
                 ends.append(Ended(here[one.arm].id, STOPPED))
@@ -90,29 +96,26 @@ def stops(
 
 
 def _decided(
-    plan: StudyPlan, race: RaceSpec, store: Store, at: float, keys: Sequence[str]
+    seen: Seen, rules: RaceRules, store: Store, at: float, keys: Sequence[str]
 ) -> list[Decision]:
     """The decisions on these configurations at this share: those noted before, or new ones."""
     earlier = decisions(store)
     noted = {one.arm: one for one in earlier if math.isclose(one.share, at)}
     new = [key for key in keys if key not in noted]
-    found = decide(seen_of(plan, store), _rules(plan, race), at, new, earlier) if new else ()
+    found = decide(seen, rules, at, new, earlier) if new else ()
     for one in found:
         if one.stop or one.audited:
-            store.add_fact(DECISION, **_as_fact(one))
+            store.add_fact(DECISION, **asdict(one))
     return [*(noted[key] for key in keys if key in noted), *found]
 
 
-def _is_rung(race: RaceSpec, member: Member) -> bool:
-    """Whether this evaluation is the first from a rung on; the last step is none."""
-    state, training = member.state, member.training
-    if state.step == state.max_steps:
-        return False
+def rung_steps(race: RaceSpec, training: TrainingSpec, steps: int) -> list[int]:
+    """The evaluations of a run at which it may be stopped: each the first from a rung on."""
+    at = [step for step in evaluation_steps(training, steps) if step / steps >= EARLIEST_RUNG]
     if race.rungs is None:
-        return True
-    every = training.eval_steps or max(1, state.max_steps // 10)
-    before, now = (state.step - every) / state.max_steps, state.step / state.max_steps
-    return any(before < rung <= now for rung in race.rungs)
+        return at
+    first = (next((step for step in at if step / steps >= rung), None) for rung in race.rungs)
+    return list(dict.fromkeys(step for step in first if step is not None))
 
 
 def start_more(plan: StudyPlan, store: Store, running: int) -> list[Run]:
@@ -123,16 +126,17 @@ def start_more(plan: StudyPlan, store: Store, running: int) -> list[Run]:
     race = race_of(plan.spec)
     if race is None:
         return []
-    seen, rules, earlier = seen_of(plan, store), _rules(plan, race), decisions(store)
+    seen, earlier = seen_of(plan, store), decisions(store)
+    rules = _rules(plan, race, seen)
     out = {one.arm for one in earlier if one.stop}
     absent = [arm for arm in seen.arms if not seen.seeds[arm] and arm not in out]
     if not absent:
         return []
-    hopeless = [one for one in decide(seen, rules, 0.0, absent, earlier) if one.stop]
-    for one in hopeless:
-        store.add_fact(DECISION, **_as_fact(one))
+    ruled_out = [one for one in decide(seen, rules, 0.0, absent, earlier) if one.stop]
+    for one in ruled_out:
+        store.add_fact(DECISION, **asdict(one))
     free = min(race.at_once - running, _affordable(plan, store))
-    keys = next_starts(seen, rules, max(free, 0), (*earlier, *hopeless))
+    keys = next_starts(seen, rules, max(free, 0), (*earlier, *ruled_out))
     return _note(store, _runs(plan, [(key, plan.spec.seeds[0]) for key in keys]), "promising")
 
 
@@ -145,23 +149,16 @@ def next_round(plan: StudyPlan, store: Store) -> list[Run]:
     race = race_of(plan.spec)
     if race is None:
         return []
-    seen, rules, costs = seen_of(plan, store), _rules(plan, race), run_costs(plan)
-    stopped = [one.arm for one in decisions(store) if one.stop]
-    verdict = _verdict(plan, store, seen, stopped)
-    if verdict is None:
+    seen, costs = seen_of(plan, store), run_costs(plan)
+    scores, rules = rounds.scores_of(seen), _rules(plan, race, seen)
+    if scores is None:
         return []
+    used = share(look_number(read_records(store)))
+    verdict = judge(scores, rules.tolerance or None, used)
+    stopped = [one.arm for one in decisions(store) if one.stop]
     left = limit_of(plan) - committed(plan, store, begun_runs(store), costs)
     chosen = rounds.next_runs(seen, verdict, rules, left, stopped, costs)
     return _note(store, _runs(plan, chosen), FURTHER)
-
-
-def _verdict(plan: StudyPlan, store: Reader, seen: Seen, stopped: Sequence[str]) -> Verdict | None:
-    """The verdict on the finished runs at the next look; None before one has finished."""
-    scores = rounds.scores_of(seen)
-    if scores is None:
-        return None
-    used = share(look_number(read_records(store)))
-    return judge(scores, _rules(plan, race_of(plan.spec) or RaceSpec()).tolerance or None, used)
 
 
 def decisions(store: Reader) -> list[Decision]:
@@ -171,10 +168,6 @@ def decisions(store: Reader) -> list[Decision]:
         for fact in store.facts()
         if fact.kind == DECISION
     ]
-
-
-def _as_fact(one: Decision) -> dict[str, Any]:
-    return asdict(one)
 
 
 def begun_runs(store: Reader) -> set[tuple[str, int]]:
@@ -210,16 +203,10 @@ def _affordable(plan: StudyPlan, store: Reader | None) -> int:
     return int((left + ROUNDING) / max(costs.values()))
 
 
-def _free(plan: StudyPlan, race: RaceSpec, store: Reader | None) -> int:
-    return max(min(race.at_once, _affordable(plan, store)), 2)
-
-
-def _rules(plan: StudyPlan, race: RaceSpec) -> RaceRules:
+def _rules(plan: StudyPlan, race: RaceSpec, seen: Seen) -> RaceRules:
     keys = {arm.name: arm.training_id for arm in plan.arms}
-    tolerance = plan.spec.objective.tolerance
     return RaceRules(
-        rungs=race.rungs or (),
-        tolerance=tolerance if isinstance(tolerance, float) else 0.0,
+        tolerance=_tolerance(plan, seen),
         protect=frozenset(keys[name] for name in race.protect),
         audit=race.audit,
         seed=plan.spec.seeds[0],
@@ -228,13 +215,27 @@ def _rules(plan: StudyPlan, race: RaceSpec) -> RaceRules:
     )
 
 
+def _tolerance(plan: StudyPlan, seen: Seen) -> float:
+    """In units of the metric; a share is one of the best finished mean, and 0 before there is one.
+
+    0 as well where runs are compared by another metric than the deciding one.
+    """
+    given, metric = plan.spec.objective.tolerance, plan.spec.objective.metric
+    levels = [level_of(seen, arm, 1.0) for arm in seen.arms if seen.seeds[arm]]
+    done = [level for level in levels if math.isfinite(level)]
+    if given is None or raced_metric(metric) != metric:
+        return 0.0
+    return tolerance_in_units(given, min(done)) if done or isinstance(given, float) else 0.0
+
+
 def _unseen(plan: StudyPlan) -> Seen:
-    arms = {arm.training_id: arm for arm in reversed(plan.arms)}
-    ordered = {key: arms[key] for key in dict.fromkeys(arm.training_id for arm in plan.arms)}
+    arms: dict[str, Arm] = {}
+    for arm in plan.arms:
+        arms.setdefault(arm.training_id, arm)
     return Seen(
         runs={},
-        schedules={key: _schedule(plan, arm) for key, arm in ordered.items()},
-        settings={key: arm.settings for key, arm in ordered.items()},
+        schedules={key: _schedule(plan, arm) for key, arm in arms.items()},
+        settings={key: arm.settings for key, arm in arms.items()},
     )
 
 
@@ -252,10 +253,12 @@ def seen_of(plan: StudyPlan, store: Reader) -> Seen:
     unseen, begun = _unseen(plan), begun_runs(store)
     keys = {training.id: training.key for training in store.trainings()}
     examples = store.examples("validation")
-    metric = ACCURACY if plan.spec.objective.metric == ACCURACY else LOSS
+    metric = raced_metric(plan.spec.objective.metric)
     chooser = chooser_of(metric, examples)
     runs = {
-        (keys[run.training_id], run.seed): _seen_run(plan, store, run, keys, chooser)
+        (keys[run.training_id], run.seed): _seen_run(
+            store, run, unseen.schedules[keys[run.training_id]].steps, chooser
+        )
         for run in store.runs()
         if (keys[run.training_id], run.seed) in begun and keys[run.training_id] in unseen.schedules
     }
@@ -269,10 +272,7 @@ def seen_of(plan: StudyPlan, store: Reader) -> Seen:
     )
 
 
-def _seen_run(
-    plan: StudyPlan, store: Reader, run: RunRecord, keys: Mapping[int, str], chooser: Chooser
-) -> SeenRun:
-    steps = _steps(plan, keys[run.training_id])
+def _seen_run(store: Reader, run: RunRecord, steps: int, chooser: Chooser) -> SeenRun:
     sign = 1.0 if lower_is_better(chooser.metric) else -1.0
     evaluations = store.evaluations(run.id)
     curve: dict[float, Floats] = {
@@ -283,7 +283,3 @@ def _seen_run(
         best = store.evaluation_at(run.id, run.best_step)
         final = sign * read_run(evaluations, best, chooser).scores[chooser.metric]
     return SeenRun(curve, final, run.state in FINISHED, run.state == "diverged")
-
-
-def _steps(plan: StudyPlan, key: str) -> int:
-    return plan.steps(next(arm for arm in plan.arms if arm.training_id == key))

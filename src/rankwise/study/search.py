@@ -27,7 +27,7 @@ from rankwise.study.proposals import FOR_SEEDS, more_proposals, stored_proposals
 from rankwise.study.race import ROUNDING, begun_runs, decisions, seen_of, start_more
 
 # Batches in a row of which no configuration may be worth a run.
-HOPELESS = 3
+FRUITLESS = 3
 
 
 def with_stored_proposals(plan: StudyPlan, store: Reader) -> StudyPlan:
@@ -61,7 +61,7 @@ def begin_more(study: Study, busy: int, for_seeds: float = FOR_SEEDS) -> list[Ru
         for_seeds: Share of the budget that new proposals leave for further seeds.
     """
     runs = start_more(study.plan, study.store, busy)
-    for _ in range(HOPELESS):
+    for _ in range(FRUITLESS):
         free = _room(study, busy + len(runs), for_seeds)
         if free < 1 or not _propose(study, free):
             break

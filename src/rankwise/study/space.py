@@ -13,6 +13,7 @@ from rankwise.study.free_memory import free_bytes
 from rankwise.study.plan import StudyPlan, pick_device, shared_trainings
 from rankwise.text import size
 from rankwise.train.bank import FROM_WEIGHT
+from rankwise.train.optimizer import evaluation_steps
 
 STEP_ROW = 64  # bytes of one step in the database
 EXAMPLE = 5  # bytes of one example of one evaluation: its loss and whether it was right
@@ -57,7 +58,7 @@ def _adapter(plan: StudyPlan, arm: Arm) -> int:
 def _rows(plan: StudyPlan, arm: Arm) -> int:
     """Bytes of one run's rows in the database."""
     steps, data = plan.steps(arm), plan.data
-    evaluations = -(-steps // (arm.training.eval_steps or max(1, steps // 10)))
+    evaluations = 1 + len(evaluation_steps(arm.training, steps))
     return STEP_ROW * steps + EXAMPLE * (evaluations * len(data.validation) + len(data.test))
 
 

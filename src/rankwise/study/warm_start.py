@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from rankwise.errors import SpecError
-from rankwise.results.checkpoints import ACCURACY, LOSS
+from rankwise.results.checkpoints import raced_metric
 from rankwise.results.from_store import Records, read_records
 from rankwise.results.records import ArmFacts
 from rankwise.search.sampler import Trial, require_optuna
@@ -60,7 +60,7 @@ def _read(spec: StudySpec, space: Space, name: str, folder: Path) -> Warm:
 
 def _value(records: Records, arm: ArmFacts) -> float | None:
     """The mean over finished runs of what the race compares, turned so that less is better."""
-    name = ACCURACY if records.metric == ACCURACY else LOSS
+    name = raced_metric(records.metric)
     value = arm.validation.get(name)
     return value if value is None or lower_is_better(name) else -value
 

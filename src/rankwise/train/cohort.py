@@ -23,6 +23,7 @@ from rankwise.tasks.by_name import target_count
 from rankwise.train.bank import Trainable
 from rankwise.train.batch import Task
 from rankwise.train.optimizer import (
+    evaluation_steps,
     make_optimizer,
     make_schedule,
     resume_optimizer,
@@ -78,9 +79,9 @@ class Member:
     def evaluation_due(self) -> bool:
         """Whether this is an evaluation step, or the last, and is not evaluated yet."""
         state = self.state
-        every = self.training.eval_steps or max(1, state.max_steps // 10)
+        due = evaluation_steps(self.training, state.max_steps)
         last = state.step == state.max_steps
-        return self.running and state.step > state.evaluated and (last or state.step % every == 0)
+        return self.running and state.step > state.evaluated and (last or state.step in due)
 
     def open_window(self, task: str) -> None:
         """Count the targets of the accumulation window that starts at this batch, if one does."""

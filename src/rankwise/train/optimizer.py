@@ -18,6 +18,12 @@ def steps_of(training: TrainingSpec, rows: int) -> int:
     return max(1, math.ceil(training.num_train_epochs * rows / a_step))
 
 
+def evaluation_steps(training: TrainingSpec, steps: int) -> range:
+    """The steps of a run at which it is evaluated, but for its last one, which always is."""
+    every = training.eval_steps or max(1, steps // 10)
+    return range(every, steps, every)
+
+
 def make_optimizer(
     training: TrainingSpec, parameters: dict[str, nn.Parameter]
 ) -> torch.optim.Optimizer:

@@ -28,14 +28,6 @@ FREE = (0.0, 1.0)
 AT_MOST_6 = (0.0, 0.06)
 
 
-def outside_rows(studies: int, seed: int) -> list[Row]:
-    """(what, one value a study, lower bound, upper bound) of every row."""
-    rows = []
-    for number, make in enumerate((_accuracies, _single_runs, _reruns, _equal_blocks, _blocks)):
-        rows += make(np.random.default_rng([seed, number]), studies)
-    return rows
-
-
 @dataclass(frozen=True, eq=False)
 class Answers:
     """Shares of right answers x_AS on common items.
@@ -91,8 +83,9 @@ def _covered(verdict: Verdict, truth_A: Floats) -> float:
     return float(holds_AA[np.triu_indices(len(truth_A), 1)].mean())
 
 
-def _accuracies(rng: np.random.Generator, studies: int) -> list[Row]:
+def accuracy_rows(studies: int, seed: int) -> list[Row]:
     """Two seeds or more, with the size of the test set."""
+    rng = np.random.default_rng([seed, 0])
     same, other, older, false = [], [], [], []
     for _ in range(studies):
         drawn = draw_answers(rng, int(rng.integers(3, 6)), rng.uniform(0, 0.7))
@@ -124,8 +117,9 @@ def _twice(drawn: Answers) -> float:
     return float(holds_AA[np.triu_indices(arms, 1)].mean())
 
 
-def _single_runs(rng: np.random.Generator, studies: int) -> list[Row]:
+def single_run_rows(studies: int, seed: int) -> list[Row]:
     """One seed each: without the answers nothing pairs the items, and intervals are bounds."""
+    rng = np.random.default_rng([seed, 1])
     found = []
     for _ in range(studies):
         drawn = draw_answers(rng, 1, rng.uniform(0, 0.7))
@@ -135,8 +129,9 @@ def _single_runs(rng: np.random.Generator, studies: int) -> list[Row]:
     return [(what, found, 0.935, 1.0)]
 
 
-def _reruns(rng: np.random.Generator, studies: int) -> list[Row]:
+def rerun_rows(studies: int, seed: int) -> list[Row]:
     """Reruns without a seed: every run in a column of its own, as `from_table` puts them."""
+    rng = np.random.default_rng([seed, 2])
     covered = []
     for _ in range(studies):
         arms, runs = int(rng.integers(2, 9)), int(rng.integers(3, 6))
@@ -178,8 +173,9 @@ def judge_blocks(runs: list[Floats], contexts: list[dict[str, int]]) -> tuple[Ve
     return verdict, compare_blocks(names, contexts, scores, verdict, means)
 
 
-def _equal_blocks(rng: np.random.Generator, studies: int) -> list[Row]:
+def equal_block_rows(studies: int, seed: int) -> list[Row]:
     """No arm differs in any block."""
+    rng = np.random.default_rng([seed, 3])
     seen: dict[str, list[float]] = {}
     for _ in range(studies):
         verdict, found = judge_blocks(*draw_blocks(rng, 0.0)[:2])
@@ -195,8 +191,9 @@ def _equal_blocks(rng: np.random.Generator, studies: int) -> list[Row]:
     return [(what, values, *AT_MOST_6) for what, values in seen.items()]
 
 
-def _blocks(rng: np.random.Generator, studies: int) -> list[Row]:
+def block_rows(studies: int, seed: int) -> list[Row]:
     """Arms differ from block to block, and are equal on average over all such blocks."""
+    rng = np.random.default_rng([seed, 4])
     sample, these = [], []
     for _ in range(studies):
         runs, contexts, truth_AK = draw_blocks(rng, rng.uniform(0, 3))
@@ -218,7 +215,9 @@ def main() -> None:
     given = parser.parse_args()
     print("| simulated tables | measured | ± 2 s.e. | required |\n|---|---|---|---|")
     missed = False
-    for what, values, low, high in outside_rows(given.studies, given.seed):
+    rows = (accuracy_rows, single_run_rows, rerun_rows, equal_block_rows, block_rows)
+    found = [one for make in rows for one in make(given.studies, given.seed)]
+    for what, values, low, high in found:
         rate, error = float(np.mean(values)), float(np.std(values) / np.sqrt(len(values)))
         asked = "" if (low, high) == FREE else f"{low:.1%} to {high:.1%}"
         print(f"| {what} | {rate:.1%} | {2 * error:.1%} | {asked} |")

@@ -1,6 +1,6 @@
 """Is the verdict as sure as it says? Simulated studies with a known truth, judged by `judge`.
 
-    python benchmarks/verdict_calibration.py            about 20 minutes of CPU time, on all cores
+    python benchmarks/verdict_calibration.py            about 15 minutes of CPU time, on all cores
     python benchmarks/verdict_calibration.py --quick    some ten seconds, wide error bars
 
 Prints a Markdown table and ends with 1 if a bound is missed (in --quick: missed by more than chance

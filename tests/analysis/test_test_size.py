@@ -33,8 +33,7 @@ def test_with_two_seeds_the_test_size_widens_no_interval_and_claims_no_other_ite
 
 
 def test_intervals_of_accuracies_cover_as_often_as_they_say_on_the_same_items(calibration):
-    rng = np.random.default_rng(0)
-    same, _, twice, equal = calibration._accuracies(rng, 60)
+    same, _, twice, equal = calibration.accuracy_rows(studies=60, seed=0)
     assert 0.88 < np.mean(same[1]) < 0.99
     assert np.mean(twice[1]) > 0.97
     assert np.mean(equal[1]) < 0.1

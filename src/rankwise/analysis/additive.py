@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from rankwise.analysis.factors import Factors, columns, isolated_pairs, level_columns
+from rankwise.analysis.quantiles import f_tail
 from rankwise.analysis.scores import Floats
 from rankwise.analysis.variance import Components, Estimates
 
@@ -109,7 +110,7 @@ class Errors:
         if rank == 0:
             return 1.0 if np.all(value_K == 0) else 0.0
         f = float(value_K @ np.linalg.pinv(cov_KK, hermitian=True) @ value_K) / rank
-        return float(stats.f.sf(f, rank, df))
+        return float(f_tail(f, rank, df))
 
     def scheffe(self, c_KA: Floats, level: float) -> tuple[Floats, Floats]:
         """Bounds (K,) of the K contrasts that hold at once for all combinations of them.

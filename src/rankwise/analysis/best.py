@@ -24,6 +24,7 @@ from functools import cache
 import numpy as np
 from scipy import special, stats
 
+from rankwise.analysis.quantiles import chi2_quantile, t_at_tail, t_quantile, t_tail
 from rankwise.analysis.scores import Floats, Ints
 from rankwise.analysis.variance import Components, Estimates, symmetric_root
 
@@ -95,8 +96,8 @@ def _same_tail(t: Floats, df: Floats, other: Floats) -> Floats:
     """The t value, not negative, with `other` degrees of freedom whose tail is that with `df`."""
     moved = np.array(t)
     differ = ~(np.isclose(df, other) | ~np.isfinite(t))
-    tail = stats.t.sf(t[differ], df[differ])
-    moved[differ] = stats.t.isf(np.maximum(tail, 1e-300), other[differ])
+    tail = t_tail(t[differ], df[differ])
+    moved[differ] = t_at_tail(np.maximum(tail, 1e-300), other[differ])
     return moved
 
 
@@ -105,7 +106,7 @@ def _draws(arms: int, df: float) -> tuple[Floats, Floats]:
     z_BA, uniform_B = _sequence(arms)
     if np.isinf(df):
         return z_BA, np.ones(len(z_BA))
-    return z_BA, np.sqrt(stats.chi2.ppf(uniform_B, df) / df)
+    return z_BA, np.sqrt(chi2_quantile(uniform_B, df) / df)
 
 
 @cache
@@ -147,7 +148,7 @@ def p_best_among(game: Contest, arm: int, other_J: Ints) -> float:
     """The smallest level at which `arm` is ruled out as the best of itself and these others."""
     t_J = game.t_AA[arm, other_J]
     most = float(t_J.max(initial=-np.inf))
-    alone = float(stats.t.sf(most, game.df))
+    alone = float(t_tail(most, game.df))
     bonferroni = len(t_J) * alone
     if most <= 0:
         return 1.0
@@ -157,7 +158,7 @@ def p_best_among(game: Contest, arm: int, other_J: Ints) -> float:
     p = float((drawn_BJ.max(axis=1) >= most).mean())
     for _ in range(3):
         first = FIRST_STEP * max(p, alone)
-        upper_J = t_J + stats.t.isf(first / len(t_J), game.df)
+        upper_J = t_J + t_at_tail(first / len(t_J), game.df)
         drawn = (drawn_BJ + np.minimum(upper_J, 0.0)).max(axis=1)
         p = min(p, float((drawn >= most).mean()) / (1 - FIRST_STEP))
     return min(max(p, alone), 1.0)
@@ -199,7 +200,7 @@ def behind_best(game: Contest, level: float = 0.95) -> Behind:
 def _two_sided(game: Contest, arm: int, level: float) -> float:
     """Critical value of all differences from one arm, two-sided."""
     if len(game.t_AA) == 2:
-        return float(stats.t.ppf((1 + level) / 2, game.df))
+        return float(t_quantile((1 + level) / 2, game.df))
     return float(np.quantile(np.abs(_t_of(game, arm)).max(axis=1), level))
 
 
@@ -216,10 +217,10 @@ def all_pairs(game: Contest, level: float = 0.95) -> tuple[Floats, Floats]:
     """
     arms, both = len(game.t_AA), game.both
     size_AA = np.abs(_at_df(both.value, both.error, both.df, game.df))
-    p_AA = 2 * stats.t.sf(size_AA, game.df)
+    p_AA = 2 * t_tail(size_AA, game.df)
     if arms == 2 or arms > MOST_ARMS_IN_PAIRS:
         pairs = arms * (arms - 1) // 2
-        critical = float(stats.t.isf((1 - level) / 2 / pairs, game.df))
+        critical = float(t_at_tail((1 - level) / 2 / pairs, game.df))
         p_AA = np.minimum(p_AA * pairs, 1.0)
     else:
         most_B = np.sort(_most_of_all(game))
@@ -271,5 +272,5 @@ def detectable(game: Contest, level: float, power: float) -> tuple[float, float]
 def _one_sided(game: Contest, arm: int, level: float) -> float:
     """Critical value of all differences from one arm, one-sided, in one step."""
     if len(game.t_AA) == 2:
-        return float(stats.t.isf(level, game.df))
+        return float(t_at_tail(level, game.df))
     return float(np.quantile(_t_of(game, arm).max(axis=1), 1 - level * (1 - FIRST_STEP)))

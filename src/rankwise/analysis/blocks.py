@@ -17,6 +17,7 @@ import numpy as np
 from scipy import stats
 
 from rankwise.analysis.comparisons import holm
+from rankwise.analysis.quantiles import f_tail, t_quantile, t_tail
 from rankwise.analysis.scores import Floats, Scores
 from rankwise.analysis.variance import Components, components
 from rankwise.analysis.verdict import LEVEL, Verdict, judge, judge_parts
@@ -162,7 +163,7 @@ def order_of_pair(
     gain_K, error_K, df_K = gain_K[there_K], error_K[there_K], df_K[there_K]
     known_K = np.isfinite(error_K) & (error_K > 0)
     p_K = np.where(gain_K == 0, 1.0, 0.0)  # of two deterministic values
-    p_K[known_K] = 2 * stats.t.sf(np.abs(gain_K[known_K]) / error_K[known_K], df_K[known_K])
+    p_K[known_K] = 2 * t_tail(np.abs(gain_K[known_K]) / error_K[known_K], df_K[known_K])
     p_K[~np.isfinite(error_K)] = 1.0
     sure_K = holm(p_K) < LEVEL
     by_noise, spread, p = _noise(gain_K, error_K, df_K)
@@ -208,7 +209,7 @@ def _noise(
     total, squares, k = noise_K.sum(), (noise_K**2).sum(), len(gain_K)
     above = ((1 - 1 / k) * total) ** 2 / (squares * (1 - 2 / k) + (total / k) ** 2)
     below = total**2 / (noise_K**2 / df_K).sum()
-    p = float(stats.f.sf(between / within, above, below))
+    p = float(f_tail(between / within, above, below))
     by_noise = float(stats.norm.sf(abs(gain_K.mean()) / error_K).sum())
     return by_noise, float(np.sqrt(max(between - within, 0.0))), p
 
@@ -261,8 +262,8 @@ def _average(
         error, df = float(np.std(gain_K, ddof=1) / np.sqrt(k)), float(k - 1)
     else:
         return None
-    mean, half = float(gain_K.mean()), float(stats.t.ppf(0.975, df)) * error
-    return mean, mean - half, mean + half, float(2 * stats.t.sf(abs(mean) / error, df))
+    mean, half = float(gain_K.mean()), float(t_quantile(0.975, df)) * error
+    return mean, mean - half, mean + half, float(2 * t_tail(abs(mean) / error, df))
 
 
 def _across(means: Scores, contexts: Sequence[Mapping[str, Any]]) -> tuple[AcrossColumn, ...]:

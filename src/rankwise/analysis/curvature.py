@@ -19,13 +19,13 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from rankwise.analysis.additive import LEVEL, Errors
 from rankwise.analysis.factors import (
     Scale,
     on_scale,
 )
+from rankwise.analysis.quantiles import t_at_tail
 from rankwise.analysis.scores import Floats
 from rankwise.analysis.variance import Estimates
 
@@ -71,7 +71,7 @@ def could_be_best(between: Estimates, sign: float) -> NDArray[np.bool_]:
     best one is out in at most 5 % of studies. `sign` is 1 where lower is better, else -1.
     """
     others = max(len(between.value) - 1, 1)
-    limit_LL = np.maximum(stats.t.isf(LEVEL / others, between.df) * between.error, 0.0)
+    limit_LL = np.maximum(t_at_tail(LEVEL / others, between.df) * between.error, 0.0)
     return np.asarray(~(sign * between.value > limit_LL).any(axis=1))
 
 
@@ -137,7 +137,7 @@ def fieller(errors: Errors, c_2A: Floats) -> tuple[float, float, float] | None:
     """
     b, c = (float(v) for v in errors.estimates(c_2A).value)
     cov, df = errors.covariance(c_2A)
-    t2 = float(stats.t.isf(LEVEL / 2, df)) ** 2
+    t2 = float(t_at_tail(LEVEL / 2, df)) ** 2
     square = c * c - t2 * cov[1, 1]
     if c <= 0 or not square > 0:
         return None

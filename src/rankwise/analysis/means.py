@@ -6,10 +6,10 @@ Array suffixes: A arms with a finished run, R finished runs, G examples or group
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
 from rankwise.analysis.clusters import spread_of_groups
+from rankwise.analysis.quantiles import chi2_quantile, t_quantile
 from rankwise.analysis.scores import Floats, Ints, Scores
 from rankwise.analysis.seed_noise import Pool
 from rankwise.analysis.variance import Components
@@ -38,7 +38,7 @@ def noise_floor(parts: Components) -> NoiseFloor | None:
     pool = parts.pools[0]
     square, df = _seed_noise(parts, pool)
     within = float(np.sqrt(square))
-    low, high = within * np.sqrt(df / stats.chi2.ppf([0.975, 0.025], df))
+    low, high = within * np.sqrt(df / chi2_quantile([0.975, 0.025], df))
     return NoiseFloor(within, float(low), float(high), df, float(np.sqrt(pool.mean_square)))
 
 
@@ -70,7 +70,7 @@ def mean_intervals(scores: Scores, parts: Components) -> tuple[Floats, Floats]:
     with np.errstate(divide="ignore", invalid="ignore"):
         df_A = np.where(spread_A > 0, variance_A**2 / spread_A, np.inf)
     df_A = np.maximum(df_A, np.minimum(seed_df_A, example_df))
-    half_A = stats.t.ppf(0.975, df_A) * np.sqrt(variance_A)
+    half_A = t_quantile(0.975, df_A) * np.sqrt(variance_A)
     return parts.mean_A - half_A, parts.mean_A + half_A
 
 

@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+from scipy import special
 
+from rankwise.analysis.quantiles import chi2_quantile
 from rankwise.analysis.scores import Floats
 from rankwise.analysis.variance import Components
 
@@ -141,7 +142,7 @@ def _plan(parts: Components, c_A: Floats) -> _Plan:
     known_df = sum(pool.df for pool in parts.pools)
     doubt_Q = np.ones(1)
     if known_df > 0:
-        doubt_Q = known_df / stats.chi2.ppf((np.arange(DOUBTS) + 0.5) / DOUBTS, known_df)
+        doubt_Q = known_df / chi2_quantile((np.arange(DOUBTS) + 0.5) / DOUBTS, known_df)
     return _Plan(
         seeds=runs,
         examples=parts.examples if parts.example_AA is not None else 0,

@@ -10,9 +10,9 @@ from functools import cache
 from typing import Literal
 
 import numpy as np
-from scipy import stats
 
 from rankwise.analysis.design import Design
+from rankwise.analysis.quantiles import f_tail, t_quantile
 from rankwise.analysis.scores import Floats, Ints
 
 Family = Literal["common", "noisier", "unclear"]
@@ -181,7 +181,7 @@ def _p_of_cuts(square_K: Floats, df_K: Floats) -> Floats:
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = (added / added_df) / (quiet / quiet_df)
         known = (quiet_df >= 1) & (added_df >= 1) & (quiet > 1e-12 * square_K[..., -1:])
-        return np.where(known, stats.f.sf(ratio, added_df, quiet_df), np.nan)
+        return np.where(known, f_tail(ratio, added_df, quiet_df), np.nan)
 
 
 @cache
@@ -217,10 +217,10 @@ def _with_unclear(
         rest_square, rest_df = _misfit(sums, arms[arms != arm], paired)
         square, df = pool.mean_square * pool.df - rest_square, pool.df - rest_df
         if rest_df >= 1 and df >= 1 and rest_square > 0:
-            p = float(stats.f.sf(square / df / (rest_square / rest_df), df, rest_df))
+            p = float(f_tail(square / df / (rest_square / rest_df), df, rest_df))
             if p < level:
-                own = ONLY_TWO if sums.runs_A[arm] == 2 else stats.t.ppf(0.975, df)
-                widening = max(float(own / stats.t.ppf(0.975, pool.df)), 1.0)
+                own = ONLY_TWO if sums.runs_A[arm] == 2 else t_quantile(0.975, df)
+                widening = max(float(own / t_quantile(0.975, pool.df)), 1.0)
                 own_square = max(square / df * widening**2, pool.mean_square)
                 found.append(_pool(own_square, pool.df, np.array([arm]), arm_R, "unclear"))
     rest = np.setdiff1d(arms, [one.arms[0] for one in found]).astype(np.intp)

@@ -23,11 +23,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
 
 from rankwise.analysis.additive import LEVEL
 from rankwise.analysis.crossfit import fold_of
 from rankwise.analysis.factors import Settings
+from rankwise.analysis.quantiles import t_at_tail
 from rankwise.analysis.rates import Structure, learning_rates, structures
 from rankwise.analysis.scores import Floats, Ints, Scores
 from rankwise.analysis.variance import Components, Estimates, components
@@ -127,8 +127,8 @@ def distance(
     value, error, df = sign * pairs.value[at], pairs.error[at], pairs.df[at]
     if df.size > MOST_QUANTILES:
         df = df.min()  # the quantiles take most of the time; these are a little too wide
-    high = value + stats.t.isf(LEVEL / 2 / len(own), df) * error
-    low = value - stats.t.isf(LEVEL / 2 / len(others), df) * error
+    high = value + t_at_tail(LEVEL / 2 / len(own), df) * error
+    low = value - t_at_tail(LEVEL / 2 / len(others), df) * error
     return float(low.min(axis=0).max()), float(high.max(axis=1).min())
 
 

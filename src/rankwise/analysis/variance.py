@@ -26,6 +26,7 @@ from scipy import special, stats
 
 from rankwise.analysis.clusters import spread_of_groups
 from rankwise.analysis.design import Design, fit_design
+from rankwise.analysis.quantiles import t_quantile, t_tail
 from rankwise.analysis.scores import Floats, Ints, Runs, Scores, finished_runs
 from rankwise.analysis.seed_noise import Pool, seed_pools
 
@@ -53,7 +54,7 @@ class Estimates:
 
     def interval(self, level: float = 0.95) -> tuple[Floats, Floats]:
         """Lower and upper bound of the two-sided t interval."""
-        half = stats.t.ppf((1 + level) / 2, self.df) * self.error
+        half = t_quantile((1 + level) / 2, self.df) * self.error
         return self.value - half, self.value + half
 
     def p_value(self) -> Floats:
@@ -61,7 +62,7 @@ class Estimates:
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = np.abs(self.value) / self.error
         ratio = np.where((self.value == 0) & (self.error == 0), 0.0, ratio)
-        return np.asarray(2 * stats.t.sf(ratio, self.df))
+        return np.asarray(2 * t_tail(ratio, self.df))
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +160,7 @@ class Components:
         variance = np.where(variance <= rounding**2, 0.0, variance)
         of_seeds = list(zip(terms, (pool.df for pool in self.pools), strict=True))
         half = half_width(of_seeds, np.maximum(known - off, 0.0), self.example_df, variance)
-        half = np.maximum(half, stats.t.ppf(0.975, self.example_df) * np.sqrt(known))
+        half = np.maximum(half, t_quantile(0.975, self.example_df) * np.sqrt(known))
         error = np.sqrt(variance)
         return Estimates(value, error, degrees_of_freedom(half, error))
 
@@ -194,7 +195,7 @@ def half_width(
     degrees of freedom), the interval is close to 95 % (docs/calibration.md).
     """
     parts = [*seeds, (examples, example_df)]
-    squares = [stats.t.ppf(0.975, df) ** 2 * part for part, df in parts]
+    squares = [t_quantile(0.975, df) ** 2 * part for part, df in parts]
     howe = np.sqrt(np.maximum(sum(squares), 0.0))
     spread = sum(part**2 / df for part, df in parts)
     fewest = np.full(howe.shape, np.inf)
@@ -202,7 +203,7 @@ def half_width(
         fewest = np.where(part > 0, np.minimum(fewest, df), fewest)
     with np.errstate(divide="ignore", invalid="ignore"):
         df = np.where(spread > 0, variance**2 / spread, np.inf)
-    satterthwaite = stats.t.ppf(0.975, np.maximum(df, fewest)) * np.sqrt(variance)
+    satterthwaite = t_quantile(0.975, np.maximum(df, fewest)) * np.sqrt(variance)
     weight = 2 / (1 + np.maximum(fewest, 1))
     return np.asarray(satterthwaite + (howe - satterthwaite) * weight)
 

@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV   ?= .venv
 BIN     = $(VENV)/bin
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
+# Where this is set, every process compiles all modules again: a second or more each.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: install quickstart test bench docs calibration faults clean
 

@@ -29,7 +29,7 @@ from rankwise.study.outlook import run_states
 from rankwise.study.run import run_study
 from tiny import CLASSES
 
-CASES = int(os.environ.get("RANKWISE_RANDOM_CASES", "30"))
+CASES = int(os.environ.get("RANKWISE_RANDOM_CASES", "20"))
 SKIPPED = {  # they take half of the time: a measurement, and what is compared here another way
     "product_peak": lambda *_: 1e11,
     "check_adapters": lambda *_: (),

@@ -194,53 +194,65 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 from train.test_run_state import LORA, load_run_states, runs_of, save_run_states, take_out, trained
-folder = Path(sys.argv[2])
 runs = runs_of("gpt2", LORA)
-states = [load_run_states([run], folder / f"{n}.safetensors")[run] for n, run in enumerate(runs)]
-cohort, _ = trained("gpt2", runs, folder, states=states)
-for number, state in enumerate(take_out(cohort)):
-    save_run_states([state], folder / f"end{number}.safetensors")
+for folder in map(Path, sys.argv[2:]):
+    before = [folder / f"{number}.safetensors" for number in range(len(runs))]
+    states = [load_run_states([run], path)[run] for run, path in zip(runs, before, strict=True)]
+    cohort, _ = trained("gpt2", runs, folder, states=states)
+    for number, state in enumerate(take_out(cohort)):
+        save_run_states([state], folder / f"end{number}.safetensors")
 """
+AT_STEPS = (5, 2, 1)
 
 
-def gone_on(runs, folder):
-    """The states of runs at their end, after a new process has trained them on together."""
+@pytest.fixture(scope="module")
+def gone_on(tmp_path_factory):
+    """Folders of runs that a new process has trained on together to their end.
+
+    In `together` they were one cohort that was stopped after 3 batches; in `joined` each was
+    trained alone and stopped at another step.
+    """
+    runs = runs_of("gpt2", LORA)
+    together, joined = (tmp_path_factory.mktemp(name) for name in ("together", "joined"))
+    cohort, _ = trained("gpt2", runs, together, batches=3)
+    saved(cohort, together)
+    for number, (run, batches) in enumerate(zip(runs, AT_STEPS, strict=True)):
+        cohort, _ = trained("gpt2", [run], joined / "before", batches=batches)
+        save_run_states(take_out(cohort), joined / f"{number}.safetensors")
     tests = Path(__file__).parents[1]
-    subprocess.run([sys.executable, "-c", GO_ON, str(tests), str(folder)], check=True)
+    subprocess.run([sys.executable, "-c", GO_ON, tests, together, joined], check=True)
+    return together, joined
+
+
+def ends_of(runs, folder):
+    """The states with which the new process ended."""
     return [
         load_run_states([run], folder / f"end{n}.safetensors")[run] for n, run in enumerate(runs)
     ]
 
 
-def test_a_new_process_goes_on_with_the_same_bytes(tmp_path):
+def test_a_new_process_goes_on_with_the_same_bytes(gone_on, tmp_path):
     runs = runs_of("gpt2", LORA)
     cohort, _ = trained("gpt2", runs, tmp_path)
-    whole = take_out(cohort)
-    cohort, _ = trained("gpt2", runs, tmp_path, batches=3)
-    saved(cohort, tmp_path)
-    for at_end, state in zip(gone_on(runs, tmp_path), whole, strict=True):
-        assert at_end.seen == state.seen
+    for ended, state in zip(ends_of(runs, gone_on[0]), take_out(cohort), strict=True):
+        assert ended.seen == state.seen
         for name, weight in state.weights.items():
-            assert torch.equal(at_end.weights[name], weight)
+            assert torch.equal(ended.weights[name], weight)
 
 
-def test_runs_at_other_steps_join_in_a_new_process(tmp_path):
+def test_runs_at_other_steps_join_in_a_new_process(gone_on, tmp_path):
     runs = runs_of("gpt2", LORA)
-    steps = set()
-    for number, (run, batches) in enumerate(zip(runs, (5, 2, 1), strict=True)):
-        cohort, _ = trained("gpt2", [run], tmp_path / "before", batches=batches)
-        (state,) = take_out(cohort)
-        steps.add((state.step, state.batches))
-        save_run_states([state], tmp_path / f"{number}.safetensors")
-    assert len(steps) == 3
-    for run, at_end in zip(runs, gone_on(runs, tmp_path), strict=True):
+    paths = [gone_on[1] / f"{number}.safetensors" for number in range(len(runs))]
+    begun = [load_run_states([run], path)[run] for run, path in zip(runs, paths, strict=True)]
+    assert len({(state.step, state.batches) for state in begun}) == 3
+    for run, ended in zip(runs, ends_of(runs, gone_on[1]), strict=True):
         cohort, told = trained("gpt2", [run], tmp_path / "alone")
         (alone,) = take_out(cohort)
-        losses = [one["loss"] for one in at_end.seen]  # of all steps, for there are no more
+        losses = [one["loss"] for one in ended.seen]  # of all steps, for there are no more
         np.testing.assert_allclose(losses, told.steps(run), rtol=0, atol=1e-5)
-        assert (at_end.step, at_end.best_step) == (alone.step, alone.best_step)
+        assert (ended.step, ended.best_step) == (alone.step, alone.best_step)
         for name, weight in alone.weights.items():
-            torch.testing.assert_close(at_end.weights[name], weight, rtol=0, atol=1e-5)
+            torch.testing.assert_close(ended.weights[name], weight, rtol=0, atol=1e-5)
 
 
 def test_a_run_that_is_evaluated_late_is_evaluated_when_it_goes_on(tmp_path):

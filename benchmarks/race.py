@@ -27,6 +27,9 @@ TUNING = ("book", *(f"toy-{n}" for n in range(7)))
 JUDGING = ("qa", "dialogue")
 # The most that a race may spend, as a share of the full grid.
 MOST = 0.25
+# The full grid leaves an arm in its tie group that is far behind and very noisy; who stops it is
+# right. Arms nearer to the best than this share of the spread between arms are no such case.
+NEAR = 0.1
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,7 @@ class Row:
     regret     distance of the recommended arm from the best on the judging examples
     spread     standard deviation of the arms there
     killed     of the full grid's tie group, how many were stopped; `tied` is that group's size
+    near       of those, how many are truly behind the best by less than NEAR of the spread
     best_lost  the truly best arm was stopped
     """
 
@@ -46,6 +50,7 @@ class Row:
     group: int
     tied: int
     killed: int
+    near: int
     best_lost: bool
 
 
@@ -54,14 +59,17 @@ def row_of(replay: Replay, done: Raced, full: Raced) -> Row:
     truth = replay.truth
     finite = [value for value in truth.values() if np.isfinite(value)]
     best = min(truth, key=lambda arm: truth[arm])
+    spread = float(np.std(finite, ddof=1))
+    killed = done.stopped & set(full.group)
     return Row(
         budget=done.budget,
         audit=done.audit,
         regret=truth[done.recommended] - truth[best],
-        spread=float(np.std(finite, ddof=1)),
+        spread=spread,
         group=len(done.group),
         tied=len(full.group),
-        killed=len(done.stopped & set(full.group)),
+        killed=len(killed),
+        near=sum(truth[arm] - truth[best] < NEAR * spread for arm in killed),
         best_lost=best in done.stopped,
     )
 
@@ -85,19 +93,19 @@ def table(curves: Curves, rows: dict[str, list[Row]]) -> str:
     lines = [
         f"{curves.problem}: {len(curves.configs)} configurations, {len(curves.seeds)} seeds",
         f"{'policy':20} {'runs':>6} {'of grid':>8} {'regret':>8} {'95 %':>8} {'% spread':>9}"
-        f" {'95 %':>7} {'best lost':>9} {'false kills':>11} {'group':>6}",
+        f" {'95 %':>7} {'best lost':>9} {'false kills':>11} {'near ones':>9} {'group':>6}",
     ]
     for name, own in rows.items():
         budget = np.mean([row.budget for row in own])
         regret_N = np.array([row.regret for row in own])
         part_N = 100 * regret_N / np.array([row.spread for row in own])
         tied = sum(row.tied for row in own)
-        kills = sum(row.killed for row in own) / tied
+        kills, near = (sum(n) / tied for n in ((r.killed for r in own), (r.near for r in own)))
         lines.append(
             f"{name:20} {budget:6.1f} {budget / grid:8.3f} {regret_N.mean():8.4f}"
             f" {np.quantile(regret_N, 0.95):8.4f} {part_N.mean():9.2f}"
             f" {np.quantile(part_N, 0.95):7.2f} {np.mean([r.best_lost for r in own]):9.1%}"
-            f" {kills:11.1%} {np.mean([row.group for row in own]):6.1f}"
+            f" {kills:11.1%} {near:9.1%} {np.mean([row.group for row in own]):6.1f}"
         )
     ours = next(iter(rows.values()))
     lines.append(

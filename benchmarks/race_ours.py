@@ -1,5 +1,6 @@
 """The race and the rounds of seeds over a replay, as a study runs them."""
 
+import math
 from dataclasses import dataclass
 
 from race_replay import Replay
@@ -51,7 +52,8 @@ def _run_race(replay: Replay, rules: RaceRules, budget: float, cohort: int) -> l
     made: list[Decision] = []
     active: dict[str, int] = {}
     while True:
-        _start(replay, rules, active, cohort, made, seed)
+        free = min(cohort - len(active), _affordable(replay, budget, active))
+        _start(replay, rules, active, free, made, seed)
         if not active:
             return made
         for arm in active:
@@ -72,12 +74,11 @@ def _start(
     replay: Replay,
     rules: RaceRules,
     active: dict[str, int],
-    cohort: int,
+    free: int,
     made: list[Decision],
     seed: int,
 ) -> None:
     """Fill the free places; arms that have no chance any more are not started."""
-    free = cohort - len(active)
     seen = replay.seen()
     waiting = [a for a in seen.arms if not seen.seeds[a] and not _out(made, a)]
     if free < 1 or not waiting:
@@ -87,6 +88,13 @@ def _start(
         made.extend(one for one in found if one.stop)
     for arm in next_starts(seen, rules, free, made):
         active[arm] = 0
+
+
+def _affordable(replay: Replay, budget: float, active: dict[str, int]) -> int:
+    """Full runs that the budget has left when all that are active go to their end."""
+    left = budget - replay.budget
+    left -= sum(1 - replay.trained.get((arm, replay.seeds[0]), 0.0) for arm in active)
+    return len(replay.order) if math.isinf(left) else int(max(left, 0.0) + 1e-9)
 
 
 def _out(made: list[Decision], arm: str) -> bool:

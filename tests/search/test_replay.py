@@ -55,6 +55,15 @@ def test_every_policy_keeps_its_budget_and_recommends_what_it_trained(bench):
         assert any(arm == done.recommended for arm, _ in replay.trained), name
 
 
+def test_a_race_never_spends_more_than_its_budget(bench):
+    module, curves = bench
+    for budget in (3.0, 9.0, 18.0):
+        replay = module.repetition(curves, 1)
+        done = module.race(replay, budget)
+        assert done.budget <= budget + 1e-9
+        assert done.budget == pytest.approx(replay.budget)
+
+
 def test_the_truth_is_that_of_the_judging_examples_at_the_step_that_the_others_choose(bench):
     module, curves = bench
     replay = module.repetition(curves, 2)

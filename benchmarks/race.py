@@ -22,8 +22,7 @@ from race_tune import as_source, prior_of
 from simulated_curves import simulated_curves
 from toy_curves import toy_curves
 
-# On the recorded `reviews` hardly a run learns: they are a test of caution, and tune nothing.
-TUNING = ("book", *(f"toy-{n}" for n in range(7)))
+TUNING = ("reviews", "book", *(f"toy-{n}" for n in range(7)))
 JUDGING = ("qa", "dialogue")
 # The most that a race may spend, as a share of the full grid.
 MOST = 0.25

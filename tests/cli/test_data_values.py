@@ -159,3 +159,50 @@ def test_classes_keep_the_order_of_their_labels_into_the_exported_model(
         assert float(row[f"{part}_eval_accuracy"]) == pytest.approx(right.mean())
         loss = evaluated(model, "SEQ_CLS", examples)
         assert float(row[f"{part}_eval_loss"]) == pytest.approx(loss, abs=1e-5)
+
+
+def sharegpt(rows):
+    names = {"user": "human", "assistant": "gpt"}
+    return [
+        {"chat": [{"from": names[m["role"]], "value": m["content"]} for m in row["messages"]]}
+        for row in rows
+    ]
+
+
+def test_a_format_that_is_recognised_or_named_trains_what_messages_train(tmp_path):
+    rows, losses = rows_of("chat"), {}
+    ways = {
+        "messages": (rows, {}),
+        "recognised": (rows, {"messages": None}),
+        "named": (sharegpt(rows), {"messages": "chat", "format": "sharegpt"}),
+    }
+    for name, (given, data) in ways.items():
+        folder = tmp_path / name
+        study = make_study(folder, "llama", "chat", {"one": {}}, rows=given, data=data)
+        plan = study.plan()
+        said = [note for note in plan["data"]["notes"] if "recognised: messages" in note]
+        assert bool(said) == (name == "recognised")
+        losses[name] = study.run().logged()["one", 0]
+        report = (study.out / "report.md").read_text()
+        assert ("recognised: messages" in report) == bool(said)
+    np.testing.assert_array_equal(losses["recognised"], losses["messages"])
+    np.testing.assert_array_equal(losses["named"], losses["messages"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "data", "said"),
+    [
+        ("chat", {"format": "chatml"}, "data.format"),
+        ("chat", {"format": "alpaca"}, "alpaca lets the spec name none of them"),
+        ("pairs", {"format": "sharegpt"}, "sharegpt lets the spec name only messages"),
+        ("labelled", {"format": "messages"}, "it names text + label"),
+        ("chat", {"format": "sharegpt"}, "message 1 says not who it is from"),
+        ("text", {"text": None}, "is in no format that is recognised; its columns: text"),
+    ],
+)
+def test_a_format_that_does_not_fit_is_one_message(shape, data, said, tmp_path):
+    kind = "bert" if shape == "labelled" else "llama"
+    code, _, err = rankwise("plan", make_study(tmp_path, kind, shape, data=data).spec)
+    assert code == 2
+    assert said in err.replace("\n", "")
+    assert "Traceback" not in err

@@ -219,7 +219,7 @@ def _conversations(
     if not tokenizer.chat_template:
         raise DataError(
             "data.messages: the tokenizer has no chat template; use an instruct model, or "
-            "columns data.prompt and data.completion"
+            "columns data.prompt and data.completion of texts"
         )
     refused: Counter[str] = Counter()
     template, seen = template_of(tokenizer), Seen()

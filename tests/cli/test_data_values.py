@@ -12,11 +12,12 @@ from black_box import (
     make_study,
     order,
     predictions,
+    random_base,
     rankwise,
     split_of,
     train,
 )
-from tiny_text import rows_of
+from tiny_text import rows_of, tiny_tokenizer
 
 NAMES = ["fur", "scales", "wings"]
 
@@ -206,3 +207,62 @@ def test_a_format_that_does_not_fit_is_one_message(shape, data, said, tmp_path):
     assert code == 2
     assert said in err.replace("\n", "")
     assert "Traceback" not in err
+
+
+def pieces_of(row):
+    """Text and whether it is an answer, as the tiny chat template writes a conversation."""
+    for message in row["messages"]:
+        yield f"<|im_start|>{message['role']}\n", False
+        yield f"{message['content']}<|im_end|>", message["role"] == "assistant"
+        yield "\n", False
+
+
+def reference_of(row, train_on):
+    """Ids and labels of a row, its pieces tokenised one by one."""
+    tokenizer, pieces, ids, labels = tiny_tokenizer(), list(pieces_of(row)), [], []
+    last = max(at for at, (_, answer) in enumerate(pieces) if answer)
+    for at, (text, answer) in enumerate(pieces):
+        new = tokenizer(text).input_ids
+        keep = {"completions": answer, "last": at == last, "all": True}[train_on]
+        ids, labels = ids + new, labels + (new if keep else [-100] * len(new))
+    return ids, labels
+
+
+@pytest.mark.parametrize("train_on", ["completions", "last", "all"])
+def test_train_on_decides_which_tokens_are_learnt_and_judged(train_on, tmp_path):
+    rows = rows_of("chat")
+    for row in rows:
+        row["messages"] += [
+            {"role": "user", "content": "sure?"},
+            {"role": "assistant", "content": "yes"},
+        ]
+    study = make_study(
+        tmp_path,
+        "llama",
+        "chat",
+        {"start": {"training.learning_rate": START}, "one": {}},
+        base=random_base("llama", max_position_embeddings=200),
+        rows=rows,
+        data={"train_on": train_on, "max_length": 200},
+    ).run()
+    learnt, held, _ = ([reference_of(row, train_on) for row in part] for part in split_of(rows))
+    losses = train(study.loaded("start", trainable=True), study.task, learnt, 0, max_steps=4)
+    np.testing.assert_allclose(study.logged()["one", 0], losses, rtol=0, atol=5e-5)
+    loss = evaluated(study.loaded("one"), study.task, held)
+    assert float(study.runs()["one", 0]["best_eval_loss"]) == pytest.approx(loss, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "train_on", "said"),
+    [
+        ("chat", "answers", "data.train_on"),
+        ("text", "last", "train_on: only prompts with answers and conversations have it"),
+        ("labelled", "all", "train_on: only prompts with answers and conversations have it"),
+    ],
+)
+def test_tokens_that_cannot_be_picked_are_one_message(shape, train_on, said, tmp_path):
+    kind = "bert" if shape == "labelled" else "llama"
+    study = make_study(tmp_path, kind, shape, data={"train_on": train_on})
+    code, _, err = rankwise("plan", study.spec)
+    assert code == 2
+    assert said in err.replace("\n", "")

@@ -262,3 +262,14 @@ def test_the_format_of_rows_is_named_where_the_spec_names_it_and_left_open_elsew
     assert rows == {"path": "YOUR_DATASET", "type": "YOUR_TYPE"}
     assert "which format the rows have: name it below" in text
     assert llama_factory(records_with(format="auto"))["template"] == "YOUR_TEMPLATE"
+
+
+def test_which_tokens_are_learnt_is_said_as_the_trainers_say_it():
+    for name, setting in (("all", "train_on_prompt"), ("last", "mask_history")):
+        assert llama_factory(records_with(messages="m", train_on=name))[setting] is True
+        assert setting not in llama_factory(records_with(messages="m"))
+    text = axolotl_snippet(records_with(messages="m", train_on="all"), "arm")
+    assert yaml.safe_load(text)["train_on_inputs"] is True
+    refused = axolotl_snippet(records_with(messages="m", train_on="last"), "arm")
+    assert "cannot express" in refused
+    assert "data.train_on: last" in refused

@@ -142,6 +142,8 @@ def llama_factory_snippet(records: Records, arm: str) -> str | None:
         **({PRECISIONS[recipe.dtype]: True} if recipe.dtype in PRECISIONS else {}),
         "lr_scheduler_type": recipe.get("lr_scheduler_type"),
         "template": "empty" if data.get("prompt") else _template(data),
+        "train_on_prompt": data.get("train_on") == "all" or None,
+        "mask_history": data.get("train_on") == "last" or None,
         "cutoff_len": data.get("max_length"),
         "max_samples": recipe.settings.get("data.max_samples"),
         "dataset": "YOUR_DATASET",
@@ -174,6 +176,7 @@ def axolotl_snippet(records: Records, arm: str) -> str | None:
         "lr_scheduler": recipe.get("lr_scheduler_type"),
         "sequence_len": recipe.data.get("max_length"),
         "excess_length_strategy": "truncate",
+        "train_on_inputs": recipe.data.get("train_on") == "all" or None,
         "datasets": [{"path": "YOUR_DATASET", **_axolotl_rows(recipe.data)}],
         "output_dir": f"out/{recipe.name}",
     }
@@ -233,6 +236,8 @@ def _refused_by_axolotl(recipe: _Recipe) -> Iterator[str]:
         yield "alphas that are not whole numbers (alpha_pattern)"
     if adapter.get("init_lora_weights") is False:
         yield "init_lora_weights: False"
+    if recipe.data.get("train_on") == "last" and not recipe.data.get("prompt"):
+        yield "learning nothing but a conversation's last answer (data.train_on: last)"
 
 
 def _refusal(trainer: str, refused: list[str]) -> str:

@@ -95,7 +95,7 @@ def why_idle(spec: StudySpec, key: str) -> str:
     return "nothing is generated, or answers are not sampled (generation.prompts, do_sample)"
 
 
-ADDED = {"format": "auto"}  # settings of data as they were before there were any
+ADDED = {"format": "auto", "train_on": "completions"}  # as data were before there were these
 
 
 def identity(spec: StudySpec, settings: Mapping[str, Any]) -> str:

@@ -199,6 +199,12 @@ class DataSpec(Section):
         "in `conversations`, or in the column that `messages` names; alpaca: instruction, input "
         "and output; prompt_completion: texts or lists of messages. Columns need not be named.",
     )
+    train_on: Literal["completions", "all", "last"] = Field(
+        "completions",
+        description="Which tokens have a loss, in training and evaluation: completions, those of "
+        "all answers with their ends of turn; last, those of a conversation's last answer; all, "
+        "every token, prompts too. Answers of weight: 0 have none in any case.",
+    )
     input: str | None = Field(None, description="Column of a seq2seq model's input.")
     target: str | None = Field(None, description="Column of a seq2seq model's target.")
     split: SplitSpec = Field(default_factory=SplitSpec, description="What is held out.")
@@ -229,6 +235,11 @@ class DataSpec(Section):
     def _format_fits_columns(self) -> "DataSpec":
         fields = ("text", "label", "prompt", "completion", "messages", "input", "target")
         named = tuple(name for name in fields if getattr(self, name) is not None)
+        if self.train_on != "completions" and {"text", "input"} & set(named):
+            raise ValueError(
+                "train_on: only prompts with answers and conversations have it, and the spec names "
+                f"{' + '.join(named)}; remove it"
+            )
         able = COLUMNS_OF_FORMATS[self.format]
         if able is not None and named not in ((), able):
             wanted = f"only {' + '.join(able)}" if able else "none of them"

@@ -190,14 +190,7 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     check_race(spec, arms)
     search = None if spec.search is None else begin_search(spec, base_dir)
     augments = dict.fromkeys([spec.data.augment] * bool(search) + [arm.augment for arm in arms])
-    if columns_of(spec.data):
-        _check_augments(augments, spec.data, base_dir)
-    rows = read_rows(spec.data, base_dir, needed_columns(spec.data, augments))
-    rows_sha256 = hash_of(rows)
-    rows, shape = in_format(rows, spec.data)
-    _check_augments(augments, shape, base_dir)
-    split = split_rows(rows, shape)
-    del rows  # many need much memory
+    rows_sha256, split, shape = read_split(spec, base_dir, augments)
     labels = None if split.label_names is None else len(split.label_names)
     structure = skeleton(spec.model, spec.task, labels)
     split = with_names_of_base(split, own_classes(structure), shape)
@@ -241,6 +234,24 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
         rows_sha256,
         search,
     )
+
+
+def read_split(
+    spec: StudySpec, base_dir: Path, augments: Iterable[AugmentSpec]
+) -> tuple[str, Split, DataSpec]:
+    """The rows split into parts: their hash, the parts, and `data` with the columns of the rows.
+
+    Raises:
+        DataError: a mistake in the source, its rows, or an augmentation.
+    """
+    augments = list(augments)
+    if columns_of(spec.data):
+        _check_augments(augments, spec.data, base_dir)
+    rows = read_rows(spec.data, base_dir, needed_columns(spec.data, augments))
+    rows_sha256 = hash_of(rows)
+    rows, shape = in_format(rows, spec.data)
+    _check_augments(augments, shape, base_dir)
+    return rows_sha256, split_rows(rows, shape), shape
 
 
 def with_proposals(plan: StudyPlan, proposals: Sequence[Proposal]) -> StudyPlan:

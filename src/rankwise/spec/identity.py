@@ -107,7 +107,7 @@ def identity(spec: StudySpec, settings: Mapping[str, Any]) -> str:
         del model["double_quant"], model["compute_dtype"]
     data = spec.data.model_dump(mode="json", exclude={"augment", "max_samples", "malformed_rows"})
     # a study that was begun before there was this setting keeps its names
-    data = {name: value for name, value in data.items() if ADDED.get(name) != value}
+    data = {name: value for name, value in data.items() if (name, value) not in ADDED.items()}
     meaning = {"settings": settings, "model": model, "data": data, "task": spec.task}
     return hashlib.sha256(canonical(meaning).encode()).hexdigest()[:12]
 

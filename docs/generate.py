@@ -37,7 +37,9 @@ FOLDERS = (  # along the path of the data, from the command to the ground
     "store",
     "spec",
 )
-COMMANDS = ("plan", "run", "status", "report", "compare", "guide", "export", "repair", "schema")
+COMMANDS = (
+    "plan", "data", "run", "status", "report", "compare", "guide", "export", "repair", "schema"
+)  # fmt: skip
 
 
 def commands_page() -> str:

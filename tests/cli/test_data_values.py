@@ -12,11 +12,12 @@ from black_box import (
     make_study,
     order,
     predictions,
+    random_base,
     rankwise,
     split_of,
     train,
 )
-from tiny_text import rows_of
+from tiny_text import rows_of, tiny_tokenizer
 
 NAMES = ["fur", "scales", "wings"]
 
@@ -159,3 +160,109 @@ def test_classes_keep_the_order_of_their_labels_into_the_exported_model(
         assert float(row[f"{part}_eval_accuracy"]) == pytest.approx(right.mean())
         loss = evaluated(model, "SEQ_CLS", examples)
         assert float(row[f"{part}_eval_loss"]) == pytest.approx(loss, abs=1e-5)
+
+
+def sharegpt(rows):
+    names = {"user": "human", "assistant": "gpt"}
+    return [
+        {"chat": [{"from": names[m["role"]], "value": m["content"]} for m in row["messages"]]}
+        for row in rows
+    ]
+
+
+def test_a_format_that_is_recognised_or_named_trains_what_messages_train(tmp_path):
+    rows, losses = rows_of("chat"), {}
+    ways = {
+        "messages": (rows, {}),
+        "recognised": (rows, {"messages": None}),
+        "named": (sharegpt(rows), {"messages": "chat", "format": "sharegpt"}),
+    }
+    for name, (given, data) in ways.items():
+        folder = tmp_path / name
+        study = make_study(folder, "llama", "chat", {"one": {}}, rows=given, data=data)
+        plan = study.plan()
+        said = [note for note in plan["data"]["notes"] if "recognised: messages" in note]
+        assert bool(said) == (name == "recognised")
+        losses[name] = study.run().logged()["one", 0]
+        report = (study.out / "report.md").read_text()
+        assert ("recognised: messages" in report) == bool(said)
+    np.testing.assert_array_equal(losses["recognised"], losses["messages"])
+    np.testing.assert_array_equal(losses["named"], losses["messages"])
+
+
+@pytest.mark.parametrize(
+    ("shape", "data", "said"),
+    [
+        ("chat", {"format": "chatml"}, "data.format"),
+        ("chat", {"format": "alpaca"}, "alpaca lets the spec name none of them"),
+        ("pairs", {"format": "sharegpt"}, "sharegpt lets the spec name only messages"),
+        ("labelled", {"format": "messages"}, "it names text + label"),
+        ("chat", {"format": "sharegpt"}, "message 1 says not who it is from"),
+        ("text", {"text": None}, "is in no format that is recognised; its columns: text"),
+    ],
+)
+def test_a_format_that_does_not_fit_is_one_message(shape, data, said, tmp_path):
+    kind = "bert" if shape == "labelled" else "llama"
+    code, _, err = rankwise("plan", make_study(tmp_path, kind, shape, data=data).spec)
+    assert code == 2
+    assert said in err.replace("\n", "")
+    assert "Traceback" not in err
+
+
+def pieces_of(row):
+    """Text and whether it is an answer, as the tiny chat template writes a conversation."""
+    for message in row["messages"]:
+        yield f"<|im_start|>{message['role']}\n", False
+        yield f"{message['content']}<|im_end|>", message["role"] == "assistant"
+        yield "\n", False
+
+
+def reference_of(row, train_on):
+    """Ids and labels of a row, its pieces tokenised one by one."""
+    tokenizer, pieces, ids, labels = tiny_tokenizer(), list(pieces_of(row)), [], []
+    last = max(at for at, (_, answer) in enumerate(pieces) if answer)
+    for at, (text, answer) in enumerate(pieces):
+        new = tokenizer(text).input_ids
+        keep = {"completions": answer, "last": at == last, "all": True}[train_on]
+        ids, labels = ids + new, labels + (new if keep else [-100] * len(new))
+    return ids, labels
+
+
+@pytest.mark.parametrize("train_on", ["completions", "last", "all"])
+def test_train_on_decides_which_tokens_are_learnt_and_judged(train_on, tmp_path):
+    rows = rows_of("chat")
+    for row in rows:
+        row["messages"] += [
+            {"role": "user", "content": "sure?"},
+            {"role": "assistant", "content": "yes"},
+        ]
+    study = make_study(
+        tmp_path,
+        "llama",
+        "chat",
+        {"start": {"training.learning_rate": START}, "one": {}},
+        base=random_base("llama", max_position_embeddings=200),
+        rows=rows,
+        data={"train_on": train_on, "max_length": 200},
+    ).run()
+    learnt, held, _ = ([reference_of(row, train_on) for row in part] for part in split_of(rows))
+    losses = train(study.loaded("start", trainable=True), study.task, learnt, 0, max_steps=4)
+    np.testing.assert_allclose(study.logged()["one", 0], losses, rtol=0, atol=5e-5)
+    loss = evaluated(study.loaded("one"), study.task, held)
+    assert float(study.runs()["one", 0]["best_eval_loss"]) == pytest.approx(loss, abs=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("shape", "train_on", "said"),
+    [
+        ("chat", "answers", "data.train_on"),
+        ("text", "last", "train_on: only prompts with answers and conversations have it"),
+        ("labelled", "all", "train_on: only prompts with answers and conversations have it"),
+    ],
+)
+def test_tokens_that_cannot_be_picked_are_one_message(shape, train_on, said, tmp_path):
+    kind = "bert" if shape == "labelled" else "llama"
+    study = make_study(tmp_path, kind, shape, data={"train_on": train_on})
+    code, _, err = rankwise("plan", study.spec)
+    assert code == 2
+    assert said in err.replace("\n", "")

@@ -244,3 +244,32 @@ def test_a_base_that_only_rankwise_reads_is_left_to_be_named(model):
     records = records_with(model=model)
     assert llama_factory(records)["model_name_or_path"] == "YOUR_MODEL"
     assert axolotl(records)["base_model"] == "YOUR_MODEL"
+
+
+def test_the_format_of_rows_is_named_where_the_spec_names_it_and_left_open_elsewhere():
+    def axolotl(**data):
+        text = axolotl_snippet(records_with(**data), "arm")
+        return text, yaml.safe_load(text)["datasets"][0]
+
+    text, rows = axolotl(format="sharegpt")
+    assert rows["field_messages"] == "conversations"
+    assert rows["message_property_mappings"] == {"role": "from", "content": "value"}
+    assert axolotl(format="sharegpt", messages="talk")[1]["field_messages"] == "talk"
+    text, rows = axolotl(format="alpaca")
+    assert rows["type"] == "chat_template"
+    assert "# rankwise made messages of instruction" in text
+    text, rows = axolotl(format="auto")
+    assert rows == {"path": "YOUR_DATASET", "type": "YOUR_TYPE"}
+    assert "which format the rows have: name it below" in text
+    assert llama_factory(records_with(format="auto"))["template"] == "YOUR_TEMPLATE"
+
+
+def test_which_tokens_are_learnt_is_said_as_the_trainers_say_it():
+    for name, setting in (("all", "train_on_prompt"), ("last", "mask_history")):
+        assert llama_factory(records_with(messages="m", train_on=name))[setting] is True
+        assert setting not in llama_factory(records_with(messages="m"))
+    text = axolotl_snippet(records_with(messages="m", train_on="all"), "arm")
+    assert yaml.safe_load(text)["train_on_inputs"] is True
+    refused = axolotl_snippet(records_with(messages="m", train_on="last"), "arm")
+    assert "cannot express" in refused
+    assert "data.train_on: last" in refused

@@ -212,3 +212,15 @@ def test_a_full_arm_has_no_adapter_settings():
 )  # fmt: skip
 def test_what_cannot_be_an_arm_is_refused_with_its_place(parts, words):
     assert words in refused(**parts)
+
+
+def test_settings_of_data_make_other_trainings_but_their_defaults_those_of_before():
+    """A study that was begun before there were these settings has them at their defaults."""
+
+    def named(**data):
+        columns = {"source": "x.jsonl", "messages": "messages", **data}
+        (arm,) = make_arms(study(task="CAUSAL_LM", data=columns))
+        return arm.training_id
+
+    assert named() == named(format="auto", train_on="completions")
+    assert len({named(), named(format="messages"), named(train_on="all")}) == 3

@@ -197,6 +197,7 @@ def test_every_command_speaks_json(tmp_path, monkeypatch, capsys):
     spec, out = written(tmp_path)
     for words in (
         ("plan", spec),
+        ("data", spec),
         ("run", spec, "--out", out),
         ("status", out),
         ("report", out),

@@ -74,6 +74,26 @@ def plan(
 
 
 @app.command()
+def data(
+    spec: SpecFile,
+    rows: Annotated[int, typer.Option(min=0, help="Training rows to show.")] = 3,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Show what a study learns from: rows as tokens, lengths, what is cut and left out, and why.
+
+    Loads no weights.
+    """
+    study = read_spec(spec, overrides)
+    quiet_libraries()
+    from rankwise.cli.rows import print_preview
+    from rankwise.study.preview import preview_facts
+
+    facts = preview_facts(study, spec.parent, rows)
+    print(json.dumps(facts, indent=2)) if as_json else print_preview(facts)
+
+
+@app.command()
 def run(
     spec: SpecFile,
     out: Out = None,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rankwise.data.messages import CALLS, WEIGHT, Message, readable
-from rankwise.data.tokenize import READ, Dialogue, Piece, Tokenizer, dialogue, tokens_of
+from rankwise.data.tokenize import OTHER, READ, Dialogue, Piece, Tokenizer, dialogue, tokens_of
 from rankwise.text import shorten
 
 GENERATION_MARK = re.compile(r"\{%-?\s*generation\b")
@@ -90,9 +90,16 @@ def template_of(tokenizer: Tokenizer) -> Template:
 
 
 def chat_dialogue(
-    messages: Sequence[Message], tools: Tools, template: Template, seen: Seen
+    messages: Sequence[Message],
+    tools: Tools,
+    template: Template,
+    seen: Seen,
+    train_on: str = "completions",
 ) -> Dialogue:
     """A conversation; learnt are the assistant's answers, but those of weight 0.
+
+    With `train_on: last` only the last one is, and the template must leave nothing but the text
+    before that as it is; with `all` every token is but those of answers of weight 0.
 
     Where the template marks them (`{% generation %}`) its marks are used. Otherwise an answer is
     what the template adds when the answer is added to the messages before it, up to its
@@ -105,6 +112,7 @@ def chat_dialogue(
         tools: What may be called.
         template: Of the tokenizer.
         seen: Counts what must be said.
+        train_on: As in the spec.
 
     Raises:
         NotTellable: The template refuses the messages, or changes earlier turns, or nothing of
@@ -113,7 +121,10 @@ def chat_dialogue(
     asked = [at for at, message in enumerate(messages) if message["role"] == "assistant"]
     if not asked:
         raise NotTellable("no message of the role assistant")
-    learnt = [number for number, at in enumerate(asked) if messages[at].get(WEIGHT) != 0]
+    if train_on == "last" and not template.marks:
+        asked = asked[-1:]
+    judged = asked if train_on != "last" else asked[-1:]
+    learnt = [asked.index(at) for at in judged if messages[at].get(WEIGHT) != 0]
     if not learnt:
         raise NotTellable("no answer is to be learnt (weight 0)")
     plain = [{k: v for k, v in one.items() if k != WEIGHT} for one in messages]
@@ -122,11 +133,11 @@ def chat_dialogue(
     text = "".join(piece.text for piece in every)
     _check_calls(plain, tools, text, template)
     told = Seen()
-    pieces = _with_ends(every, learnt, template, told)
+    pieces = _with_ends(every, learnt, template, told, OTHER if train_on == "all" else READ)
     ((ids, of_answer),) = tokens_of([pieces], template.tokenizer)
-    if max(of_answer, default=READ) == READ:
+    if max(of_answer, default=READ) < 0:
         raise NotTellable("the chat template marks nothing of its answers")
-    _count_lost(messages, tools, text, template, told)
+    _count_lost(messages, tools, text, template, told, train_on)
     seen.ended += told.ended
     seen.endless += told.endless
     seen.lost += told.lost
@@ -215,15 +226,20 @@ def _added_pieces(
 
 
 def _with_ends(
-    pieces: Sequence[Piece], learnt: Sequence[int], template: Template, seen: Seen
+    pieces: Sequence[Piece], learnt: Sequence[int], template: Template, seen: Seen, others: int
 ) -> list[Piece]:
     """The pieces with every learnt answer up to its end of turn; other answers are only read.
 
-    Every piece of an answer has one that is only read behind it.
+    Every piece of an answer has one behind it that is of no answer; `others` (READ or OTHER) says
+    whether such pieces are learnt.
     """
-    made = [piece if piece.answer in learnt else Piece(piece.text) for piece in pieces]
-    last = {piece.answer: at for at, piece in enumerate(made) if piece.text}
-    last.pop(READ, None)
+    made = [
+        piece
+        if piece.answer in learnt
+        else Piece(piece.text, others if piece.answer == READ else READ)
+        for piece in pieces
+    ]
+    last = {piece.answer: at for at, piece in enumerate(made) if piece.text and piece.answer >= 0}
     for number, at in last.items():
         text = made[at].text.rstrip()
         rest = made[at].text[len(text) :] + made[at + 1].text
@@ -236,7 +252,7 @@ def _with_ends(
                 seen.ended += 1
             else:
                 seen.endless += 1
-        made[at : at + 2] = [Piece(text, number), Piece(rest)]
+        made[at : at + 2] = [Piece(text, number), Piece(rest, others)]
     return made
 
 
@@ -265,7 +281,12 @@ def _name_of(tool: dict[str, Any]) -> str:
 
 
 def _count_lost(
-    messages: Sequence[Message], tools: Tools, text: str, template: Template, seen: Seen
+    messages: Sequence[Message],
+    tools: Tools,
+    text: str,
+    template: Template,
+    seen: Seen,
+    train_on: str,
 ) -> None:
     """Count what the model does not see, or does not learn though it should."""
     for tool in tools:
@@ -277,7 +298,7 @@ def _count_lost(
             seen.lost[
                 f"the chat template does not write a message of the role {role} as it is"
             ] += 1
-        if message.get(WEIGHT):
+        if message.get(WEIGHT) and train_on != "all":
             seen.lost[f"only answers are learnt, not a message of weight 1 of the role {role}"] += 1
         for name in message.keys() - {"role", "content", WEIGHT, *CALLS}:
             value = message[name]

@@ -37,7 +37,7 @@ def normal_row(row: Row, data: DataSpec) -> Row:
     if missing(held) or (isinstance(held, str) and not held.strip()):
         return {**row, data.messages: []}
     try:
-        messages = _listed(held)
+        messages = listed(held)
         normal = {**row, data.messages: [_message(at, one) for at, one in enumerate(messages, 1)]}
     except Malformed as error:
         raise Malformed(
@@ -92,7 +92,7 @@ def _message(number: int, message: Any) -> Message:
         raise Malformed(f"{where} has no role: {shorten(message)}")
     normal = {k: v for k, v in message.items() if v is not None}
     if "tool_calls" in normal:
-        calls = [_object(call) for call in _listed(normal.pop("tool_calls") or [])]
+        calls = [object_of(call) for call in listed(normal.pop("tool_calls") or [])]
         normal |= {"tool_calls": calls} if calls else {}
     normal["content"] = _content(where, normal)
     answers = message["role"] == "assistant"
@@ -145,17 +145,17 @@ def _flag(where: str, message: Message) -> bool | None:
 
 
 def _tools(value: Any) -> list[Message]:
-    return [] if missing(value) or not value else [_object(tool) for tool in _listed(value)]
+    return [] if missing(value) or not value else [object_of(tool) for tool in listed(value)]
 
 
-def _listed(value: Any) -> list[Any]:
+def listed(value: Any) -> list[Any]:
     value = _from_json(value)
     if not isinstance(value, list):
         raise Malformed(f"found {type(value).__name__}, not a list: {shorten(value)}")
     return value
 
 
-def _object(value: Any) -> dict[str, Any]:
+def object_of(value: Any) -> dict[str, Any]:
     value = _from_json(value)
     if not isinstance(value, dict):
         raise Malformed(f"found {type(value).__name__}, not an object: {shorten(value)}")

@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from dataclasses import replace
 from typing import Any, NamedTuple
 
+from rankwise.data.formats import columns_of_formats
 from rankwise.data.labels import Classes, find_classes, label_of, listing
 from rankwise.data.messages import TOOLS, normal_row, seen_of
 from rankwise.data.sources import Rows
@@ -75,7 +76,7 @@ def needed_columns(data: DataSpec, augments: Iterable[AugmentSpec]) -> frozenset
     """The columns that a study reads; None for all: a template or a function may read any."""
     if any(augment.template or augment.function for augment in augments):
         return None
-    return frozenset([*_named_columns(data).values(), TOOLS])
+    return frozenset([*_named_columns(data).values(), TOOLS, *columns_of_formats(data)])
 
 
 def hash_of(rows: Rows) -> str:

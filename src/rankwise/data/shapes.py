@@ -166,7 +166,7 @@ def blocks(part: Part, data: DataSpec, tokenizer: Tokenizer, one_text: bool) -> 
 
 
 def answered(side: str, part: Part, data: DataSpec, tokenizer: Tokenizer) -> Made:
-    """Prompts with completions, or conversations: loss on the answers alone."""
+    """Prompts with completions, or conversations: loss on what `data.train_on` says."""
     notes: list[str] = []
     dialogues: Iterator[Dialogue | None]
     if data.messages is not None:
@@ -175,7 +175,7 @@ def answered(side: str, part: Part, data: DataSpec, tokenizer: Tokenizer) -> Mad
         prompts, answers = column_of(part, data.prompt), column_of(part, data.completion)
         pairs = list(zip(prompts, answers, strict=True))
         _note_seams(side, pairs, notes)
-        dialogues = pair_dialogues(pairs, tokenizer)
+        dialogues = pair_dialogues(pairs, tokenizer, data.train_on == "all")
         if tokenizer.eos_token_id is None:
             notes.append(
                 f"{side}: the tokenizer has no end-of-text token, so "
@@ -219,13 +219,14 @@ def _conversations(
     if not tokenizer.chat_template:
         raise DataError(
             "data.messages: the tokenizer has no chat template; use an instruct model, or "
-            "columns data.prompt and data.completion"
+            "columns data.prompt and data.completion of texts"
         )
     refused: Counter[str] = Counter()
     template, seen = template_of(tokenizer), Seen()
     for row in part.rows:
         try:
-            made = chat_dialogue(row[str(data.messages)], row.get(TOOLS, []), template, seen)
+            messages, tools = row[str(data.messages)], row.get(TOOLS, [])
+            made = chat_dialogue(messages, tools, template, seen, data.train_on)
         except NotTellable as error:
             made = None
             refused[str(error)] += 1
@@ -242,13 +243,17 @@ def _cut_dialogue(dialogue: Dialogue, group: int, max_length: int) -> Example | 
     """The example of a dialogue cut to `max_length`; None if no target token is left."""
     ids, of_answer = dialogue.ids[:max_length], dialogue.of_answer[:max_length].copy()
     of_answer[:1] = READ  # nothing precedes the first token, so no model can predict it
+    if (of_answer == READ).all():
+        return None
+    kept = ids if len(ids) == len(dialogue.ids) else ids.copy()  # a view would keep all of them
+    labels = np.where(of_answer == READ, np.int32(IGNORED), ids)
     # the cut may remove the last answers: text and reference are those of the last one left
     last = int(of_answer.max(initial=READ))
-    if last == READ:
-        return None
+    if last == READ:  # tokens of a prompt alone
+        return Example(kept, labels, group, dialogue.prompts[0])
     return Example(
-        ids if len(ids) == len(dialogue.ids) else ids.copy(),  # a view would keep all of them
-        np.where(of_answer == READ, np.int32(IGNORED), ids),
+        kept,
+        labels,
         group,
         dialogue.prompts[last],
         dialogue.answers[last],

@@ -16,13 +16,17 @@ from rankwise.data.order import Tokens
 
 Tokenizer = Any
 READ = -1  # in place of the number of an answer: not learnt
+OTHER = -2  # learnt, but of no answer
 TEXTS, CHARACTERS = 1000, 1 << 20  # most of a batch that is tokenised at once
 BACKEND = "transformers.tokenization_utils_tokenizers"
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A stretch of text, and the number of the answer that its tokens are learnt for, or READ."""
+    """A stretch of text, and the number of the answer that its tokens are learnt for.
+
+    READ or OTHER, where they belong to none.
+    """
 
     text: str
     answer: int = READ
@@ -34,7 +38,8 @@ class Dialogue:
 
     Attributes:
         ids: (T,) token ids.
-        of_answer: (T,) the number of the answer that a token is learnt for, READ for others.
+        of_answer: (T,) the number of the answer that a token is learnt for; READ or OTHER for
+            tokens of none.
         prompts, answers: Readable, by number of the answer.
     """
 
@@ -144,15 +149,21 @@ def _growing(row: Sequence[Piece]) -> Iterator[str]:
         yield text
 
 
-def pair_dialogues(pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer) -> Iterator[Dialogue]:
-    """Prompt and completion as one row each; learnt are the completion and the end of text."""
+def pair_dialogues(
+    pairs: Sequence[tuple[str, str]], tokenizer: Tokenizer, every: bool = False
+) -> Iterator[Dialogue]:
+    """Prompt and completion as one row each; learnt are the completion and the end of text.
+
+    With `every` the prompt is learnt as well.
+    """
+    asked = OTHER if every else READ
     before, _ = special_ids(tokenizer)
     end = tokenizer.eos_token_id
-    rows = ((Piece(prompt), Piece(answer, 0)) for prompt, answer in pairs)
+    rows = ((Piece(prompt, asked), Piece(answer, 0)) for prompt, answer in pairs)
     for (prompt, answer), (ids, learnt) in zip(pairs, tokens_of(rows, tokenizer), strict=True):
         if end is not None and (not ids or ids[-1] != end):
             ids, learnt = [*ids, end], [*learnt, 0]
-        yield dialogue([*before, *ids], [READ] * len(before) + learnt, [prompt], [answer])
+        yield dialogue([*before, *ids], [asked] * len(before) + learnt, [prompt], [answer])
 
 
 def dialogue(

@@ -141,7 +141,9 @@ def llama_factory_snippet(records: Records, arm: str) -> str | None:
         **_training(recipe),
         **({PRECISIONS[recipe.dtype]: True} if recipe.dtype in PRECISIONS else {}),
         "lr_scheduler_type": recipe.get("lr_scheduler_type"),
-        "template": "empty" if data.get("prompt") else None,
+        "template": "empty" if data.get("prompt") else _template(data),
+        "train_on_prompt": data.get("train_on") == "all" or None,
+        "mask_history": data.get("train_on") == "last" or None,
         "cutoff_len": data.get("max_length"),
         "max_samples": recipe.settings.get("data.max_samples"),
         "dataset": "YOUR_DATASET",
@@ -174,6 +176,7 @@ def axolotl_snippet(records: Records, arm: str) -> str | None:
         "lr_scheduler": recipe.get("lr_scheduler_type"),
         "sequence_len": recipe.data.get("max_length"),
         "excess_length_strategy": "truncate",
+        "train_on_inputs": recipe.data.get("train_on") == "all" or None,
         "datasets": [{"path": "YOUR_DATASET", **_axolotl_rows(recipe.data)}],
         "output_dir": f"out/{recipe.name}",
     }
@@ -233,6 +236,8 @@ def _refused_by_axolotl(recipe: _Recipe) -> Iterator[str]:
         yield "alphas that are not whole numbers (alpha_pattern)"
     if adapter.get("init_lora_weights") is False:
         yield "init_lora_weights: False"
+    if recipe.data.get("train_on") == "last" and not recipe.data.get("prompt"):
+        yield "learning nothing but a conversation's last answer (data.train_on: last)"
 
 
 def _refusal(trainer: str, refused: list[str]) -> str:
@@ -247,6 +252,10 @@ def _notes(recipe: _Recipe) -> Iterator[str]:
         yield f"trained on rows that rankwise had augmented (data.augment.factor: {factor:g})"
     if recipe.get("early_stopping_patience"):
         yield "rankwise stopped early (early_stopping_patience); this file trains to the end"
+    if _is_recognised(recipe.data):
+        yield "the notes on data in the report say which format the rows have: name it below"
+    if recipe.data.get("format") == "alpaca":
+        yield "rankwise made messages of instruction, input and output: so must the data set"
     if _quantization(recipe) == "int8":
         yield "int8 here keeps outlier columns in fp16 (threshold 6); rankwise keeps none"
 
@@ -328,10 +337,32 @@ def _axolotl_rows(data: Mapping[str, Any]) -> dict[str, Any]:
     """How Axolotl reads the columns: whole texts, conversations, or prompts as they stand."""
     if data.get("text"):
         return {"type": "completion", "field": data["text"]}
+    if _is_recognised(data):
+        return {"type": "YOUR_TYPE"}
+    if data.get("format") == "alpaca":
+        return {"type": "chat_template", "field_messages": "messages"}
+    if data.get("format") == "sharegpt":
+        fields = {"role": "from", "content": "value"}
+        column = data.get("messages") or "conversations"
+        return {
+            "type": "chat_template",
+            "field_messages": column,
+            "message_property_mappings": fields,
+        }
     if data.get("messages"):
         return {"type": "chat_template", "field_messages": data["messages"]}
     columns = {"field_instruction": data.get("prompt"), "field_output": data.get("completion")}
     return {"type": {**columns, "format": "{instruction}", "no_input_format": "{instruction}"}}
+
+
+def _template(data: Mapping[str, Any]) -> str | None:
+    return "YOUR_TEMPLATE" if _is_recognised(data) else None
+
+
+def _is_recognised(data: Mapping[str, Any]) -> bool:
+    """Whether the rows, not the spec, decided what was read of them."""
+    named = any(data.get(name) for name in ("text", "messages", "prompt"))
+    return not named and data.get("format", "auto") in ("auto", "prompt_completion")
 
 
 def _training(recipe: _Recipe) -> dict[str, Any]:

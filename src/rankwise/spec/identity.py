@@ -95,6 +95,9 @@ def why_idle(spec: StudySpec, key: str) -> str:
     return "nothing is generated, or answers are not sampled (generation.prompts, do_sample)"
 
 
+ADDED = {"format": "auto", "train_on": "completions"}  # as data were before there were these
+
+
 def identity(spec: StudySpec, settings: Mapping[str, Any]) -> str:
     """12 hex digits: a hash of the settings, the base model, the data and the task."""
     # allow_pickle says how weights are fetched, not which
@@ -103,6 +106,8 @@ def identity(spec: StudySpec, settings: Mapping[str, Any]) -> str:
     if spec.model.quantization != "nf4":
         del model["double_quant"], model["compute_dtype"]
     data = spec.data.model_dump(mode="json", exclude={"augment", "max_samples", "malformed_rows"})
+    # a study that was begun before there was this setting keeps its names
+    data = {name: value for name, value in data.items() if (name, value) not in ADDED.items()}
     meaning = {"settings": settings, "model": model, "data": data, "task": spec.task}
     return hashlib.sha256(canonical(meaning).encode()).hexdigest()[:12]
 

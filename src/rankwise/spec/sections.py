@@ -155,6 +155,15 @@ class AugmentSpec(Section):
         return self
 
 
+COLUMNS_OF_FORMATS: dict[str, tuple[str, ...] | None] = {  # that may be named beside a format
+    "auto": None,
+    "messages": ("messages",),
+    "sharegpt": ("messages",),
+    "alpaca": (),
+    "prompt_completion": ("prompt", "completion"),
+}
+
+
 class DataSpec(Section):
     """Where the examples come from and what they look like."""
 
@@ -183,6 +192,19 @@ class DataSpec(Section):
         "beside it and the other fields of a message are given to the chat template too. "
         "Every answer is learnt but those of weight: 0 (or train, training, loss: false).",
     )
+    format: Literal["auto", "messages", "sharegpt", "alpaca", "prompt_completion"] = Field(
+        "auto",
+        description="Format of conversations and of prompts with answers; auto: recognised from "
+        "the rows and said. messages: lists of {role, content}; sharegpt: lists of {from, value} "
+        "in `conversations`, or in the column that `messages` names; alpaca: instruction, input "
+        "and output; prompt_completion: texts or lists of messages. Columns need not be named.",
+    )
+    train_on: Literal["completions", "all", "last"] = Field(
+        "completions",
+        description="Which tokens have a loss, in training and evaluation: completions, those of "
+        "all answers with their ends of turn; last, those of a conversation's last answer; all, "
+        "every token, prompts too. Answers of weight: 0 have none in any case.",
+    )
     input: str | None = Field(None, description="Column of a seq2seq model's input.")
     target: str | None = Field(None, description="Column of a seq2seq model's target.")
     split: SplitSpec = Field(default_factory=SplitSpec, description="What is held out.")
@@ -208,6 +230,24 @@ class DataSpec(Section):
         "valid JSON, a wrong number of fields, bytes that are not UTF-8, a column that is absent "
         "or holds no text. Above it the study is refused; what is left out is counted and said.",
     )
+
+    @model_validator(mode="after")
+    def _format_fits_columns(self) -> "DataSpec":
+        fields = ("text", "label", "prompt", "completion", "messages", "input", "target")
+        named = tuple(name for name in fields if getattr(self, name) is not None)
+        if self.train_on != "completions" and {"text", "input"} & set(named):
+            raise ValueError(
+                "train_on: only prompts with answers and conversations have it, and the spec names "
+                f"{' + '.join(named)}; remove it"
+            )
+        able = COLUMNS_OF_FORMATS[self.format]
+        if able is not None and named not in ((), able):
+            wanted = f"only {' + '.join(able)}" if able else "none of them"
+            raise ValueError(
+                f"format: of the columns, {self.format} lets the spec name {wanted}; it names "
+                f"{' + '.join(named)}; remove that, or `format`"
+            )
+        return self
 
     @field_validator("labels", mode="before")
     @classmethod

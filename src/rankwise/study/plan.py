@@ -4,7 +4,7 @@
 the model's configuration, and finds every mistake that can be found from these.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -22,13 +22,14 @@ from rankwise.base.modules import Gaps, linear_modules
 from rankwise.base.skeleton import hidden_size, own_classes, skeleton, walk
 from rankwise.data.augment import check_augment
 from rankwise.data.examples import Example, StudyData, make_examples, train_examples
+from rankwise.data.formats import in_format
 from rankwise.data.rows import hash_of, needed_columns
 from rankwise.data.sources import read_rows
 from rankwise.data.split import Split, split_rows, with_names_of_base
 from rankwise.errors import ModelError, SpecError
 from rankwise.search.space import first_values
 from rankwise.spec.arms import Arm, Run, make_arms
-from rankwise.spec.models import GenerationSpec, StudySpec
+from rankwise.spec.models import AugmentSpec, DataSpec, GenerationSpec, StudySpec, columns_of
 from rankwise.study.checks import (
     asks,
     check_asked,
@@ -189,14 +190,10 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     check_race(spec, arms)
     search = None if spec.search is None else begin_search(spec, base_dir)
     augments = dict.fromkeys([spec.data.augment] * bool(search) + [arm.augment for arm in arms])
-    for augment in augments:
-        check_augment(augment, spec.data, base_dir)
-    rows = read_rows(spec.data, base_dir, needed_columns(spec.data, augments))
-    rows_sha256, split = hash_of(rows), split_rows(rows, spec.data)
-    del rows  # many need much memory
+    rows_sha256, split, shape = read_split(spec, base_dir, augments)
     labels = None if split.label_names is None else len(split.label_names)
     structure = skeleton(spec.model, spec.task, labels)
-    split = with_names_of_base(split, own_classes(structure), spec.data)
+    split = with_names_of_base(split, own_classes(structure), shape)
     check_start(spec, structure)
     check_attention(spec, structure)
     gaps = Gaps(absent_weights(spec.model, spec.task, labels, download), *walk(structure))
@@ -209,10 +206,10 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
     footprints = {arm.id: footprint(structure, adapters[arm.id]) for arm in arms}
     check_length(spec, structure, gaps)
     tokenizer = load_tokenizer(spec.model, structure.config)
-    data = make_examples(split, spec.data, tokenizer, base_dir)
-    train, notes = _training_parts(spec, arms, split, data, tokenizer, base_dir)
+    data = make_examples(split, shape, tokenizer, base_dir)
+    train, notes = _training_parts(shape, arms, split, data, tokenizer, base_dir)
     questions = {
-        asked: questions_of(asked, spec.data, spec.task, data.validation, tokenizer)
+        asked: questions_of(asked, shape, spec.task, data.validation, tokenizer)
         for asked in dict.fromkeys(arm.generation for arm in arms)
         if asks(asked)
     }
@@ -237,6 +234,24 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
         rows_sha256,
         search,
     )
+
+
+def read_split(
+    spec: StudySpec, base_dir: Path, augments: Iterable[AugmentSpec]
+) -> tuple[str, Split, DataSpec]:
+    """The rows split into parts: their hash, the parts, and `data` with the columns of the rows.
+
+    Raises:
+        DataError: a mistake in the source, its rows, or an augmentation.
+    """
+    augments = list(augments)
+    if columns_of(spec.data):
+        _check_augments(augments, spec.data, base_dir)
+    rows = read_rows(spec.data, base_dir, needed_columns(spec.data, augments))
+    rows_sha256 = hash_of(rows)
+    rows, shape = in_format(rows, spec.data)
+    _check_augments(augments, shape, base_dir)
+    return rows_sha256, split_rows(rows, shape), shape
 
 
 def with_proposals(plan: StudyPlan, proposals: Sequence[Proposal]) -> StudyPlan:
@@ -302,8 +317,13 @@ def shared_trainings(runs: Sequence[Run]) -> dict[Run, tuple[Run, ...]]:
     return {together[0]: tuple(together) for together in found.values()}
 
 
+def _check_augments(augments: Iterable[AugmentSpec], data: DataSpec, base_dir: Path) -> None:
+    for augment in augments:
+        check_augment(augment, data, base_dir)
+
+
 def _training_parts(
-    spec: StudySpec,
+    shape: DataSpec,
     arms: Sequence[Arm],
     split: Split,
     data: StudyData,
@@ -311,13 +331,13 @@ def _training_parts(
     base_dir: Path,
 ) -> tuple[dict[str, tuple[Example, ...]], list[str]]:
     """Each arm's training examples by training id; arms of one augmentation share theirs."""
-    made = {(spec.data.augment, spec.data.max_samples): data.train}
+    made = {(shape.augment, shape.max_samples): data.train}
     train: dict[str, tuple[Example, ...]] = {}
     notes: list[str] = []
     for arm in arms:
         kind = (arm.augment, arm.max_samples)
         if kind not in made:
-            made[kind], more = train_examples(split, *kind, spec.data, tokenizer, base_dir)
+            made[kind], more = train_examples(split, *kind, shape, tokenizer, base_dir)
             notes.extend(f"{arm.name}: {note}" for note in more)
         train[arm.training_id] = made[kind]
     return train, notes

@@ -7,6 +7,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
 from transformers import Trainer, get_scheduler
+from transformers.trainer_pt_utils import LabelSmoother
 
 from rankwise.data.order import rows_at
 from rankwise.tasks.by_name import make_batch
@@ -73,6 +74,17 @@ def optimizer_of(model, training):
     )
 
 
+def loss_in_training(model, task, training, batch):
+    """The model's own loss, or what transformers' Trainer makes of its logits."""
+    if not training.label_smoothing_factor:
+        return model(**batch).loss
+    labels = batch.pop("labels")
+    if task == "SEQ_2_SEQ_LM":
+        batch["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(labels=labels)
+    smoother = LabelSmoother(epsilon=training.label_smoothing_factor)
+    return smoother(model(**batch), labels, shift_labels=task == "CAUSAL_LM")
+
+
 def plain_loop(model, task, training, seed, examples, steps, loss_of=None):
     """Losses of `steps` optimizer steps; `loss_of(model, batch)` where not the model's own."""
     optimizer = optimizer_of(model, training)
@@ -94,7 +106,10 @@ def plain_loop(model, task, training, seed, examples, steps, loss_of=None):
             for i in rows_at(len(examples), size, seed, step * parts + part)
         ]
         batch = vars(make_batch(task, [examples[i] for i in places], 0, LENGTH))
-        loss = model(**batch).loss if loss_of is None else loss_of(model, batch)
+        if loss_of is None:
+            loss = loss_in_training(model, task, training, batch)
+        else:
+            loss = loss_of(model, batch)
         optimizer.zero_grad()
         loss.backward()
         if training.max_grad_norm:

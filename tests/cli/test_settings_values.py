@@ -33,6 +33,7 @@ OTHER = {
     "training.early_stopping_patience": 1,
     "training.early_stopping_threshold": 9.0,
     "training.class_weights": "balanced",
+    "training.label_smoothing_factor": 0.2,
     "lora.r": 5,
     "lora.lora_alpha": 32,
     "lora.lora_dropout": 0.4,

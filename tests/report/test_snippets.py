@@ -216,6 +216,13 @@ def test_axolotl_takes_ranks_of_single_modules():
     assert found["lora_alpha_pattern"] == {"a.q_proj": 8}
 
 
+def test_label_smoothing_is_written_or_said_to_be_missing():
+    records = records_with({"training.label_smoothing_factor": 0.1})
+    assert llama_factory(records)["label_smoothing_factor"] == 0.1
+    assert axolotl(records) is None
+    assert "label smoothing (0.1)" in (axolotl_snippet(records, "arm") or "")
+
+
 def test_what_else_differs_is_said_above_the_file():
     records = records_with(
         {

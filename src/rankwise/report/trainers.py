@@ -141,6 +141,7 @@ def llama_factory_snippet(records: Records, arm: str) -> str | None:
         **_training(recipe),
         **({PRECISIONS[recipe.dtype]: True} if recipe.dtype in PRECISIONS else {}),
         "lr_scheduler_type": recipe.get("lr_scheduler_type"),
+        "label_smoothing_factor": recipe.get("label_smoothing_factor") or None,
         "template": "empty" if data.get("prompt") else None,
         "cutoff_len": data.get("max_length"),
         "max_samples": recipe.settings.get("data.max_samples"),
@@ -233,6 +234,8 @@ def _refused_by_axolotl(recipe: _Recipe) -> Iterator[str]:
         yield "alphas that are not whole numbers (alpha_pattern)"
     if adapter.get("init_lora_weights") is False:
         yield "init_lora_weights: False"
+    if recipe.get("label_smoothing_factor"):
+        yield f"label smoothing ({recipe.get('label_smoothing_factor'):g})"
 
 
 def _refusal(trainer: str, refused: list[str]) -> str:

@@ -13,6 +13,8 @@ from rankwise.spec.errors import arm_settings
 from rankwise.spec.models import AugmentSpec, StudySpec, alpha_of
 
 SORTED = ("lora.target_modules", "lora.exclude_modules", "lora.modules_to_save")
+# Settings that came later: with these values a configuration is the one that it was without them.
+LATER = {"training.label_smoothing_factor": 0.0}
 NO_MEANING = ("training.per_device_eval_batch_size",)  # evaluation is the same in any batches
 
 
@@ -103,6 +105,7 @@ def identity(spec: StudySpec, settings: Mapping[str, Any]) -> str:
     if spec.model.quantization != "nf4":
         del model["double_quant"], model["compute_dtype"]
     data = spec.data.model_dump(mode="json", exclude={"augment", "max_samples", "malformed_rows"})
+    settings = {k: v for k, v in settings.items() if k not in LATER or v != LATER[k]}
     meaning = {"settings": settings, "model": model, "data": data, "task": spec.task}
     return hashlib.sha256(canonical(meaning).encode()).hexdigest()[:12]
 
@@ -136,6 +139,7 @@ SHORT = {
     "training.weight_decay": "wd",
     "training.max_grad_norm": "clip",
     "training.loraplus_lr_ratio": "plus",
+    "training.label_smoothing_factor": "smooth",
     "training.early_stopping_patience": "patience",
     "lora.exclude_modules": "not-",
     "lora.layers_to_transform": "layers",

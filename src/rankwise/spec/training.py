@@ -164,6 +164,11 @@ class TrainingSpec(Section):
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: rare classes weigh more in the training loss."
     )
+    label_smoothing_factor: Share = Field(
+        0.0,
+        description="Share of a target's weight that is spread over all tokens or classes, in the "
+        "training loss; validation and test losses have none (transformers smooths both).",
+    )
 
     @model_validator(mode="after")
     def _one_warmup(self) -> "TrainingSpec":

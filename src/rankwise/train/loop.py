@@ -180,8 +180,11 @@ def _loss_and_backward(
     chosen_KN: Sequence[Sequence[Example]],
 ) -> NDArray[np.float64]:
     """Add this part's gradients; the runs' shares of their windows' mean losses, (K,)."""
+    rows = len(part.key.rows[0])
+    smoothing_N = [m.training.label_smoothing_factor for m in active for _ in range(rows)]
     with cohort.bank.running([member.place for member in active], part.key) as model:
-        total_KN = row_losses(model, cohort.task.name, part.batch).total.view(len(active), -1)
+        losses = row_losses(model, cohort.task.name, part.batch, smoothing_N)
+    total_KN = losses.total.view(len(active), -1)
     weights_KN = [
         [member.weight_of(chosen[i]) for i in places]
         for member, chosen, places in zip(active, chosen_KN, part.key.rows, strict=True)

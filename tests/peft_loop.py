@@ -1,6 +1,7 @@
 """The reference: an arm as people write it, one peft model and a plain loop."""
 
 import copy
+from contextlib import contextmanager
 
 import numpy as np
 import torch
@@ -9,8 +10,11 @@ from peft.optimizers import create_loraplus_optimizer
 from transformers import Trainer, get_scheduler
 from transformers.trainer_pt_utils import LabelSmoother
 
+from rankwise.base.modules import input_embeddings
 from rankwise.data.order import rows_at
 from rankwise.tasks.by_name import make_batch
+from rankwise.train.batch import BatchKey
+from rankwise.train.neftune import embedding_noise
 from tiny import LENGTH, TASKS
 
 
@@ -85,6 +89,26 @@ def loss_in_training(model, task, training, batch):
     return smoother(model(**batch), labels, shift_labels=task == "CAUSAL_LM")
 
 
+@contextmanager
+def noise_in_training(model, training, seed, batches, batch):
+    """The rows of these batches, one after the other, with their noise on the input embeddings."""
+    alpha, size = training.neftune_noise_alpha, training.per_device_train_batch_size
+
+    def add(module, given, out):
+        parts = zip(batches, out.split(size), batch["attention_mask"].split(size), strict=True)
+        keys = [BatchKey((seed,), (number,), (tuple(range(size)),)) for number in batches]
+        noise = [
+            embedding_noise(key, [alpha], mask, out.shape[-1], part)
+            for key, (_, part, mask) in zip(keys, parts, strict=True)
+        ]
+        return out + torch.cat(noise)
+
+    hook = input_embeddings(model.get_base_model()).register_forward_hook(add) if alpha else None
+    yield
+    if hook is not None:
+        hook.remove()
+
+
 def plain_loop(model, task, training, seed, examples, steps, loss_of=None):
     """Losses of `steps` optimizer steps; `loss_of(model, batch)` where not the model's own."""
     optimizer = optimizer_of(model, training)
@@ -106,10 +130,12 @@ def plain_loop(model, task, training, seed, examples, steps, loss_of=None):
             for i in rows_at(len(examples), size, seed, step * parts + part)
         ]
         batch = vars(make_batch(task, [examples[i] for i in places], 0, LENGTH))
-        if loss_of is None:
-            loss = loss_in_training(model, task, training, batch)
-        else:
-            loss = loss_of(model, batch)
+        numbers = range(step * parts, (step + 1) * parts)
+        with noise_in_training(model, training, seed, numbers, batch):
+            if loss_of is None:
+                loss = loss_in_training(model, task, training, batch)
+            else:
+                loss = loss_of(model, batch)
         optimizer.zero_grad()
         loss.backward()
         if training.max_grad_norm:

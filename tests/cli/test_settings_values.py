@@ -34,6 +34,7 @@ OTHER = {
     "training.early_stopping_threshold": 9.0,
     "training.class_weights": "balanced",
     "training.label_smoothing_factor": 0.2,
+    "training.neftune_noise_alpha": 5.0,
     "lora.r": 5,
     "lora.lora_alpha": 32,
     "lora.lora_dropout": 0.4,

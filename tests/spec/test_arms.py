@@ -132,7 +132,8 @@ def test_equal_meaning_is_equal_identity(left, right):
     [{"lora.r": 4}, {"lora.lora_alpha": 9}, {"training.learning_rate": 1e-4}, {"method": "full"},
      {"lora.bias": "all"}, {"data.max_samples": 10}, {"data.augment.factor": 2},
      {"model.quantization": "nf4"}, {"lora.target_modules": "query"},
-     {"training.label_smoothing_factor": 0.1}, {"ranks.budget": 100},
+     {"training.label_smoothing_factor": 0.1},
+     {"training.neftune_noise_alpha": 5}, {"ranks.budget": 100},
      {"lora.init_lora_weights": "pissa"}],
 )  # fmt: skip
 def test_another_meaning_is_another_identity(changes):

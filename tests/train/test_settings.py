@@ -88,6 +88,16 @@ CASES = {
     "label smoothing alike": [
         {"training.label_smoothing_factor": 0.2, "lora.r": rank} for rank in (2, 3, 5)
     ],
+    "neftune": [
+        {"training.neftune_noise_alpha": 5},
+        {"training.neftune_noise_alpha": 15, "training.gradient_accumulation_steps": 2},
+        {"lora.r": 3},
+    ],
+    "neftune of two seeds": [
+        {"training.neftune_noise_alpha": 5},
+        {"training.neftune_noise_alpha": 50, "lora.lora_alpha": 16},
+        {"training.neftune_noise_alpha": 5, "lora.r": 3},
+    ],
     "epochs": [
         {"training.num_train_epochs": 0.5},
         {"training.num_train_epochs": 1, "training.gradient_accumulation_steps": 2},
@@ -110,6 +120,8 @@ KINDS = {
     "accumulation": ("gpt2", "bert", "t5"),
     "label smoothing": ("gpt2", "bert", "t5"),
     "label smoothing alike": ("llama", "distilbert"),
+    "neftune": ("gpt2", "bert", "t5"),
+    "neftune of two seeds": ("llama", "distilbert"),
     "epochs": ("llama", "bert"),
 }
 

@@ -250,6 +250,8 @@ def _notes(recipe: _Recipe) -> Iterator[str]:
         yield f"trained on rows that rankwise had augmented (data.augment.factor: {factor:g})"
     if recipe.get("early_stopping_patience"):
         yield "rankwise stopped early (early_stopping_patience); this file trains to the end"
+    if recipe.get("neftune_noise_alpha"):
+        yield "NEFTune's noise here is scaled by the padded length; rankwise takes each row's own"
     if _quantization(recipe) == "int8":
         yield "int8 here keeps outlier columns in fp16 (threshold 6); rankwise keeps none"
 
@@ -350,6 +352,7 @@ def _training(recipe: _Recipe) -> dict[str, Any]:
         "adam_beta2",
         "adam_epsilon",
         "max_grad_norm",
+        "neftune_noise_alpha",
     )
     steps, kwargs = recipe.get("max_steps"), dict(recipe.get("lr_scheduler_kwargs") or {})
     warmup: dict[str, Any] = {"warmup_steps": recipe.get("warmup_steps") or 0}

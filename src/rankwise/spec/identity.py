@@ -14,7 +14,7 @@ from rankwise.spec.models import AugmentSpec, StudySpec, alpha_of
 
 SORTED = ("lora.target_modules", "lora.exclude_modules", "lora.modules_to_save")
 # Settings that came later: with these values a configuration is the one that it was without them.
-LATER = {"training.label_smoothing_factor": 0.0}
+LATER = {"training.label_smoothing_factor": 0.0, "training.neftune_noise_alpha": None}
 NO_MEANING = ("training.per_device_eval_batch_size",)  # evaluation is the same in any batches
 
 
@@ -140,6 +140,7 @@ SHORT = {
     "training.max_grad_norm": "clip",
     "training.loraplus_lr_ratio": "plus",
     "training.label_smoothing_factor": "smooth",
+    "training.neftune_noise_alpha": "neftune",
     "training.early_stopping_patience": "patience",
     "lora.exclude_modules": "not-",
     "lora.layers_to_transform": "layers",

@@ -169,6 +169,11 @@ class TrainingSpec(Section):
         description="Share of a target's weight that is spread over all tokens or classes, in the "
         "training loss; validation and test losses have none (transformers smooths both).",
     )
+    neftune_noise_alpha: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="NEFTune: noise up to alpha/sqrt(tokens x width) on the input embeddings of "
+        "training rows, by each row's own tokens.",
+    )
 
     @model_validator(mode="after")
     def _one_warmup(self) -> "TrainingSpec":

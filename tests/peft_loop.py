@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
-from transformers import Trainer, get_scheduler
+from transformers import Trainer, TrainingArguments, get_scheduler
 from transformers.trainer_pt_utils import LabelSmoother
 
 from rankwise.base.modules import input_embeddings
@@ -55,7 +55,7 @@ def trained_weights(model):
 
 
 def optimizer_of(model, training):
-    """AdamW as transformers' Trainer sets it up, or peft's LoRA+ optimizer."""
+    """The optimizer as transformers' Trainer sets it up, or peft's LoRA+ optimizer."""
     rate, decay = training.learning_rate, training.weight_decay
     if training.loraplus_lr_ratio is not None:
         return create_loraplus_optimizer(
@@ -65,16 +65,24 @@ def optimizer_of(model, training):
             loraplus_lr_ratio=training.loraplus_lr_ratio,
             loraplus_weight_decay=decay,
         )
+    arguments = TrainingArguments(
+        optim=training.optim,
+        learning_rate=rate,
+        adam_beta1=training.adam_beta1,
+        adam_beta2=training.adam_beta2,
+        adam_epsilon=training.adam_epsilon,
+        use_cpu=True,
+        report_to=[],
+    )
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
     decayed = set(Trainer.get_decay_parameter_names(None, model))
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return torch.optim.AdamW(
+    return kind(
         [
             {"params": [p for n, p in trained if n in decayed], "weight_decay": decay},
             {"params": [p for n, p in trained if n not in decayed], "weight_decay": 0.0},
         ],
-        lr=rate,
-        betas=(training.adam_beta1, training.adam_beta2),
-        eps=training.adam_epsilon,
+        **settings,
     )
 
 

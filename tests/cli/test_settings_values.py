@@ -23,6 +23,7 @@ OTHER = {
     "training.lr_scheduler_kwargs": {"num_decay_steps": 4},
     "training.warmup_steps": 2,
     "training.warmup_ratio": 0.5,
+    "training.optim": "adafactor",
     "training.weight_decay": 0.5,
     "training.adam_beta1": 0.5,
     "training.adam_beta2": 0.7,

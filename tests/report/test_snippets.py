@@ -231,6 +231,12 @@ def test_the_noise_of_neftune_is_written_and_what_differs_is_said():
         assert "scaled by the padded length" in text
 
 
+def test_the_optimizer_is_written():
+    records = records_with({"training.optim": "adafactor"})
+    assert (llama_factory(records)["optim"], axolotl(records)["optimizer"]) == ("adafactor",) * 2
+    assert axolotl(records_with())["optimizer"] == "adamw_torch"
+
+
 def test_what_else_differs_is_said_above_the_file():
     records = records_with(
         {

@@ -132,7 +132,7 @@ def test_equal_meaning_is_equal_identity(left, right):
     [{"lora.r": 4}, {"lora.lora_alpha": 9}, {"training.learning_rate": 1e-4}, {"method": "full"},
      {"lora.bias": "all"}, {"data.max_samples": 10}, {"data.augment.factor": 2},
      {"model.quantization": "nf4"}, {"lora.target_modules": "query"},
-     {"training.label_smoothing_factor": 0.1},
+     {"training.label_smoothing_factor": 0.1}, {"training.optim": "sgd"},
      {"training.neftune_noise_alpha": 5}, {"ranks.budget": 100},
      {"lora.init_lora_weights": "pissa"}],
 )  # fmt: skip
@@ -209,6 +209,9 @@ def test_a_full_arm_has_no_adapter_settings():
         ({"configs": [{"method": "full", "lora.r": 4}]},
          "configs[0]: lora.r: has no effect in this configuration, because its method is full"),
         ({"configs": [{"training.num_train_epochs": 2}]}, "set training.max_steps: null"),
+        ({"configs": [{"training.optim": "sgd", "training.adam_beta1": 0.5}]},
+         "training.adam_beta1: has no effect in this configuration, because training.optim is sgd"),
+        ({"configs": [{"training.optim": "lion"}]}, "configs[0]: training.optim: must be"),
         ({"configs": [{"ranks.ratio": 2}]}, "ranks.strategy is uniform"),
         ({"configs": [{"data.augment.share": 0.2}]}, "data.augment.factor is 1"),
         ({"configs": [{"generation.temperature": 0.2}]}, "nothing is generated"),

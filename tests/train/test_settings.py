@@ -98,6 +98,26 @@ CASES = {
         {"training.neftune_noise_alpha": 50, "lora.lora_alpha": 16},
         {"training.neftune_noise_alpha": 5, "lora.r": 3},
     ],
+    "sgd": [
+        {"training.optim": "sgd", "training.learning_rate": 0.5, "training.weight_decay": 0.1},
+        {"training.optim": "sgd", "training.learning_rate": 2, "lora.r": 3},
+        {"training.optim": "sgd", "training.learning_rate": 1, "lora.bias": "all"},
+    ],
+    "sgd of small gradients": [
+        {"training.optim": "sgd", "training.learning_rate": 5, "training.weight_decay": 0.01},
+        {"training.optim": "sgd", "training.learning_rate": 10, "lora.r": 3},
+        {"training.optim": "sgd", "training.learning_rate": 5, "lora.lora_alpha": 16},
+    ],
+    "adafactor": [
+        {"training.optim": "adafactor"},
+        {"training.optim": "adafactor", "training.weight_decay": 0.1, "lora.r": 3},
+        {"training.optim": "adafactor", "training.max_grad_norm": 0.02, "lora.r": 5},
+    ],
+    "optimizers": [
+        {"training.optim": "adafactor", "lora.r": 3, "lora.use_rslora": True},
+        {"training.optim": "sgd", "training.learning_rate": 10},
+        {"training.optim": "adamw_torch", "lora.r": 5},
+    ],
     "epochs": [
         {"training.num_train_epochs": 0.5},
         {"training.num_train_epochs": 1, "training.gradient_accumulation_steps": 2},
@@ -122,6 +142,10 @@ KINDS = {
     "label smoothing alike": ("llama", "distilbert"),
     "neftune": ("gpt2", "bert", "t5"),
     "neftune of two seeds": ("llama", "distilbert"),
+    "sgd": ("gpt2", "t5"),
+    "sgd of small gradients": ("bert",),
+    "adafactor": ("gpt2", "bert", "t5"),
+    "optimizers": ("llama", "bert"),
     "epochs": ("llama", "bert"),
 }
 

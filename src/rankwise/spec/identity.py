@@ -14,7 +14,12 @@ from rankwise.spec.models import AugmentSpec, StudySpec, alpha_of
 
 SORTED = ("lora.target_modules", "lora.exclude_modules", "lora.modules_to_save")
 # Settings that came later: with these values a configuration is the one that it was without them.
-LATER = {"training.label_smoothing_factor": 0.0, "training.neftune_noise_alpha": None}
+LATER = {
+    "training.optim": "adamw_torch",
+    "training.label_smoothing_factor": 0.0,
+    "training.neftune_noise_alpha": None,
+}
+ADAM = ("training.adam_beta1", "training.adam_beta2", "training.adam_epsilon")
 NO_MEANING = ("training.per_device_eval_batch_size",)  # evaluation is the same in any batches
 
 
@@ -60,6 +65,8 @@ def _idle(spec: StudySpec) -> Iterator[str]:
     training, ranks, augment, asked = spec.training, spec.ranks, spec.data.augment, spec.generation
     if spec.method == "full":
         yield from ("lora", "ranks", "training.loraplus_lr_ratio")
+    if training.optim != "adamw_torch":
+        yield from ADAM
     if training.max_steps is not None:
         yield "training.num_train_epochs"
     if training.early_stopping_patience is None:
@@ -86,6 +93,8 @@ def why_idle(spec: StudySpec, key: str) -> str:
     """Why a setting has no effect in a configuration, with the remedy where there is one."""
     if spec.method == "full" and key.startswith(("lora.", "ranks.", "training.loraplus")):
         return "its method is full; list full fine-tuning under `configs`, outside the grid"
+    if key in ADAM:
+        return f"training.optim is {spec.training.optim}"
     if key == "training.num_train_epochs":
         return "training.max_steps is given; set training.max_steps: null"
     if key == "training.early_stopping_threshold":
@@ -155,6 +164,7 @@ SHORT = {
     "data.augment.factor": "aug",
 }
 WORDS = {
+    "adamw_torch": "adamw",
     "cosine_with_restarts": "restarts",
     "constant_with_warmup": "warmup",
     "warmup_stable_decay": "wsd",
@@ -167,6 +177,7 @@ BARE = (  # settings whose value is clear without the name of the setting
     "model.quantization",
     "lora.target_modules",
     "training.lr_scheduler_type",
+    "training.optim",
     "ranks.strategy",
 )
 FIRST = ("method", "lora.r", "lora.lora_alpha", "lora.lora_dropout", "lora.target_modules")

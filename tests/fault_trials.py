@@ -186,9 +186,9 @@ def _not_a_number() -> None:
     """The next batch of the first run in it has a loss of NaN."""
     before = loop.row_losses
 
-    def spoilt(model: Any, task: Any, batch: Any) -> Any:
+    def spoilt(model: Any, task: Any, batch: Any, *more: Any) -> Any:
         loop.row_losses = before
-        found = before(model, task, batch)
+        found = before(model, task, batch, *more)
         found.total[0] = float("nan")
         return found
 

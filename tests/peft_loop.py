@@ -1,15 +1,20 @@
 """The reference: an arm as people write it, one peft model and a plain loop."""
 
 import copy
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 from peft import LoraConfig, get_peft_model
 from peft.optimizers import create_loraplus_optimizer
-from transformers import Trainer, get_scheduler
+from transformers import Trainer, TrainingArguments, get_scheduler
+from transformers.trainer_pt_utils import LabelSmoother
 
+from rankwise.base.modules import input_embeddings
 from rankwise.data.order import rows_at
 from rankwise.tasks.by_name import make_batch
+from rankwise.train.batch import BatchKey
+from rankwise.train.neftune import embedding_noise
 from tiny import LENGTH, TASKS
 
 
@@ -50,7 +55,7 @@ def trained_weights(model):
 
 
 def optimizer_of(model, training):
-    """AdamW as transformers' Trainer sets it up, or peft's LoRA+ optimizer."""
+    """The optimizer as transformers' Trainer sets it up, or peft's LoRA+ optimizer."""
     rate, decay = training.learning_rate, training.weight_decay
     if training.loraplus_lr_ratio is not None:
         return create_loraplus_optimizer(
@@ -60,17 +65,56 @@ def optimizer_of(model, training):
             loraplus_lr_ratio=training.loraplus_lr_ratio,
             loraplus_weight_decay=decay,
         )
+    arguments = TrainingArguments(
+        optim=training.optim,
+        learning_rate=rate,
+        adam_beta1=training.adam_beta1,
+        adam_beta2=training.adam_beta2,
+        adam_epsilon=training.adam_epsilon,
+        use_cpu=True,
+        report_to=[],
+    )
+    kind, settings = Trainer.get_optimizer_cls_and_kwargs(arguments)
     decayed = set(Trainer.get_decay_parameter_names(None, model))
     trained = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    return torch.optim.AdamW(
+    return kind(
         [
             {"params": [p for n, p in trained if n in decayed], "weight_decay": decay},
             {"params": [p for n, p in trained if n not in decayed], "weight_decay": 0.0},
         ],
-        lr=rate,
-        betas=(training.adam_beta1, training.adam_beta2),
-        eps=training.adam_epsilon,
+        **settings,
     )
+
+
+def loss_in_training(model, task, training, batch):
+    """The model's own loss, or what transformers' Trainer makes of its logits."""
+    if not training.label_smoothing_factor:
+        return model(**batch).loss
+    labels = batch.pop("labels")
+    if task == "SEQ_2_SEQ_LM":
+        batch["decoder_input_ids"] = model.prepare_decoder_input_ids_from_labels(labels=labels)
+    smoother = LabelSmoother(epsilon=training.label_smoothing_factor)
+    return smoother(model(**batch), labels, shift_labels=task == "CAUSAL_LM")
+
+
+@contextmanager
+def noise_in_training(model, training, seed, batches, batch):
+    """The rows of these batches, one after the other, with their noise on the input embeddings."""
+    alpha, size = training.neftune_noise_alpha, training.per_device_train_batch_size
+
+    def add(module, given, out):
+        parts = zip(batches, out.split(size), batch["attention_mask"].split(size), strict=True)
+        keys = [BatchKey((seed,), (number,), (tuple(range(size)),)) for number in batches]
+        noise = [
+            embedding_noise(key, [alpha], mask, out.shape[-1], part)
+            for key, (_, part, mask) in zip(keys, parts, strict=True)
+        ]
+        return out + torch.cat(noise)
+
+    hook = input_embeddings(model.get_base_model()).register_forward_hook(add) if alpha else None
+    yield
+    if hook is not None:
+        hook.remove()
 
 
 def plain_loop(model, task, training, seed, examples, steps, loss_of=None):
@@ -94,7 +138,12 @@ def plain_loop(model, task, training, seed, examples, steps, loss_of=None):
             for i in rows_at(len(examples), size, seed, step * parts + part)
         ]
         batch = vars(make_batch(task, [examples[i] for i in places], 0, LENGTH))
-        loss = model(**batch).loss if loss_of is None else loss_of(model, batch)
+        numbers = range(step * parts, (step + 1) * parts)
+        with noise_in_training(model, training, seed, numbers, batch):
+            if loss_of is None:
+                loss = loss_in_training(model, task, training, batch)
+            else:
+                loss = loss_of(model, batch)
         optimizer.zero_grad()
         loss.backward()
         if training.max_grad_norm:

@@ -1,19 +1,26 @@
 """Predicted memory is about right, and exact where it can be."""
 
+import math
+
 import pytest
 import torch
 import transformers
 
+from company import runs_of
 from rankwise.adapters.adapter import resolve_adapter
 from rankwise.adapters.memory import (
     Memory,
     cohort_bytes,
     max_runs,
+    optimizer_bytes,
     predict_memory,
+    trained_shapes,
     weight_bytes,
 )
 from rankwise.errors import SpecError
+from rankwise.train.cohort import take_out
 from skeletons import PAIRS, SIZES, arm_of, counts, peft_like, tiny
+from tiny import tiny_cohort, tiny_model
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -103,6 +110,22 @@ def test_memory_grows_with_what_makes_it_grow():
     )
     full = memory(method="full")
     assert (full.base, full.trained) == (0, 16 * counts(model)[1])
+
+
+@pytest.mark.parametrize("optim", ["adamw_torch", "sgd", "adafactor"])
+@pytest.mark.parametrize("changes", [{}, {"method": "full"}, {"lora.use_dora": True},
+                                     {"lora.bias": "all"}])  # fmt: skip
+def test_what_an_optimizer_keeps_is_predicted_to_the_byte(optim, changes, tmp_path):
+    rates = [{"training.learning_rate": rate} for rate in (1e-3, 1e-2, 1e-1)]
+    run = runs_of("bert", [{"training.optim": optim, **changes, **rate} for rate in rates])[0]
+    cohort, told = tiny_cohort("bert", [run], tmp_path)
+    told.train(cohort, batches=2)
+    (state,) = take_out(cohort)
+    model = tiny_model("bert").requires_grad_(run.arm.method == "full")
+    lora = run.arm.method != "full"
+    shapes = trained_shapes(model, resolve_adapter(model, run.arm, "SEQ_CLS") if lora else None)
+    assert sum(value.nbytes for value in state.optimizer.values()) == optimizer_bytes(optim, shapes)
+    assert sum(w.numel() for w in state.weights.values()) == sum(map(math.prod, shapes))
 
 
 def test_as_many_runs_as_fit_share_a_base():

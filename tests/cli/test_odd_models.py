@@ -187,3 +187,12 @@ def test_another_base_or_other_data_in_an_old_folder_is_the_users_mistake(tmp_pa
     code, _, err = rankwise("run", study.spec, "--out", study.out)
     assert (code, err.count("rankwise: ")) == (2, 1)
     assert study.runs() == before
+
+
+def test_noise_on_embeddings_that_the_model_does_not_look_up_is_refused(tmp_path):
+    config = transformers.CanineConfig(**SMALL, num_hash_buckets=64, local_transformer_stride=16)
+    study = make_study(
+        tmp_path, configurations={"one": {"training.neftune_noise_alpha": 5}},
+        base=transformers.CanineModel(config),
+    )  # fmt: skip
+    refused(study, "training.neftune_noise_alpha: canine models do not look up", "remove it")

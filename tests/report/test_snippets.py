@@ -216,6 +216,27 @@ def test_axolotl_takes_ranks_of_single_modules():
     assert found["lora_alpha_pattern"] == {"a.q_proj": 8}
 
 
+def test_label_smoothing_is_written_or_said_to_be_missing():
+    records = records_with({"training.label_smoothing_factor": 0.1})
+    assert llama_factory(records)["label_smoothing_factor"] == 0.1
+    assert axolotl(records) is None
+    assert "label smoothing (0.1)" in (axolotl_snippet(records, "arm") or "")
+
+
+def test_the_noise_of_neftune_is_written_and_what_differs_is_said():
+    records = records_with({"training.neftune_noise_alpha": 5.0})
+    for snippet in (llama_factory_snippet, axolotl_snippet):
+        text = snippet(records, "arm") or ""
+        assert yaml.safe_load(text)["neftune_noise_alpha"] == 5
+        assert "scaled by the padded length" in text
+
+
+def test_the_optimizer_is_written():
+    records = records_with({"training.optim": "adafactor"})
+    assert (llama_factory(records)["optim"], axolotl(records)["optimizer"]) == ("adafactor",) * 2
+    assert axolotl(records_with())["optimizer"] == "adamw_torch"
+
+
 def test_what_else_differs_is_said_above_the_file():
     records = records_with(
         {

@@ -4,6 +4,7 @@ import pytest
 
 from rankwise.errors import SpecError
 from rankwise.spec.arms import make_arms, varying_settings
+from rankwise.spec.identity import LATER, identity
 from rankwise.spec.models import StudySpec
 
 
@@ -131,7 +132,9 @@ def test_equal_meaning_is_equal_identity(left, right):
     [{"lora.r": 4}, {"lora.lora_alpha": 9}, {"training.learning_rate": 1e-4}, {"method": "full"},
      {"lora.bias": "all"}, {"data.max_samples": 10}, {"data.augment.factor": 2},
      {"model.quantization": "nf4"}, {"lora.target_modules": "query"},
-     {"ranks.budget": 100}, {"lora.init_lora_weights": "pissa"}],
+     {"training.label_smoothing_factor": 0.1}, {"training.optim": "sgd"},
+     {"training.neftune_noise_alpha": 5}, {"ranks.budget": 100},
+     {"lora.init_lora_weights": "pissa"}],
 )  # fmt: skip
 def test_another_meaning_is_another_identity(changes):
     assert one(**changes).id != one().id
@@ -151,6 +154,15 @@ def test_another_model_task_or_data_is_another_identity(parts):
 def test_what_changes_no_result_is_no_part_of_the_identity():
     (arm,) = make_arms(study(study="other", hardware={"max_runs": 2}, seeds=[7, 8]))
     assert arm.id == one().id
+
+
+def test_settings_that_came_later_leave_the_identity_of_older_studies():
+    """A study of a version that did not have them is not trained again."""
+    spec = study()
+    (arm,) = make_arms(spec)
+    older = {name: value for name, value in arm.settings.items() if name not in LATER}
+    assert arm.settings.keys() > older.keys()
+    assert identity(spec, older) == arm.id
 
 
 def test_arms_that_differ_in_generation_alone_share_one_training():
@@ -197,6 +209,9 @@ def test_a_full_arm_has_no_adapter_settings():
         ({"configs": [{"method": "full", "lora.r": 4}]},
          "configs[0]: lora.r: has no effect in this configuration, because its method is full"),
         ({"configs": [{"training.num_train_epochs": 2}]}, "set training.max_steps: null"),
+        ({"configs": [{"training.optim": "sgd", "training.adam_beta1": 0.5}]},
+         "training.adam_beta1: has no effect in this configuration, because training.optim is sgd"),
+        ({"configs": [{"training.optim": "lion"}]}, "configs[0]: training.optim: must be"),
         ({"configs": [{"ranks.ratio": 2}]}, "ranks.strategy is uniform"),
         ({"configs": [{"data.augment.share": 0.2}]}, "data.augment.factor is 1"),
         ({"configs": [{"generation.temperature": 0.2}]}, "nothing is generated"),

@@ -198,11 +198,11 @@ def test_too_little_memory_goes_on_from_the_last_state(tmp_path, monkeypatch):
     finish(spec, tmp_path / "whole")
     before, calls = loop.row_losses, []
 
-    def narrow(model, task, batch):
+    def narrow(model, task, batch, *more):
         calls.append(len(batch.input_ids))
         if len(calls) > 3 and len(batch.input_ids) > 8:
             raise torch.OutOfMemoryError("no more memory")
-        return before(model, task, batch)
+        return before(model, task, batch, *more)
 
     monkeypatch.setattr(loop, "row_losses", narrow)
     events = finish(spec, tmp_path / "out")
@@ -219,10 +219,10 @@ def test_what_does_not_fit_even_alone_takes_fewer_rows_at_once(tmp_path, monkeyp
     finish(spec, tmp_path / "whole")
     before = loop.row_losses
 
-    def narrow(model, task, batch):
+    def narrow(model, task, batch, *more):
         if len(batch.input_ids) > 1:
             raise torch.OutOfMemoryError("no more memory")
-        return before(model, task, batch)
+        return before(model, task, batch, *more)
 
     monkeypatch.setattr(loop, "row_losses", narrow)
     finish(spec, tmp_path / "out")

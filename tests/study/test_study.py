@@ -144,11 +144,11 @@ def test_too_little_memory_halves_a_cohort(tmp_path, monkeypatch):
     before = loop.row_losses
     sizes = []
 
-    def narrow(model, task, batch):
+    def narrow(model, task, batch, *more):
         sizes.append(len(batch.input_ids))
         if len(batch.input_ids) > 8:
             raise torch.OutOfMemoryError("no more memory")
-        return before(model, task, batch)
+        return before(model, task, batch, *more)
 
     monkeypatch.setattr(loop, "row_losses", narrow)
     assert rankwise(monkeypatch, "run", spec, "--out", out) == 0

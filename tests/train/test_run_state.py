@@ -7,6 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from rankwise.errors import StoreError
 from rankwise.spec.arms import Run
@@ -24,6 +26,12 @@ KINDS = {
     "lora": LORA,
     "dora": [{"lora.use_dora": True, **change} for change in LORA],
     "loraplus": [{"training.loraplus_lr_ratio": 4, **change} for change in LORA],
+    "sgd": [{"training.optim": "sgd", **change} for change in LORA],
+    "adafactor": [{"training.optim": "adafactor", **change} for change in LORA],
+    "optimizers": [
+        {"training.optim": optim, **change}
+        for optim, change in zip(("adafactor", "adamw_torch", "sgd"), LORA, strict=True)
+    ],
     "bias": [{"lora.bias": word, **LORA[0]} for word in ("lora_only", "all", "none")],
     "pissa": [{"lora.init_lora_weights": "pissa", **change} for change in LORA],
 }
@@ -147,7 +155,7 @@ def test_the_same_cohort_formed_again_gives_the_same_bytes(kind, batches, tmp_pa
     cohort, after = trained(kind, runs, tmp_path, states=states)
     for run, state, at_end in zip(runs, whole, take_out(cohort), strict=True):
         check_same(run, told, state, (before, after), at_end, atol=0)
-        for group in ("weights", "best_weights", "first_moments", "second_moments"):
+        for group in ("weights", "best_weights", "optimizer"):
             ours, theirs = getattr(at_end, group), getattr(state, group)
             assert ours.keys() == theirs.keys()
             assert all(torch.equal(ours[name], theirs[name]) for name in ours)
@@ -187,6 +195,40 @@ def test_the_state_of_another_run_is_refused(tmp_path):
     save_run_states([RunState(one, STEPS)], tmp_path / "one.safetensors")
     with pytest.raises(StoreError, match=r"holds no state of arm1/seed-1"):
         load_run_states([other], tmp_path / "one.safetensors")
+
+
+def test_a_state_of_an_earlier_version_keeps_its_moments(tmp_path):
+    run = runs_of("gpt2", LORA)[0]
+    cohort, _ = trained("gpt2", [run], tmp_path, batches=4)
+    (state,) = saved(cohort, tmp_path).values()
+    path, old = tmp_path / "0.safetensors", tmp_path / "old.safetensors"
+    names = {"/optimizer/exp_avg/": "/first_moments/", "/optimizer/exp_avg_sq/": "/second_moments/"}
+    with safe_open(path, framework="pt") as file:
+        facts = file.metadata()
+    tensors = load_file(path)
+    for new, before in names.items():
+        tensors = {name.replace(new, before): value for name, value in tensors.items()}
+    save_file(tensors, old, facts)
+    found = load_run_states([run], old)[run].optimizer
+    assert found.keys() == state.optimizer.keys()
+    assert len(found) == 2 * len(state.weights)
+    assert all(torch.equal(found[name], state.optimizer[name]) for name in found)
+
+
+@pytest.mark.parametrize("optim", ["sgd", "adafactor"])
+@pytest.mark.parametrize("batches", [1, 4])
+def test_another_optimizer_goes_on_with_the_same_bytes(optim, batches, tmp_path):
+    runs = runs_of("bert", KINDS[optim])
+    cohort, told = trained("bert", runs, tmp_path)
+    whole = take_out(cohort)
+    cohort, before = trained("bert", runs, tmp_path, batches=batches)
+    states = list(saved(cohort, tmp_path).values())
+    cohort, after = trained("bert", runs, tmp_path, states=states)
+    for run, state, at_end in zip(runs, whole, take_out(cohort), strict=True):
+        check_same(run, told, state, (before, after), at_end, atol=0)
+        assert at_end.optimizer.keys() == state.optimizer.keys()
+        assert bool(state.optimizer) == (optim == "adafactor")
+        assert all(torch.equal(at_end.optimizer[n], v) for n, v in state.optimizer.items())
 
 
 GO_ON = """

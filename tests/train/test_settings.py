@@ -7,8 +7,9 @@ import torch.nn.functional as F
 
 from company import check, runs_of, trained
 from rankwise.spec.models import TrainingSpec
+from rankwise.tasks.by_name import make_batch
 from rankwise.train.loop import load_best_weights, read_test
-from tiny import TASKS, tiny_examples, tiny_model
+from tiny import LENGTH, TASKS, tiny_examples, tiny_model
 
 CASES = {
     "bias": [{"lora.bias": "lora_only"}, {"lora.bias": "all", "lora.r": 3}, {"lora.bias": "none"}],
@@ -79,6 +80,44 @@ CASES = {
         {"training.gradient_accumulation_steps": 3, "training.max_steps": 5},
         {"training.gradient_accumulation_steps": 1},
     ],
+    "label smoothing": [
+        {"training.label_smoothing_factor": 0.1},
+        {"training.label_smoothing_factor": 0.4, "training.gradient_accumulation_steps": 2},
+        {"lora.r": 3},
+    ],
+    "label smoothing alike": [
+        {"training.label_smoothing_factor": 0.2, "lora.r": rank} for rank in (2, 3, 5)
+    ],
+    "neftune": [
+        {"training.neftune_noise_alpha": 5},
+        {"training.neftune_noise_alpha": 15, "training.gradient_accumulation_steps": 2},
+        {"lora.r": 3},
+    ],
+    "neftune of two seeds": [
+        {"training.neftune_noise_alpha": 5},
+        {"training.neftune_noise_alpha": 50, "lora.lora_alpha": 16},
+        {"training.neftune_noise_alpha": 5, "lora.r": 3},
+    ],
+    "sgd": [
+        {"training.optim": "sgd", "training.learning_rate": 0.5, "training.weight_decay": 0.1},
+        {"training.optim": "sgd", "training.learning_rate": 2, "lora.r": 3},
+        {"training.optim": "sgd", "training.learning_rate": 1, "lora.bias": "all"},
+    ],
+    "sgd of small gradients": [
+        {"training.optim": "sgd", "training.learning_rate": 5, "training.weight_decay": 0.01},
+        {"training.optim": "sgd", "training.learning_rate": 10, "lora.r": 3},
+        {"training.optim": "sgd", "training.learning_rate": 5, "lora.lora_alpha": 16},
+    ],
+    "adafactor": [
+        {"training.optim": "adafactor"},
+        {"training.optim": "adafactor", "training.weight_decay": 0.1, "lora.r": 3},
+        {"training.optim": "adafactor", "training.max_grad_norm": 0.02, "lora.r": 5},
+    ],
+    "optimizers": [
+        {"training.optim": "adafactor", "lora.r": 3, "lora.use_rslora": True},
+        {"training.optim": "sgd", "training.learning_rate": 10},
+        {"training.optim": "adamw_torch", "lora.r": 5},
+    ],
     "epochs": [
         {"training.num_train_epochs": 0.5},
         {"training.num_train_epochs": 1, "training.gradient_accumulation_steps": 2},
@@ -99,6 +138,14 @@ KINDS = {
     "further schedules": ("gpt2", "bert"),
     "clipping": ("llama", "bert"),
     "accumulation": ("gpt2", "bert", "t5"),
+    "label smoothing": ("gpt2", "bert", "t5"),
+    "label smoothing alike": ("llama", "distilbert"),
+    "neftune": ("gpt2", "bert", "t5"),
+    "neftune of two seeds": ("llama", "distilbert"),
+    "sgd": ("gpt2", "t5"),
+    "sgd of small gradients": ("bert",),
+    "adafactor": ("gpt2", "bert", "t5"),
+    "optimizers": ("llama", "bert"),
     "epochs": ("llama", "bert"),
 }
 
@@ -134,6 +181,20 @@ def test_balanced_classes_weigh_as_in_torchs_weighted_mean(kind, tmp_path):
         return F.cross_entropy(logits, batch["labels"], weight=weights)
 
     check(kind, runs_of(kind, changes), tmp_path, weighted)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "t5"])
+def test_evaluation_losses_are_not_smoothed(kind, tmp_path):
+    """An adapter that hardly moves has the losses that the base model names itself."""
+    base = tiny_model(kind)
+    still = {"training.learning_rate": 1e-12, "training.label_smoothing_factor": 0.4}
+    run = runs_of(kind, [{**still, "lora.r": rank} for rank in (2, 3, 4)])[0]
+    _, told, _ = trained(kind, base, [run], tmp_path)
+    (evaluated,) = told.evaluations(run)
+    examples = tiny_examples(TASKS[kind], 12, seed=1)
+    batches = [vars(make_batch(TASKS[kind], [one], 0, LENGTH)) for one in examples]
+    expected = [base(**batch).loss.item() for batch in batches]
+    np.testing.assert_allclose(evaluated.evaluation.losses_E, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])

@@ -1,6 +1,7 @@
 """How many parameters a configuration trains (exactly) and what memory it takes (about)."""
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import nn
@@ -67,7 +68,41 @@ def _size(model: nn.Module, module: str, parameter: str) -> int:
 
 
 BYTES = {"float32": 4, "bfloat16": 2, "float16": 2}
-TRAINED = 16  # bytes a trained parameter: itself, its gradient and AdamW's two moments, all fp32
+TRAINED = 8  # bytes a trained parameter: itself and its gradient, fp32
+
+
+def optimizer_bytes(optim: str, shapes: Iterable[Sequence[int]]) -> int:
+    """Bytes that an optimizer keeps of trained weights of these shapes, fp32.
+
+    AdamW: two moments. Adafactor: a value for each row and each column, of a vector one for each
+    element (Shazeer and Stern 2018, section 3). SGD without momentum: nothing.
+    """
+    kinds: dict[str, Callable[[Sequence[int]], int]] = {
+        "adamw_torch": lambda shape: 2 * math.prod(shape),
+        "adafactor": _factors,
+        "sgd": lambda shape: 0,
+    }
+    return 4 * sum(kinds[optim](shape) for shape in shapes)
+
+
+def _factors(shape: Sequence[int]) -> int:
+    if len(shape) < 2:
+        return math.prod(shape)
+    return math.prod(shape[:-1]) + math.prod([*shape[:-2], shape[-1]])
+
+
+def trained_shapes(model: nn.Module, adapter: Adapter | None) -> list[tuple[int, ...]]:
+    """The shapes of all weights that a configuration trains; arguments as in `footprint`."""
+    if adapter is None:
+        return [tuple(p.shape) for p in model.parameters() if p.requires_grad]
+    found: list[tuple[int, ...]] = []
+    for module in adapter.modules.values():
+        found += [(module.rank, module.in_features), (module.out_features, module.rank)]
+        found += [(module.out_features,)] if adapter.dora else []
+    found += [tuple(model.get_submodule(n).get_parameter("bias").shape) for n in adapter.biases]
+    for name in adapter.saved:
+        found += [tuple(p.shape) for p in model.get_submodule(name).parameters()]
+    return found
 
 
 @dataclass(frozen=True)
@@ -110,7 +145,7 @@ def predict_memory(
     """About how much memory a run takes, from its model's structure.
 
     base: bytes of every weight in `dtype`; of quantised ones see `weight_bytes`.
-    trained: 16 bytes a trained parameter (weight, gradient, two moments of AdamW, fp32).
+    trained: 8 bytes a trained parameter (weight and gradient, fp32), and `optimizer_bytes`.
     activations, per token and in `dtype`: the outputs of all linear and normalising modules; the
         inputs of the adapted ones (once for neighbours such as query, key and value, and once
         more for each with adapter dropout) and their inner r values; three more for each inner
@@ -149,10 +184,12 @@ def predict_memory(
         layers = sum(t.role == "attention-out" for t in linear)
         held += layers * int(getattr(config, "num_attention_heads", 1)) * tokens
     rows_tokens = arm.training.per_device_train_batch_size * tokens
+    shapes = trained_shapes(model, adapter)
     vocabulary = 0 if has_classes(task) else int(getattr(config, "vocab_size", 0))
     return Memory(
         base=base,
-        trained=TRAINED * footprint(model, adapter).trainable,
+        trained=TRAINED * sum(math.prod(shape) for shape in shapes)
+        + optimizer_bytes(arm.training.optim, shapes),
         activations=rows_tokens * held * width,
         logits=rows_tokens * vocabulary * (width + 8),
     )

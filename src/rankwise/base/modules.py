@@ -139,6 +139,19 @@ def kind_of(model: nn.Module) -> str:
     return str(getattr(getattr(model, "config", None), "model_type", type(model).__name__))
 
 
+def input_embeddings(model: Any) -> nn.Module:
+    """The table in which a model looks up the tokens of its input; of an encoder-decoder, the
+    encoder's: `get_input_embeddings` may name a table there that nothing calls (T5, BART).
+
+    Raises:
+        NotImplementedError, AttributeError: it has none.
+    """
+    if getattr(model.config, "is_encoder_decoder", False):
+        model = model.get_encoder()
+    table: nn.Module = model.get_input_embeddings()
+    return table
+
+
 def task_of(model: nn.Module) -> str | None:
     """The task that a model is made for, by the name of its class; None where that tells none."""
     for name, kind in TASKS.items():

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from rankwise.base.modules import input_embeddings
 from rankwise.base.origin import locate_model
 from rankwise.errors import ModelError
 from rankwise.spec.models import ModelSpec
@@ -263,6 +264,41 @@ def vocabulary(model: Any) -> int | None:
         return None
 
 
+def embeds_each_token(model: nn.Module) -> bool:
+    """Whether a model looks up one embedding for each token of its input, in one call.
+
+    Found by a forward pass on the meta device; where a model cannot do that, it is assumed.
+
+    Args:
+        model: From `skeleton`.
+    """
+    shapes: list[tuple[int, ...]] = []
+    try:
+        table = input_embeddings(model)
+    except (NotImplementedError, AttributeError):
+        return False
+    hook = table.register_forward_hook(lambda _, given, out: shapes.append(tuple(out.shape[:-1])))
+    try:
+        model(**_meta_inputs(model))
+    except Exception:  # noqa: BLE001  what a model's own code raises on shapes alone is open
+        return True
+    finally:
+        hook.remove()
+    return shapes == [META_SHAPE]
+
+
+META_SHAPE = (1, 8)
+
+
+def _meta_inputs(model: Any) -> dict[str, torch.Tensor]:
+    """A row of tokens on the meta device, and one to write."""
+    ids = torch.ones(META_SHAPE, dtype=torch.long, device="meta")
+    inputs = {"input_ids": ids}
+    if getattr(model.config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = ids
+    return inputs
+
+
 def hidden_size(model: nn.Module) -> int | None:
     """The width of the model's hidden states, None where its configuration does not say."""
     found = getattr(text_config(model), "hidden_size", None)
@@ -306,12 +342,8 @@ def walk(model: nn.Module) -> tuple[tuple[str, ...], tuple[str, ...]]:
         )
         for name, module in model.named_modules()
     ]
-    ids = torch.ones(1, 8, dtype=torch.long, device="meta")
-    inputs = {"input_ids": ids}
-    if getattr(model.config, "is_encoder_decoder", False):
-        inputs["decoder_input_ids"] = ids
     try:
-        torch.autograd.backward(model(**inputs).logits.sum())
+        torch.autograd.backward(model(**_meta_inputs(model)).logits.sum())
         reached = {id(weight) for weight in model.parameters() if weight.grad is not None}
     except Exception:  # noqa: BLE001  what a model's own code raises on shapes alone is open
         return (), ()

@@ -141,6 +141,8 @@ def llama_factory_snippet(records: Records, arm: str) -> str | None:
         **_training(recipe),
         **({PRECISIONS[recipe.dtype]: True} if recipe.dtype in PRECISIONS else {}),
         "lr_scheduler_type": recipe.get("lr_scheduler_type"),
+        "optim": None if recipe.get("optim") == "adamw_torch" else recipe.get("optim"),
+        "label_smoothing_factor": recipe.get("label_smoothing_factor") or None,
         "template": "empty" if data.get("prompt") else _template(data),
         "train_on_prompt": data.get("train_on") == "all" or None,
         "mask_history": data.get("train_on") == "last" or None,
@@ -172,7 +174,7 @@ def axolotl_snippet(records: Records, arm: str) -> str | None:
         **training,
         "bf16": recipe.dtype == "bfloat16",
         "fp16": recipe.dtype == "float16" or None,
-        "optimizer": "adamw_torch",
+        "optimizer": recipe.get("optim") or "adamw_torch",
         "lr_scheduler": recipe.get("lr_scheduler_type"),
         "sequence_len": recipe.data.get("max_length"),
         "excess_length_strategy": "truncate",
@@ -238,6 +240,8 @@ def _refused_by_axolotl(recipe: _Recipe) -> Iterator[str]:
         yield "init_lora_weights: False"
     if recipe.data.get("train_on") == "last" and not recipe.data.get("prompt"):
         yield "learning nothing but a conversation's last answer (data.train_on: last)"
+    if recipe.get("label_smoothing_factor"):
+        yield f"label smoothing ({recipe.get('label_smoothing_factor'):g})"
 
 
 def _refusal(trainer: str, refused: list[str]) -> str:
@@ -256,6 +260,8 @@ def _notes(recipe: _Recipe) -> Iterator[str]:
         yield "the notes on data in the report say which format the rows have: name it below"
     if recipe.data.get("format") == "alpaca":
         yield "rankwise made messages of instruction, input and output: so must the data set"
+    if recipe.get("neftune_noise_alpha"):
+        yield "NEFTune's noise here is scaled by the padded length; rankwise takes each row's own"
     if _quantization(recipe) == "int8":
         yield "int8 here keeps outlier columns in fp16 (threshold 6); rankwise keeps none"
 
@@ -378,6 +384,7 @@ def _training(recipe: _Recipe) -> dict[str, Any]:
         "adam_beta2",
         "adam_epsilon",
         "max_grad_norm",
+        "neftune_noise_alpha",
     )
     steps, kwargs = recipe.get("max_steps"), dict(recipe.get("lr_scheduler_kwargs") or {})
     warmup: dict[str, Any] = {"warmup_steps": recipe.get("warmup_steps") or 0}

@@ -13,6 +13,14 @@ from rankwise.spec.errors import arm_settings
 from rankwise.spec.models import AugmentSpec, StudySpec, alpha_of
 
 SORTED = ("lora.target_modules", "lora.exclude_modules", "lora.modules_to_save")
+# Settings that came later: with these values a configuration is the one that it was without them.
+LATER = {
+    "training.optim": "adamw_torch",
+    "training.label_smoothing_factor": 0.0,
+    "training.neftune_noise_alpha": None,
+}
+ADDED = {"format": "auto", "train_on": "completions"}  # the same of settings of data
+ADAM = ("training.adam_beta1", "training.adam_beta2", "training.adam_epsilon")
 NO_MEANING = ("training.per_device_eval_batch_size",)  # evaluation is the same in any batches
 
 
@@ -58,6 +66,8 @@ def _idle(spec: StudySpec) -> Iterator[str]:
     training, ranks, augment, asked = spec.training, spec.ranks, spec.data.augment, spec.generation
     if spec.method == "full":
         yield from ("lora", "ranks", "training.loraplus_lr_ratio")
+    if training.optim != "adamw_torch":
+        yield from ADAM
     if training.max_steps is not None:
         yield "training.num_train_epochs"
     if training.early_stopping_patience is None:
@@ -84,6 +94,8 @@ def why_idle(spec: StudySpec, key: str) -> str:
     """Why a setting has no effect in a configuration, with the remedy where there is one."""
     if spec.method == "full" and key.startswith(("lora.", "ranks.", "training.loraplus")):
         return "its method is full; list full fine-tuning under `configs`, outside the grid"
+    if key in ADAM:
+        return f"training.optim is {spec.training.optim}"
     if key == "training.num_train_epochs":
         return "training.max_steps is given; set training.max_steps: null"
     if key == "training.early_stopping_threshold":
@@ -95,9 +107,6 @@ def why_idle(spec: StudySpec, key: str) -> str:
     return "nothing is generated, or answers are not sampled (generation.prompts, do_sample)"
 
 
-ADDED = {"format": "auto", "train_on": "completions"}  # as data were before there were these
-
-
 def identity(spec: StudySpec, settings: Mapping[str, Any]) -> str:
     """12 hex digits: a hash of the settings, the base model, the data and the task."""
     # allow_pickle says how weights are fetched, not which
@@ -106,8 +115,8 @@ def identity(spec: StudySpec, settings: Mapping[str, Any]) -> str:
     if spec.model.quantization != "nf4":
         del model["double_quant"], model["compute_dtype"]
     data = spec.data.model_dump(mode="json", exclude={"augment", "max_samples", "malformed_rows"})
-    # a study that was begun before there was this setting keeps its names
     data = {name: value for name, value in data.items() if (name, value) not in ADDED.items()}
+    settings = {k: v for k, v in settings.items() if k not in LATER or v != LATER[k]}
     meaning = {"settings": settings, "model": model, "data": data, "task": spec.task}
     return hashlib.sha256(canonical(meaning).encode()).hexdigest()[:12]
 
@@ -141,6 +150,8 @@ SHORT = {
     "training.weight_decay": "wd",
     "training.max_grad_norm": "clip",
     "training.loraplus_lr_ratio": "plus",
+    "training.label_smoothing_factor": "smooth",
+    "training.neftune_noise_alpha": "neftune",
     "training.early_stopping_patience": "patience",
     "lora.exclude_modules": "not-",
     "lora.layers_to_transform": "layers",
@@ -155,6 +166,7 @@ SHORT = {
     "data.augment.factor": "aug",
 }
 WORDS = {
+    "adamw_torch": "adamw",
     "cosine_with_restarts": "restarts",
     "constant_with_warmup": "warmup",
     "warmup_stable_decay": "wsd",
@@ -167,6 +179,7 @@ BARE = (  # settings whose value is clear without the name of the setting
     "model.quantization",
     "lora.target_modules",
     "training.lr_scheduler_type",
+    "training.optim",
     "ranks.strategy",
 )
 FIRST = ("method", "lora.r", "lora.lora_alpha", "lora.lora_dropout", "lora.target_modules")

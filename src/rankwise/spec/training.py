@@ -126,6 +126,9 @@ SCHEDULE_SETTINGS: dict[str, tuple[str, ...]] = {
 }
 
 
+Optim = Literal["adamw_torch", "sgd", "adafactor"]
+
+
 class TrainingSpec(Section):
     """How a run is trained, with the names of transformers.TrainingArguments."""
 
@@ -143,7 +146,14 @@ class TrainingSpec(Section):
     )
     warmup_steps: Annotated[int, Field(ge=0)] = Field(0, description="Steps of linear warm-up.")
     warmup_ratio: Share = Field(0.0, description="Warm-up as a share of all steps.")
-    weight_decay: NonNegative = Field(0.0, description="AdamW's decoupled weight decay.")
+    optim: Optim = Field(
+        "adamw_torch",
+        description="Optimizer as transformers sets it up: adamw_torch; sgd, without momentum; "
+        "adafactor, with the given learning rate and without first moment.",
+    )
+    weight_decay: NonNegative = Field(
+        0.0, description="Weight decay: decoupled; with sgd added to the gradient."
+    )
     adam_beta1: Share = Field(0.9, description="AdamW's beta 1.")
     adam_beta2: Share = Field(0.999, description="AdamW's beta 2.")
     adam_epsilon: Annotated[float, Field(gt=0)] = Field(1e-8, description="AdamW's epsilon.")
@@ -163,6 +173,16 @@ class TrainingSpec(Section):
     )
     class_weights: Literal["none", "balanced"] = Field(
         "none", description="balanced: rare classes weigh more in the training loss."
+    )
+    label_smoothing_factor: Share = Field(
+        0.0,
+        description="Share of a target's weight that is spread over all tokens or classes, in the "
+        "training loss; validation and test losses have none (transformers smooths both).",
+    )
+    neftune_noise_alpha: Annotated[float, Field(gt=0)] | None = Field(
+        None,
+        description="NEFTune: noise up to alpha/sqrt(tokens x width) on the input embeddings of "
+        "training rows, by each row's own tokens.",
     )
 
     @model_validator(mode="after")

@@ -159,7 +159,7 @@ def _needed(state: RunState) -> RunState:
     """Of a run that has ended, only its best weights are asked for again."""
     if state.status == "running":
         return state
-    return replace(state, weights={}, first_moments={}, second_moments={}, gradients={})
+    return replace(state, weights={}, optimizer={}, gradients={})
 
 
 def _checksum(path: Path) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from rankwise.adapters.adapter import Adapter
 from rankwise.base.modules import Gaps, kind_of, linear_modules
 from rankwise.base.origin import base_name
-from rankwise.base.skeleton import positions, vocabulary
+from rankwise.base.skeleton import embeds_each_token, positions, vocabulary
 from rankwise.data.examples import Example
 from rankwise.errors import ModelError, SpecError
 from rankwise.spec.arms import Arm
@@ -120,6 +120,18 @@ def check_attention(spec: StudySpec, structure: nn.Module) -> None:
         raise SpecError(
             f"model.attn_implementation: {kind_of(structure)} models have no {asked}; use eager or "
             f"auto"
+        )
+
+
+def check_noise(spec: StudySpec, arms: Sequence[Arm], structure: nn.Module) -> None:
+    """Refuse NEFTune where there is no place for its noise."""
+    name = "training.neftune_noise_alpha"
+    asked = any(arm.training.neftune_noise_alpha for arm in arms)
+    searched = spec.search is not None and name in spec.search.space
+    if (asked or searched) and not embeds_each_token(structure):
+        raise SpecError(
+            f"{name}: {kind_of(structure)} models do not look up one embedding for each token of "
+            f"their input, and there is no place for the noise; remove it"
         )
 
 

@@ -37,6 +37,7 @@ from rankwise.study.checks import (
     check_last_tokens,
     check_length,
     check_metric,
+    check_noise,
     check_race,
     check_room,
     check_start,
@@ -202,6 +203,7 @@ def plan_study(spec: StudySpec, base_dir: Path, download: bool = False) -> Study
         able = partial(_can_train, spec, structure, gaps)
         search = with_first(spec, search, hidden_size(structure), able)
         arms = make_arms(spec, entries(search.proposals))
+    check_noise(spec, arms, structure)
     adapters = _adapters(spec, structure, gaps, arms)
     footprints = {arm.id: footprint(structure, adapters[arm.id]) for arm in arms}
     check_length(spec, structure, gaps)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from rankwise.adapters.memory import optimizer_bytes, trained_shapes
 from rankwise.base.origin import base_name
 from rankwise.errors import UserError
 from rankwise.files import free_room
@@ -18,7 +19,7 @@ from rankwise.train.optimizer import evaluation_steps
 STEP_ROW = 64  # bytes of one step in the database
 EXAMPLE = 5  # bytes of one example of one evaluation: its loss and whether it was right
 COPIES = 3  # of a record: database, write-ahead log or backup in the making, and backup
-CHECKPOINT = 16  # bytes a trained parameter: weight, best weight, AdamW's two moments, fp32
+CHECKPOINT = 8  # bytes a trained parameter: weight and best weight, fp32; the optimizer's beside it
 CHECKPOINTS = KEPT + 1  # those in place, and the next one until it is whole
 REST = 5_000_000  # report, figures, tables
 
@@ -39,8 +40,13 @@ def needed_bytes(plan: StudyPlan, runs: Sequence[Run] | None = None) -> int:
         return REST
     kept = sum(_adapter(plan, run.arm) + COPIES * _rows(plan, run.arm) for run in trained)
     cohorts = plan.cohorts(trained, pick_device(plan.spec.hardware.device))
-    largest = max(sum(_weights(plan, run.arm) for run in cohort) for cohort in cohorts)
-    return int(kept + CHECKPOINTS * CHECKPOINT * largest + REST)
+    largest = max(sum(_checkpoint(plan, run.arm) for run in cohort) for cohort in cohorts)
+    return int(kept + CHECKPOINTS * largest + REST)
+
+
+def _checkpoint(plan: StudyPlan, arm: Arm) -> int:
+    shapes = trained_shapes(plan.structure, plan.adapters[arm.id])
+    return CHECKPOINT * _weights(plan, arm) + optimizer_bytes(arm.training.optim, shapes)
 
 
 def _weights(plan: StudyPlan, arm: Arm) -> int:

@@ -350,6 +350,7 @@ def _price(
             base.nbytes,
             cohort.validation,
             PRICE_TRIALS,
+            member.training.optim,
         )
         known[training] = CostRecord(**cost.as_dict())
         study.store.save_cost(training, known[training])

@@ -17,7 +17,9 @@ class Learnt(Protocol):
 
     def labels_of(self, examples: Sequence[Example], length: int) -> IntArray: ...
     def target_count(self, example: Example) -> int: ...
-    def row_losses(self, model: nn.Module, batch: Batch) -> RowLosses: ...
+    def row_losses(
+        self, model: nn.Module, batch: Batch, smoothing_N: Sequence[float] = ()
+    ) -> RowLosses: ...
 
 
 class Written(Learnt, Protocol):
@@ -48,9 +50,18 @@ def make_batch(task: str, examples: Sequence[Example], pad_token_id: int, length
     return Batch(torch.from_numpy(ids_NT), torch.from_numpy(mask_NT), torch.from_numpy(labels))
 
 
-def row_losses(model: nn.Module, task: str, batch: Batch) -> RowLosses:
-    """One forward pass of a model, with or without a bank in it, and the losses of its rows."""
-    return LEARNT[task].row_losses(model, batch)
+def row_losses(
+    model: nn.Module, task: str, batch: Batch, smoothing_N: Sequence[float] = ()
+) -> RowLosses:
+    """One forward pass of a model, with or without a bank in it, and the losses of its rows.
+
+    Args:
+        model: The model.
+        task: CAUSAL_LM, SEQ_CLS or SEQ_2_SEQ_LM.
+        batch: The rows.
+        smoothing_N: Label smoothing of each row; empty: none, as in every evaluation.
+    """
+    return LEARNT[task].row_losses(model, batch, smoothing_N)
 
 
 def target_count(example: Example, task: str) -> int:

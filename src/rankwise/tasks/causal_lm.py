@@ -30,10 +30,10 @@ def target_count(example: Example) -> int:
     return int((example.labels[1:] != IGNORED).sum())
 
 
-def row_losses(model: nn.Module, batch: Batch) -> RowLosses:
-    """One forward pass and the losses of its rows."""
+def row_losses(model: nn.Module, batch: Batch, smoothing_N: Sequence[float] = ()) -> RowLosses:
+    """One forward pass and the losses of its rows, with the label smoothing of each."""
     labels_NT = F.pad(batch.labels[:, 1:], (0, 1), value=IGNORED)
-    return token_losses(model, batch, labels_NT, {"use_cache": False})
+    return token_losses(model, batch, labels_NT, {"use_cache": False}, smoothing_N)
 
 
 def prompt_of(example: Example) -> Tokens:

@@ -4,10 +4,11 @@ The output layer is told which positions those are (`LabelledPositions`); it als
 first, because a non-contiguous slice in front of a large vocabulary makes `linear` copy the
 vocabulary matrix for every row.
 
-Legend: N rows, T tokens, L labels of a row, H hidden size, P labelled positions, V vocabulary.
+Legend: N rows, T tokens, L labels of a row, H hidden size, P labelled positions, V vocabulary or
+classes.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -98,8 +99,42 @@ def labelled_positions(
         model.set_output_embeddings(head)  # type: ignore[operator]
 
 
+def target_losses(
+    logits_PV: Tensor, target_P: Tensor, row_P: Tensor, smoothing_N: Sequence[float]
+) -> Tensor:
+    """Cross-entropy of each target, (P,), fp32.
+
+    With a smoothing e of its row it is (1 - e) times that of the target plus e times the mean over
+    all V (Szegedy et al. 2016, section 7), as in transformers' LabelSmoother.
+
+    Args:
+        logits_PV: Of the targets.
+        target_P: The targets.
+        row_P: The row of each.
+        smoothing_N: Of each of N rows; empty: none.
+    """
+    logits_PV = logits_PV.float()
+    kinds = sorted(set(smoothing_N)) or [0.0]
+    if len(kinds) == 1:
+        return F.cross_entropy(logits_PV, target_P, reduction="none", label_smoothing=kinds[0])
+    kind_N = torch.tensor([kinds.index(e) for e in smoothing_N], device=row_P.device)
+    kind_P = kind_N[row_P]
+    loss_P = logits_PV.new_zeros(len(target_P))
+    for kind, smoothing in enumerate(kinds):
+        places = (kind_P == kind).nonzero().squeeze(1)
+        smoothed = F.cross_entropy(
+            logits_PV[places], target_P[places], reduction="none", label_smoothing=smoothing
+        )
+        loss_P = loss_P.index_add(0, places, smoothed)
+    return loss_P
+
+
 def token_losses(
-    model: nn.Module, batch: Batch, labels_NL: Tensor, inputs: dict[str, Any]
+    model: nn.Module,
+    batch: Batch,
+    labels_NL: Tensor,
+    inputs: dict[str, Any],
+    smoothing_N: Sequence[float] = (),
 ) -> RowLosses:
     """One forward pass, and the losses of its rows over their labelled tokens.
 
@@ -108,6 +143,7 @@ def token_losses(
         batch: The rows.
         labels_NL: The label of each position of the output, -100 where there is none.
         inputs: What the model is given beside tokens and mask.
+        smoothing_N: As in `target_losses`.
     """
     positions_P = (labels_NL != IGNORED).flatten().nonzero().squeeze(1)
     with labelled_positions(model, positions_P, tuple(labels_NL.shape)):
@@ -117,8 +153,8 @@ def token_losses(
     if logits_PV.dim() == 3 and len(logits_PV) == len(labels_NL):
         logits_PV = logits_PV.flatten(0, 1)[positions_P]
     target_P = labels_NL.flatten()[positions_P]
-    loss_P = F.cross_entropy(logits_PV.float().flatten(0, -2), target_P, reduction="none")
     row_P = positions_P // labels_NL.shape[1]
+    loss_P = target_losses(logits_PV.flatten(0, -2), target_P, row_P, smoothing_N)
     zeros_N = loss_P.new_zeros(len(labels_NL))
     return RowLosses(
         zeros_N.index_add(0, row_P, loss_P), zeros_N.index_add(0, row_P, torch.ones_like(loss_P))

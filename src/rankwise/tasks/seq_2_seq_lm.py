@@ -23,15 +23,15 @@ def target_count(example: Example) -> int:
     return int((example.labels != IGNORED).sum())
 
 
-def row_losses(model: nn.Module, batch: Batch) -> RowLosses:
-    """One forward pass and the losses of its rows."""
+def row_losses(model: nn.Module, batch: Batch, smoothing_N: Sequence[float] = ()) -> RowLosses:
+    """One forward pass and the losses of its rows, with the label smoothing of each."""
     shift: Any = model.prepare_decoder_input_ids_from_labels
     # With a cache some decoders (FSMT, ProphetNet) leave out the causal mask.
     inputs = {  # a copy, because FSMT and ProphetNet overwrite -100 in what they are given
         "decoder_input_ids": shift(labels=batch.labels.clone()),
         "use_cache": False,
     }
-    return token_losses(model, batch, batch.labels, inputs)
+    return token_losses(model, batch, batch.labels, inputs, smoothing_N)
 
 
 def prompt_of(example: Example) -> Tokens:

@@ -7,12 +7,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import nn
 
 from rankwise.data.order import IntArray
 from rankwise.data.shapes import Example
-from rankwise.tasks.losses import Batch, RowLosses
+from rankwise.tasks.losses import Batch, RowLosses, target_losses
 
 
 def labels_of(examples: Sequence[Example], length: int) -> IntArray:
@@ -25,8 +24,9 @@ def target_count(example: Example) -> int:
     return 1
 
 
-def row_losses(model: nn.Module, batch: Batch) -> RowLosses:
-    """One forward pass, the losses of its rows and the classes that it gives them."""
+def row_losses(model: nn.Module, batch: Batch, smoothing_N: Sequence[float] = ()) -> RowLosses:
+    """One forward pass, the losses of its rows, smoothed, and the classes that it gives them."""
     logits_NC = model(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-    loss_N = F.cross_entropy(logits_NC.float(), batch.labels, reduction="none")
+    row_N = torch.arange(len(logits_NC), device=logits_NC.device)
+    loss_N = target_losses(logits_NC, batch.labels, row_N, smoothing_N)
     return RowLosses(loss_N, torch.ones_like(loss_N), logits_NC.detach().argmax(-1))

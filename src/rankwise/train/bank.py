@@ -185,9 +185,19 @@ class Bank:
             views[name] = view
         return views
 
-    def parameters_of(self, run: int) -> dict[str, nn.Parameter]:
-        """A run's weights by name; changing one changes the bank, and its `.grad` is the bank's."""
-        return self.views[run]
+    def parameters_of(self, run: int, padding: bool = True) -> dict[str, nn.Parameter]:
+        """A run's weights by name; changing one changes the bank, and its `.grad` is the bank's.
+
+        Without `padding` they have the run's own rank, and need not be contiguous.
+        """
+        if padding:
+            return self.views[run]
+        narrow = {}
+        for name, view in self.views[run].items():
+            own = self._own(run, name)
+            narrow[name] = nn.Parameter(view.data[own])
+            narrow[name].grad = None if view.grad is None else view.grad[own]
+        return narrow
 
     def state_of(self, run: int) -> dict[str, Tensor]:
         """A copy of a run's weights on the CPU, without the padding to the largest rank."""
@@ -271,7 +281,7 @@ class WholeModel:
         with torch.autocast(device, dtype=self.dtype, enabled=self.dtype != torch.float32):
             yield self.model
 
-    def parameters_of(self, run: int) -> dict[str, nn.Parameter]:
+    def parameters_of(self, run: int, padding: bool = True) -> dict[str, nn.Parameter]:
         """Every weight of the model."""
         return self.parameters
 

@@ -80,6 +80,19 @@ def keep_mask(
     return torch.stack([masks[kind] for kind in kinds])
 
 
+def uniform_numbers(key: BatchKey, module: int, shape_F: Sequence[int], like: Tensor) -> Tensor:
+    """Numbers between -1 and 1, evenly spread and in pairs around 0, (K, N, *shape_F) in fp32.
+
+    They belong to a row as masks do. Arguments as `keep_mask`; `like` gives the device.
+    """
+    kinds = list(zip(key.seeds, key.batches, key.rows, strict=True))
+    drawn: dict[tuple[int, int, tuple[int, ...]], Tensor] = {}
+    for seed, batch, rows in dict.fromkeys(kinds):
+        bits_NF = _random_bits(seed, batch, module, rows, shape_F, like.device)
+        drawn[seed, batch, rows] = bits_NF.float().add_(0.5).div_(LEVELS // 2)
+    return torch.stack([drawn[kind] for kind in kinds])
+
+
 def _random_bits(
     seed: int,
     batch: int,

@@ -23,11 +23,13 @@ from rankwise.tasks.by_name import target_count
 from rankwise.train.bank import Trainable
 from rankwise.train.batch import Task
 from rankwise.train.optimizer import (
+    WHOLE,
     evaluation_steps,
     make_optimizer,
     make_schedule,
     resume_optimizer,
     resume_schedule,
+    states_of,
     steps_of,
 )
 from rankwise.train.run_state import RunState
@@ -207,7 +209,9 @@ def form_cohort(
 def _member(
     bank: Trainable, state: RunState, place: int, examples: Sequence[Example], metric: str
 ) -> Member:
-    training, parameters = state.run.arm.training, bank.parameters_of(place)
+    training = state.run.arm.training
+    padding = training.optim not in WHOLE
+    parameters = bank.parameters_of(place, padding)
     optimizer = make_optimizer(training, parameters)
     schedule = make_schedule(training, optimizer, state.max_steps)
     weights = class_weights(examples) if training.class_weights == "balanced" else None
@@ -215,16 +219,24 @@ def _member(
         bank.load_state(place, state.weights)
     if state.gradients:
         bank.load_gradients(place, state.gradients)
-    if state.first_moments:
-        first = bank.padded(place, state.first_moments)
-        second = bank.padded(place, state.second_moments)
-        resume_optimizer(optimizer, parameters, first, second, state.step)
+    if state.weights and state.step:
+        held = _by_kind(state.optimizer)
+        if padding:
+            held = {kind: bank.padded(place, values) for kind, values in held.items()}
+        resume_optimizer(optimizer, parameters, held, state.step)
         resume_schedule(schedule, state.step)
     # The bank holds the tensors from here on; the member keeps the counters.
-    mine = replace(
-        state, weights={}, first_moments={}, second_moments={}, gradients={}, seen=list(state.seen)
-    )
+    mine = replace(state, weights={}, optimizer={}, gradients={}, seen=list(state.seen))
     return Member(mine, place, examples, metric, parameters, optimizer, schedule, weights)
+
+
+def _by_kind(states: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
+    """What an optimizer keeps, by state and by weight; copies of what is named `state/weight`."""
+    found: dict[str, dict[str, torch.Tensor]] = {}
+    for name, value in states.items():
+        kind, _, weight = name.partition("/")
+        found.setdefault(kind, {})[weight] = value.clone()
+    return found
 
 
 def take_out(cohort: Cohort) -> list[RunState]:
@@ -237,18 +249,19 @@ def take_out(cohort: Cohort) -> list[RunState]:
 
 def _taken_out(bank: Trainable, member: Member) -> RunState:
     state, place = member.state, member.place
-    moments: list[dict[str, torch.Tensor]] = [{}, {}]
-    if member.optimizer.state:
-        for kind, found in zip(("exp_avg", "exp_avg_sq"), moments, strict=True):
-            held = {n: member.optimizer.state[p][kind] for n, p in member.parameters.items()}
-            found.update(bank.unpadded(place, held))
+    held = states_of(member.training, member.optimizer, member.parameters)
+    if member.training.optim not in WHOLE:
+        held = {kind: bank.unpadded(place, values) for kind, values in held.items()}
     within = state.batches % member.training.gradient_accumulation_steps
     grads = {n: p.grad for n, p in member.parameters.items() if p.grad is not None}
     return replace(
         state,
         weights=bank.state_of(place),
-        first_moments=moments[0],
-        second_moments=moments[1],
+        optimizer={
+            f"{kind}/{name}": value.to("cpu", copy=True)
+            for kind, values in held.items()
+            for name, value in values.items()
+        },
         gradients=bank.unpadded(place, grads) if within else {},
         seen=list(state.seen),
     )

@@ -26,6 +26,7 @@ from rankwise.train.batch import Part, chosen_rows, parts_of
 from rankwise.train.cohort import Cohort, Member
 from rankwise.train.evaluate import Evaluation, evaluating
 from rankwise.train.generate import likeness_to_targets
+from rankwise.train.neftune import noisy_embeddings
 
 
 @dataclass(frozen=True)
@@ -180,8 +181,15 @@ def _loss_and_backward(
     chosen_KN: Sequence[Sequence[Example]],
 ) -> NDArray[np.float64]:
     """Add this part's gradients; the runs' shares of their windows' mean losses, (K,)."""
-    with cohort.bank.running([member.place for member in active], part.key) as model:
-        total_KN = row_losses(model, cohort.task.name, part.batch).total.view(len(active), -1)
+    rows = len(part.key.rows[0])
+    smoothing_N = [m.training.label_smoothing_factor for m in active for _ in range(rows)]
+    alphas = [member.training.neftune_noise_alpha or 0.0 for member in active]
+    with (
+        cohort.bank.running([member.place for member in active], part.key) as model,
+        noisy_embeddings(model, part.key, alphas, part.batch.attention_mask),
+    ):
+        losses = row_losses(model, cohort.task.name, part.batch, smoothing_N)
+    total_KN = losses.total.view(len(active), -1)
     weights_KN = [
         [member.weight_of(chosen[i]) for i in places]
         for member, chosen, places in zip(active, chosen_KN, part.key.rows, strict=True)

@@ -1,4 +1,4 @@
-"""AdamW and the learning-rate schedule of one run, over its own weights."""
+"""The optimizer and the learning-rate schedule of one run, over its own weights."""
 
 import math
 from collections.abc import Mapping
@@ -27,9 +27,10 @@ def evaluation_steps(training: TrainingSpec, steps: int) -> range:
 def make_optimizer(
     training: TrainingSpec, parameters: dict[str, nn.Parameter]
 ) -> torch.optim.Optimizer:
-    """AdamW over a run's weights; with LoRA+, B learns faster than A (Hayou et al. 2024, eq. 3).
+    """A run's optimizer; with LoRA+, B learns faster than A (Hayou et al. 2024, eq. 3).
 
-    As in transformers' Trainer, weight decay leaves biases and normalisation layers alone.
+    As in transformers' Trainer, weight decay leaves biases and normalisation layers alone, SGD has
+    no momentum, and Adafactor (Shazeer and Stern 2018) has the learning rate of the schedule.
     """
     ratio = training.loraplus_lr_ratio
     groups = []
@@ -38,6 +39,16 @@ def make_optimizer(
         decay = 0.0 if _undecayed(name) else training.weight_decay
         rate = training.learning_rate * (ratio if fast and ratio is not None else 1.0)
         groups.append({"params": [parameter], "lr": rate, "weight_decay": decay})
+    if training.optim == "sgd":
+        return torch.optim.SGD(merged_groups(groups), lr=training.learning_rate)
+    if training.optim == "adafactor":
+        from transformers.optimization import Adafactor
+
+        settings = {"scale_parameter": False, "relative_step": False}
+        factored: torch.optim.Optimizer = Adafactor(
+            merged_groups(groups), lr=training.learning_rate, **settings
+        )
+        return factored
     return torch.optim.AdamW(
         merged_groups(groups),
         lr=training.learning_rate,
@@ -101,24 +112,46 @@ def resume_schedule(schedule: Any, step: int) -> None:
     schedule._last_lr = rates
 
 
+WHOLE = ("adafactor",)
+"""Optimizers that look at a matrix as a whole: zeros that pad it to another rank would count."""
+
+STATES = {
+    "adamw_torch": ("exp_avg", "exp_avg_sq"),
+    "sgd": (),
+    "adafactor": ("exp_avg_sq_row", "exp_avg_sq_col", "exp_avg_sq"),
+}
+"""What an optimizer keeps of a weight beside the step; Adafactor the last of a vector alone."""
+
+
+def states_of(
+    training: TrainingSpec, optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
+) -> dict[str, dict[str, Tensor]]:
+    """What an optimizer keeps, by state and by weight; nothing before the first step."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for kind in STATES[training.optim]:
+        for name, parameter in parameters.items():
+            if kind in optimizer.state.get(parameter, ()):
+                found.setdefault(kind, {})[name] = optimizer.state[parameter][kind]
+    return found
+
+
 def resume_optimizer(
     optimizer: torch.optim.Optimizer,
     parameters: Mapping[str, nn.Parameter],
-    first: Mapping[str, Tensor],
-    second: Mapping[str, Tensor],
+    states: Mapping[str, Mapping[str, Tensor]],
     step: int,
 ) -> None:
-    """Give a fresh AdamW the moments that it had after `step` steps.
+    """Give a fresh optimizer what it kept after `step` steps.
 
     Args:
         optimizer: Over `parameters`.
         parameters: A run's weights by name.
-        first, second: Moments by the same names and of the same shapes.
-        step: Steps done, which AdamW's bias correction needs.
+        states: As `states_of` gave them.
+        step: Steps done, which corrections of the first steps need.
     """
+    whole = not isinstance(optimizer, torch.optim.AdamW)
     for name, parameter in parameters.items():
-        optimizer.state[parameter] = {
-            "step": torch.tensor(float(step), device=parameter.device),
-            "exp_avg": first[name],
-            "exp_avg_sq": second[name],
-        }
+        held = {kind: values[name] for kind, values in states.items() if name in values}
+        # Adafactor counts in whole numbers, and measures RMS anew at each step.
+        count = step if whole else torch.tensor(float(step), device=parameter.device)
+        optimizer.state[parameter] = {"step": count, **({"RMS": 0} if whole else {}), **held}

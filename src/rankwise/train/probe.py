@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from rankwise.adapters.adapter import dense_weight, seed_of
+from rankwise.adapters.memory import TRAINED, optimizer_bytes
 from rankwise.data.examples import Example
 from rankwise.tasks.by_name import row_losses
 from rankwise.tasks.losses import Batch
@@ -133,12 +134,14 @@ def probe_cost(
     weights: int,
     validation: Sequence[Example],
     trials: int,
+    optim: str = "adamw_torch",
 ) -> SoloCost:
     """Time and memory of one run alone; no weight is changed.
 
     Memory on the CPU is counted, not sampled: the frozen weights (`weights` bytes), the trained
-    weights with gradient and two AdamW moments in fp32, and all tensors that autograd kept for
-    the backward pass of the largest part, each storage once. On CUDA it is the allocator's peak.
+    weights with gradient and what the optimizer keeps in fp32, and all tensors that autograd kept
+    for the backward pass of the largest part, each storage once. On CUDA it is the allocator's
+    peak.
 
     Args:
         bank: Where the run is.
@@ -149,6 +152,7 @@ def probe_cost(
         weights: Bytes of the frozen base.
         validation: What an evaluation reads; a few of these are timed.
         trials: Steps to time; their median counts.
+        optim: The run's optimizer, which takes no step here.
     """
     parameters = bank.parameters_of(run)
     device = task.device
@@ -159,7 +163,9 @@ def probe_cost(
     for parameter in parameters.values():
         if parameter.grad is not None:
             parameter.grad.zero_()
-    memory, path = weights + 16 * sum(p.numel() for p in parameters.values()) + kept, "counted"
+    trained = TRAINED * sum(p.numel() for p in parameters.values())
+    trained += optimizer_bytes(optim, [p.shape for p in parameters.values()])
+    memory, path = weights + trained + kept, "counted"
     if device.type == "cuda":
         memory, path = torch.cuda.max_memory_allocated(device), "peak of the CUDA allocator"
     step = statistics.median(seconds) * accumulation

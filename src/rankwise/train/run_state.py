@@ -1,8 +1,8 @@
 """A run as a value: all that must be known of it to go on, in this process or another.
 
 What a run sees is a pure function of (seed, batch): its rows, its dropout masks. So the state is
-its weights and AdamW's moments, how far it has come, and what it has found. It can leave one
-cohort and join another; there its weights are padded to the largest rank, here they are not.
+its weights and what its optimizer keeps, how far it has come, and what it has found. It can leave
+one cohort and join another; there its weights are padded to the largest rank, here they are not.
 """
 
 import json
@@ -24,7 +24,8 @@ FACTS = (
     "max_steps", "step", "batches", "evaluated", "window", "losses", "best", "best_step",
     "waited", "first_loss", "seen", "status", "why",
 )  # fmt: skip
-GROUPS = ("weights", "first_moments", "second_moments", "gradients", "best_weights")
+GROUPS = ("weights", "optimizer", "gradients", "best_weights")
+MOMENTS = {"first_moments": "exp_avg", "second_moments": "exp_avg_sq"}  # names of earlier versions
 
 
 @dataclass
@@ -34,7 +35,8 @@ class RunState:
     Attributes:
         max_steps: Optimizer steps of the whole run.
         weights: Trained weights by name, fp32 on the CPU; empty: they are drawn from the seed.
-        first_moments, second_moments: AdamW's, by weight; empty before the first step.
+        optimizer: What the optimizer keeps, by state and weight (`exp_avg/NAME`); empty before the
+            first step.
         gradients: Of an accumulation window under way; else empty.
         best_weights: Those of `best_step`.
         step: Optimizer steps done.
@@ -53,8 +55,7 @@ class RunState:
     run: Run
     max_steps: int
     weights: Tensors = field(default_factory=dict)
-    first_moments: Tensors = field(default_factory=dict)
-    second_moments: Tensors = field(default_factory=dict)
+    optimizer: Tensors = field(default_factory=dict)
     gradients: Tensors = field(default_factory=dict)
     best_weights: Tensors = field(default_factory=dict)
     step: int = 0
@@ -132,6 +133,8 @@ def load_run_states(runs: Iterable[Run], path: Path) -> dict[Run, RunState]:
             state = RunState(run, **{name: every[place][name] for name in FACTS})
             for name in names.get(str(place), ()):
                 _, group, weight = name.split("/", 2)
+                if group in MOMENTS:
+                    group, weight = "optimizer", f"{MOMENTS[group]}/{weight}"
                 getattr(state, group)[weight] = file.get_tensor(name)
             found[run] = state
     return found

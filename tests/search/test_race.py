@@ -134,7 +134,7 @@ def test_nothing_is_decided_of_one_arm_alone():
 def test_nothing_is_stopped_before_the_leader_has_learned():
     """As long as all get worse, those are ahead that have moved least."""
     bad = {"bad": (1.2, 1.2, 0.3, 0.3)}
-    for now, expected in ((0.70, set()), (0.50, {"bad"})):
+    for now, expected in ((0.70, set()), (0.62, {"bad"})):
         seen = at_half({f"slow {n}": (0.70, now, 0.3, 0.3) for n in range(4)} | bad)
         assert stopped(decide(seen, RULES, 0.5, seen.arms)) == expected
 

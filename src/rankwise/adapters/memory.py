@@ -91,17 +91,28 @@ def _factors(shape: Sequence[int]) -> int:
     return math.prod(shape[:-1]) + math.prod([*shape[:-2], shape[-1]])
 
 
-def trained_shapes(model: nn.Module, adapter: Adapter | None) -> list[tuple[int, ...]]:
-    """The shapes of all weights that a configuration trains; arguments as in `footprint`."""
+def trained_bytes(optim: str, shapes: Iterable[Sequence[int]]) -> int:
+    """Bytes that trained weights of these shapes take with gradients and `optimizer_bytes`."""
+    shapes = list(shapes)
+    return TRAINED * sum(map(math.prod, shapes)) + optimizer_bytes(optim, shapes)
+
+
+def trained_shapes(model: nn.Module, adapter: Adapter | None) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the weights that a configuration trains; arguments as in `footprint`."""
     if adapter is None:
-        return [tuple(p.shape) for p in model.parameters() if p.requires_grad]
-    found: list[tuple[int, ...]] = []
-    for module in adapter.modules.values():
-        found += [(module.rank, module.in_features), (module.out_features, module.rank)]
-        found += [(module.out_features,)] if adapter.dora else []
-    found += [tuple(model.get_submodule(n).get_parameter("bias").shape) for n in adapter.biases]
+        every = model.named_parameters()
+        return {name: tuple(p.shape) for name, p in every if p.requires_grad}
+    found: dict[str, tuple[int, ...]] = {}
+    for name, module in adapter.modules.items():
+        found[f"{name}.lora_A.weight"] = (module.rank, module.in_features)
+        found[f"{name}.lora_B.weight"] = (module.out_features, module.rank)
+        if adapter.dora:
+            found[f"{name}.lora_magnitude_vector"] = (module.out_features,)
+    for name in adapter.biases:
+        found[f"{name}.bias"] = tuple(model.get_parameter(f"{name}.bias").shape)
     for name in adapter.saved:
-        found += [tuple(p.shape) for p in model.get_submodule(name).parameters()]
+        for leaf, parameter in model.get_submodule(name).named_parameters(prefix=name):
+            found[leaf] = tuple(parameter.shape)
     return found
 
 
@@ -184,12 +195,10 @@ def predict_memory(
         layers = sum(t.role == "attention-out" for t in linear)
         held += layers * int(getattr(config, "num_attention_heads", 1)) * tokens
     rows_tokens = arm.training.per_device_train_batch_size * tokens
-    shapes = trained_shapes(model, adapter)
     vocabulary = 0 if has_classes(task) else int(getattr(config, "vocab_size", 0))
     return Memory(
         base=base,
-        trained=TRAINED * sum(math.prod(shape) for shape in shapes)
-        + optimizer_bytes(arm.training.optim, shapes),
+        trained=trained_bytes(arm.training.optim, trained_shapes(model, adapter).values()),
         activations=rows_tokens * held * width,
         logits=rows_tokens * vocabulary * (width + 8),
     )

@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rankwise.adapters.adapter import Adapter, ends_of
+from rankwise.adapters.memory import trained_shapes
 from rankwise.base.load import keep_one_kernel, load_base, set_padding
 from rankwise.base.modules import kind_of
 from rankwise.errors import SpecError
@@ -250,7 +251,7 @@ def check_in_peft(model: nn.Module, adapter: Adapter, task: str) -> None:
         for name, parameter in built.named_parameters()
         if parameter.requires_grad and ".original_module." not in name  # replaced, never read
     }
-    wanted = _trained_shapes(model, adapter)
+    wanted = trained_shapes(model, adapter)
     unlike = sorted(name for name in {*found, *wanted} if found.get(name) != wanted.get(name))
     if unlike:
         raise SpecError(
@@ -268,22 +269,6 @@ def _own_name(name: str) -> str:
         .replace(".default", "")
         .replace("lora_magnitude_vector.weight", "lora_magnitude_vector")
     )
-
-
-def _trained_shapes(model: nn.Module, adapter: Adapter) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the weights that an adapter trains."""
-    found: dict[str, tuple[int, ...]] = {}
-    for name, module in adapter.modules.items():
-        found[f"{name}.lora_A.weight"] = (module.rank, module.in_features)
-        found[f"{name}.lora_B.weight"] = (module.out_features, module.rank)
-        if adapter.dora:
-            found[f"{name}.lora_magnitude_vector"] = (module.out_features,)
-    for name in adapter.biases:
-        found[f"{name}.bias"] = tuple(model.get_parameter(f"{name}.bias").shape)
-    for name in adapter.saved:
-        for leaf, parameter in model.get_submodule(name).named_parameters(prefix=name):
-            found[leaf] = tuple(parameter.shape)
-    return found
 
 
 @contextmanager

@@ -143,7 +143,7 @@ def llama_factory_snippet(records: Records, arm: str) -> str | None:
         "lr_scheduler_type": recipe.get("lr_scheduler_type"),
         "optim": None if recipe.get("optim") == "adamw_torch" else recipe.get("optim"),
         "label_smoothing_factor": recipe.get("label_smoothing_factor") or None,
-        "template": "empty" if data.get("prompt") else _template(data),
+        "template": _template(data),
         "train_on_prompt": data.get("train_on") == "all" or None,
         "mask_history": data.get("train_on") == "last" or None,
         "cutoff_len": data.get("max_length"),
@@ -362,6 +362,9 @@ def _axolotl_rows(data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _template(data: Mapping[str, Any]) -> str | None:
+    """LLaMA-Factory's name of a chat template; `empty` leaves prompts as they stand."""
+    if data.get("prompt"):
+        return "empty"
     return "YOUR_TEMPLATE" if _is_recognised(data) else None
 
 

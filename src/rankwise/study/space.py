@@ -46,7 +46,7 @@ def needed_bytes(plan: StudyPlan, runs: Sequence[Run] | None = None) -> int:
 
 def _checkpoint(plan: StudyPlan, arm: Arm) -> int:
     shapes = trained_shapes(plan.structure, plan.adapters[arm.id])
-    return CHECKPOINT * _weights(plan, arm) + optimizer_bytes(arm.training.optim, shapes)
+    return CHECKPOINT * _weights(plan, arm) + optimizer_bytes(arm.training.optim, shapes.values())
 
 
 def _weights(plan: StudyPlan, arm: Arm) -> int:

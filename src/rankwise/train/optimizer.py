@@ -149,9 +149,10 @@ def resume_optimizer(
         states: As `states_of` gave them.
         step: Steps done, which corrections of the first steps need.
     """
-    whole = not isinstance(optimizer, torch.optim.AdamW)
-    for name, parameter in parameters.items():
-        held = {kind: values[name] for kind, values in states.items() if name in values}
-        # Adafactor counts in whole numbers, and measures RMS anew at each step.
-        count = step if whole else torch.tensor(float(step), device=parameter.device)
-        optimizer.state[parameter] = {"step": count, **({"RMS": 0} if whole else {}), **held}
+    for name, parameter in parameters.items() if states else ():
+        held: dict[str, Any] = {k: values[name] for k, values in states.items() if name in values}
+        if isinstance(optimizer, torch.optim.AdamW):
+            held["step"] = torch.tensor(float(step), device=parameter.device)
+        else:  # Adafactor counts in whole numbers, and measures RMS anew at each step
+            held |= {"step": step, "RMS": 0}
+        optimizer.state[parameter] = held

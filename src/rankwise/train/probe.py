@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from rankwise.adapters.adapter import dense_weight, seed_of
-from rankwise.adapters.memory import TRAINED, optimizer_bytes
+from rankwise.adapters.memory import trained_bytes
 from rankwise.data.examples import Example
 from rankwise.tasks.by_name import row_losses
 from rankwise.tasks.losses import Batch
@@ -163,8 +163,7 @@ def probe_cost(
     for parameter in parameters.values():
         if parameter.grad is not None:
             parameter.grad.zero_()
-    trained = TRAINED * sum(p.numel() for p in parameters.values())
-    trained += optimizer_bytes(optim, [p.shape for p in parameters.values()])
+    trained = trained_bytes(optim, [p.shape for p in parameters.values()])
     memory, path = weights + trained + kept, "counted"
     if device.type == "cuda":
         memory, path = torch.cuda.max_memory_allocated(device), "peak of the CUDA allocator"
